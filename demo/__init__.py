@@ -1,0 +1,1 @@
+"""`make demo`: a job is applied, watched until it has ended, and explained. Standard library only."""

@@ -1,0 +1,141 @@
+"""`python3 -m demo`: apply examples/digits.yaml, show its progress until its end, say what came of it.
+
+Everything happens in a namespace of the demo's own, so that a second run may clear away the first.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from demo import display
+
+MANIFEST = Path(__file__).parent.parent / "examples" / "digits.yaml"
+NAMESPACE = "demo"
+LIMIT_SECONDS = 900
+POLL_SECONDS = 0.5
+
+
+def main() -> int:
+    started = time.monotonic()
+    name = apply(MANIFEST)
+    print(f"TrainingJob {name} of {MANIFEST.name} is applied in the namespace {NAMESPACE}.\n")
+    try:
+        job = follow(name, started)
+    except KeyboardInterrupt:
+        print(f"\nThe job goes on without us: kubectl -n {NAMESPACE} get trainingjob {name} --watch")
+        return 130
+    print()
+    if job is None:
+        print(f"{name} has not ended within {LIMIT_SECONDS} s.")
+        print(f"Why it waits: kubectl -n {NAMESPACE} describe trainingjob {name}")
+        return 1
+    print_end(job, time.monotonic() - started)
+    return 0 if display.succeeded(job) else 1
+
+
+def apply(manifest: Path) -> str:
+    """Apply the manifest afresh and return the name of its TrainingJob."""
+    if kubectl("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name"):
+        kubectl("-n", NAMESPACE, "delete", "-f", str(manifest), "--ignore-not-found", "--wait")
+    else:
+        kubectl("create", "namespace", NAMESPACE)
+    applied = json.loads(kubectl("-n", NAMESPACE, "apply", "-f", str(manifest), "-o", "json"))
+    items = applied.get("items", [applied])
+    return str(next(item["metadata"]["name"] for item in items if item["kind"] == "TrainingJob"))
+
+
+def follow(name: str, started: float) -> dict[str, Any] | None:
+    """Show the job until it has ended, and return it then; None when it takes too long."""
+    screen = Screen()
+    shown = 0
+    while time.monotonic() < started + LIMIT_SECONDS:
+        job: dict[str, Any] = json.loads(kubectl("-n", NAMESPACE, "get", "trainingjob", name, "-o", "json"))
+        status = job.get("status", {})
+        for record in status.get("restarts", []):
+            if record["attempt"] > shown:
+                screen.note(f"       {display.restart(record)}")
+                shown = record["attempt"]
+        screen.show(display.line(job, time.monotonic() - started), chapter=status.get("phase", ""))
+        if display.ended(job):
+            return job
+        time.sleep(POLL_SECONDS)
+    return None
+
+
+class Screen:
+    """One line that is written again and again on a terminal; a line for each chapter anywhere else."""
+
+    def __init__(self) -> None:
+        self._live = sys.stdout.isatty()
+        self._chapter: str | None = None
+
+    def show(self, line: str, chapter: str) -> None:
+        new = chapter != self._chapter
+        if self._live:
+            end_of_last = "\n" if new and self._chapter is not None else ""
+            print(f"{end_of_last}\r\033[K{line}", end="", flush=True)
+        elif new:
+            print(line, flush=True)
+        self._chapter = chapter
+
+    def note(self, line: str) -> None:
+        print(f"\n{line}" if self._live else line, flush=True)
+
+
+def print_end(job: dict[str, Any], seconds: float) -> None:
+    name = job["metadata"]["name"]
+    if not display.succeeded(job):
+        print(f"{name} has failed after {seconds:.0f} s: {display.reason(job)}")
+        print(
+            f"What its workers said: kubectl -n {NAMESPACE} logs -l muster.dev/training-job={name} --prefix"
+        )
+        return
+    status = job["status"]
+    print(f"{name} has Succeeded in {seconds:.0f} s.")
+    if "validationAccuracy" in status.get("metrics", {}):
+        print(f"  accuracy  {status['metrics']['validationAccuracy']} on images that it was not trained on")
+    if "model" in status:
+        print(f"  model     {display.model_place(job)}, {int(status['model']['bytes']):,} bytes")
+        folder = on_this_machine(job)
+        if folder is not None:
+            print(f"            {folder}")
+    print(NEXT.format(name=name, namespace=NAMESPACE))
+
+
+def on_this_machine(job: dict[str, Any]) -> Path | None:
+    """Return the model's folder where the cluster keeps volumes on this machine; None where not."""
+    storage = job["spec"].get("storage", {})
+    claim = storage.get("persistentVolumeClaim", {}).get("claimName")
+    if claim is None:
+        return None
+    volume = kubectl("-n", NAMESPACE, "get", "pvc", claim, "-o", "jsonpath={.spec.volumeName}")
+    root = kubectl("get", "pv", volume, "-o", "jsonpath={.spec.hostPath.path}")
+    folder = Path(root, storage.get("path", ""), job["status"]["model"]["path"])
+    return folder if root and folder.is_dir() else None
+
+
+def kubectl(*arguments: str) -> str:
+    done = subprocess.run(["kubectl", *arguments], check=False, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"kubectl {' '.join(arguments)} failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+NEXT = """
+What to try next (`eval $(make env)` puts kubectl and the cluster into this shell):
+  kubectl get trainingjobs -A                        all jobs, with their progress
+  kubectl -n {namespace} describe trainingjob {name}        what happened to this one, and when
+  make demo                                          again, and while it trains, in another shell:
+    kubectl -n {namespace} delete pod {name}-1-1            lose a worker
+    python3 -m local_cluster node fail NODE          lose a node (kubectl get nodes); then: node heal NODE
+  kubectl explain trainingjob.spec                   everything that a job can say
+  make cluster-down                                  take the cluster away"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
