@@ -1,0 +1,93 @@
+"""One rule, said twice side by side: as CEL for the API server and as Python for the models.
+
+A rule stands on a model (`Model.rules`) or on a scalar (`Annotated[str, Rule(...)]`). The property test feeds the
+same specs to the API server and to the models, so that the two halves of a rule cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic.alias_generators import to_snake
+from pydantic_core import PydanticCustomError, core_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+
+Reason = Literal["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired"]
+
+VALIDATIONS = "x-kubernetes-validations"
+BROKEN = "broken_rule"  # the type of the pydantic error; its context has `messages`
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What must hold of a value, and the sentence for whoever breaks it.
+
+    - `cel`: the condition, in terms of `self` (and `oldSelf`: the rule is then about changes).
+    - `holds`: the same condition in Python; None for rules about changes, which only the API server can judge.
+    - `message`: one sentence that names the field and what to write.
+    - `found`: the field below `self` ("self" for the value itself) whose value is told after the message.
+    - `at`: the field below `self` that is to blame, as in `.failurePolicy.maxRestarts`.
+    """
+
+    cel: str
+    holds: Callable[[Any], bool] | None
+    message: str
+    found: str = ""
+    at: str = ""
+    reason: Reason = "FieldValueInvalid"
+
+    def schema(self) -> dict[str, str]:
+        """Return the rule as an item of `x-kubernetes-validations`."""
+        rule = {"rule": self.cel, "message": self.message}
+        if self.found:
+            rule["messageExpression"] = f"{quoted(self.message + ', found ')} + string({self.found})"
+        if self.at:
+            rule["fieldPath"] = self.at
+        return rule | {"reason": self.reason}
+
+    def complaint(self, value: Any) -> str | None:
+        """Return the sentence about a value that breaks the rule, None for one that keeps it."""
+        if self.holds is None or self.holds(value):
+            return None
+        return f"{self.message}, found {_at(value, self.found)}" if self.found else self.message
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        def check(value: Any) -> Any:
+            enforce((self,), value)
+            return value
+
+        return core_schema.no_info_after_validator_function(check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        produced = handler(schema)
+        return {**produced, VALIDATIONS: [*produced.get(VALIDATIONS, []), self.schema()]}
+
+
+def enforce(rules: Iterable[Rule], value: Any) -> None:
+    """Raise one error with the sentences of all rules that the value breaks."""
+    complaints = [rule.complaint(value) for rule in rules]
+    messages = [message for message in complaints if message is not None]
+    if messages:
+        raise PydanticCustomError(BROKEN, "{text}", {"text": "; ".join(messages), "messages": messages})
+
+
+def quoted(text: str) -> str:
+    """Return the text as a CEL string literal: CEL reads JSON's escapes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _at(value: Any, path: str) -> Any:
+    """Return what `self.aField.another` is of a value."""
+    for name in path.split(".")[1:]:
+        value = getattr(value, to_snake(name))
+    return value

@@ -1,0 +1,162 @@
+"""The status of a TrainingJob: everything that Muster must know after a crash, and all that a person wants to see."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from muster.api.base import Int, Reported
+from muster.api.common import Condition
+from muster.api.lists import ATOMIC, ListType
+from muster.api.names import Timestamp
+
+Phase = Literal["Pending", "Queued", "Starting", "Running", "Restarting", "Suspended", "Succeeded", "Failed"]
+
+
+class Restart(Reported):
+    """One restart: what failed, and what it cost."""
+
+    attempt: Int
+    """The attempt that ended."""
+    cause: str
+    """What happened, in one word: ExitCode, Signal, PodLost, NodeLost, ..."""
+    message: str | None = None
+    """What happened, in a sentence."""
+    rank: Int | None = None
+    """The worker that failed first, by its rank."""
+    pod: str | None = None
+    """That worker's pod."""
+    node: str | None = None
+    """The node it was on."""
+    exit_code: Int | None = None
+    """The exit code, 128 + n for signal n. Absent where nothing ended by itself."""
+    at: Timestamp | None = None
+    """When it was noticed."""
+    recovery_seconds: str | None = None
+    """Seconds from the failure to the next training step. Absent until then."""
+    step: Int | None = None
+    """The last step known before the failure."""
+    steps_lost: Int | None = None
+    """Steps that had to be done again because they came after the newest checkpoint."""
+
+
+class Progress(Reported):
+    """How far the training is."""
+
+    epoch: Int | None = None
+    """The current pass over the data."""
+    step: Int | None = None
+    """The last step done: updates of the parameters since the job began."""
+    total_steps: Int | None = None
+    """How many steps there will be."""
+    percent: Int | None = None
+    """step of totalSteps, in per cent."""
+    seconds_left: Int | None = None
+    """Seconds to the end, at the pace since the last start."""
+    steps: str | None = None
+    """`812/2000`, for the column Step: columns cannot be put together from two fields."""
+    time_left: str | None = None
+    """`1m35s`, for the column Left: columns have no format for a length of time to come."""
+    reported_at: Timestamp | None = None
+    """When the workers said so."""
+
+
+class Straggler(Reported):
+    """A worker that is slower than its peers, who wait for it in every step."""
+
+    pod: str
+    """The worker's pod."""
+    slowdown: str
+    """How many times as long it takes as the median of all."""
+
+
+class SavedCheckpoint(Reported):
+    """The newest checkpoint that is complete."""
+
+    step: Int | None = None
+    """The step that it was taken after."""
+    saved_at: Timestamp | None = None
+    """When it was complete."""
+    bytes: Int | None = None
+    """How large it is."""
+    path: str | None = None
+    """Where it is, below spec.storage.path."""
+
+
+class CompressionResult(Reported):
+    """What one compression step did."""
+
+    step: str
+    """clip, quantize or distill."""
+    bytes_before: Int | None = None
+    """Size of the model before."""
+    bytes_after: Int | None = None
+    """Size of the model after."""
+    accuracy_before: str | None = None
+    """Validation accuracy before."""
+    accuracy_after: str | None = None
+    """Validation accuracy after."""
+
+
+class TrainedModel(Reported):
+    """The result: a directory with model.json, the weights as safetensors, and an exported program."""
+
+    path: str | None = None
+    """Where it is, below spec.storage.path."""
+    bytes: Int | None = None
+    """How large it is."""
+    sha256: str | None = None
+    """The checksum of the directory's files."""
+    compression: Annotated[tuple[CompressionResult, ...], ATOMIC] = ()
+    """What each step of spec.compression did."""
+
+
+class TrainingJobStatus(Reported):
+    """What is. Written by Muster alone."""
+
+    observed_generation: Int | None = None
+    """The metadata.generation that this status is about."""
+    phase: Phase | None = None
+    """Where the job is in its life.
+
+    Pending: not looked at, or refused. Queued: waits for room. Starting: pods are there, no step was made. Running:
+    trains. Restarting: something failed and is being recovered from. Suspended: stopped on request. Succeeded, Failed:
+    over.
+    """
+    reason: str | None = None
+    """Why the job is in this phase, in one CamelCase word: the column Reason."""
+    message: str | None = None
+    """Why the job is in this phase, in a sentence."""
+    conditions: Annotated[tuple[Condition, ...], Field(max_length=16), ListType(keys=("type",))] = ()
+    """Admitted, Running, Suspended, Complete and Failed, each with a reason and a sentence."""
+    replicas: Int | None = None
+    """Worker pods that exist and have not ended. `kubectl scale` and autoscalers read it."""
+    ready_replicas: Int | None = None
+    """Worker pods that run and whose agent answers."""
+    workers: str | None = None
+    """`3/3`, ready of wanted, for the column Workers: columns cannot be put together from two fields."""
+    selector: str | None = None
+    """A label selector for the job's pods. `kubectl scale` and autoscalers read it."""
+    attempt: Int | None = None
+    """The attempt under way, from 1; each restart begins another."""
+    restart_count: Int | None = None
+    """All restarts so far, counted against spec.failurePolicy.maxRestarts: `restarts` has only the last ones."""
+    restarts: Annotated[tuple[Restart, ...], ATOMIC] = ()
+    """The last ten restarts, the oldest first."""
+    progress: Progress | None = None
+    """How far the training is, as the workers last said."""
+    metrics: dict[str, str] = Field(default_factory=dict)
+    """The newest measurements as strings: loss, validationLoss, samplesPerSecond, learningRate, what the recipe evaluates."""
+    metric: str | None = None
+    """`validationAccuracy 0.981`, the measurement that tells most, for the column Metric: each job has others."""
+    stragglers: Annotated[tuple[Straggler, ...], ATOMIC] = ()
+    """Workers that slow the others down."""
+    checkpoint: SavedCheckpoint | None = None
+    """The newest checkpoint."""
+    model: TrainedModel | None = None
+    """The trained model, once there is one."""
+    start_time: Timestamp | None = None
+    """When the first pods were made."""
+    completion_time: Timestamp | None = None
+    """When the job was over."""

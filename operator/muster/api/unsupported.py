@@ -1,0 +1,79 @@
+"""The fields of the API that this version does not honour: refused, never ignored.
+
+The one source for the CRD's CEL rules and for the models. A field leaves the table when what it says is done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic.alias_generators import to_snake
+
+from muster.api.rules import Rule, quoted
+
+
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A field below `spec`, and the values of it that ask for nothing that this version cannot do."""
+
+    path: str
+    allowed: tuple[Any, ...] = ()
+
+    def rule(self) -> Rule:
+        """Return the refusal as a rule on `spec`."""
+        parts = self.path.split(".")
+        absent = [f"!has(self.{'.'.join(parts[: depth + 1])})" for depth in range(len(parts))]
+        harmless = [f"self.{self.path} in [{', '.join(_literal(value) for value in self.allowed)}]"]
+        return Rule(
+            cel=" || ".join(absent + (harmless if self.allowed else [])),
+            holds=self._is_harmless,
+            message=self._message(),
+            found=f"self.{self.path}" if self._has_names else "",
+            at=f".{self.path}",
+            reason="FieldValueForbidden",
+        )
+
+    @property
+    def _has_names(self) -> bool:
+        return any(isinstance(value, str) and value for value in self.allowed)
+
+    def _message(self) -> str:
+        if not self._has_names:
+            return f"spec.{self.path} is not supported by this version of Muster yet: leave it out"
+        choice = " or ".join(map(str, self.allowed))
+        return (
+            f"spec.{self.path}: this version of Muster supports only {choice} yet: write that or leave it out"
+        )
+
+    def _is_harmless(self, spec: Any) -> bool:
+        value = spec
+        for part in self.path.split("."):
+            value = getattr(value, to_snake(part))
+            if value is None:
+                return True
+        return value in self.allowed
+
+
+def _literal(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else quoted(value)
+
+
+TRAINING_JOB = (
+    Unsupported("elastic"),
+    Unsupported("strategy.type", allowed=("ddp",)),
+    Unsupported("strategy.parameterServers"),
+    Unsupported("strategy.mesh"),
+    Unsupported("compression"),
+    Unsupported("storage.ephemeral"),
+    Unsupported("initialModel"),
+    Unsupported("failurePolicy.hangTimeoutSeconds"),
+    Unsupported("successPolicy", allowed=("AllWorkers",)),
+    Unsupported("scheduling.gang", allowed=("auto", "none")),
+    Unsupported("scheduling.queueName"),
+    Unsupported("scheduling.topologyKey", allowed=("",)),
+    Unsupported("suspend", allowed=(False,)),
+    Unsupported("activeDeadlineSeconds"),
+    Unsupported("ttlSecondsAfterFinished"),
+    Unsupported("podCleanup"),
+)
