@@ -1,0 +1,10 @@
+"""Training of recipes: what an author of a recipe imports. Importing it does not import torch.
+
+>>> from muster_worker.train import Config, Recipe, setting
+"""
+
+from muster_worker.train.config import Config, setting
+from muster_worker.train.errors import ConfigurationError, StorageError, TrainingError
+from muster_worker.train.recipe import Recipe
+
+__all__ = ["Config", "ConfigurationError", "Recipe", "StorageError", "TrainingError", "setting"]

@@ -1,0 +1,68 @@
+"""The recipe interface: model, data, loss and metrics in one class. `muster_worker.recipes.digits` is one to copy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from muster_worker.train.config import Config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+    from torch.utils.data import Dataset
+
+
+class Recipe(ABC):
+    """What is trained. The runtime does the rest: distribution, precision, evaluation, checkpoints, export.
+
+    A sample is a pair `(input, target)`; `input` is a tensor, or a tuple of tensors that the model takes in that order.
+    Batches stack samples along a new first dimension, N long. N differs from rank to rank and from step to step.
+
+    Every rank builds the recipe with the same config and must come to the same model and the same samples in
+    the same order: torch's random generators are seeded with `config.seed` before `model()` and `datasets()`.
+    """
+
+    config_type: ClassVar[type[Config]] = Config
+    """The dataclass of the recipe's settings."""
+
+    learning_rate: ClassVar[float] = 0.001
+    """Where the job says no `spec.optimisation.learningRate.initial`."""
+
+    maximised: ClassVar[frozenset[str]] = frozenset({"accuracy"})
+    """The metrics that are better when higher; all others are better when lower."""
+
+    def __init__(self, config: Any) -> None:
+        """`config` is of `config_type`."""
+        self.config = config
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """The model with its initial parameters, on the CPU, in float32.
+
+        The names of its `forward`'s parameters become the input names of the exported model.
+        """
+
+    @abstractmethod
+    def datasets(self) -> tuple[Dataset[Any], Dataset[Any] | None]:
+        """Training and validation samples: map-style datasets (`len(d)`, `d[i]`). None: no evaluation is made."""
+
+    @abstractmethod
+    def loss(self, output: Any, target: Any) -> Tensor:
+        """The mean loss over the N samples of a batch: a scalar, differentiable in `output`."""
+
+    def metrics(self, output: Any, target: Any) -> dict[str, Tensor]:
+        """Means over the N samples of a batch, by name: scalars. `accuracy` is reported as `validationAccuracy`.
+
+        `validationLoss` comes from `loss` and need not be here.
+        """
+        del output, target
+        return {}
+
+    def optimizer(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> Optimizer:
+        """The optimizer; its learning rate is the runtime's to change."""
+        from torch.optim import AdamW  # noqa: PLC0415 - recipes are described without torch
+
+        return AdamW(parameters, lr=learning_rate)
