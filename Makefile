@@ -1,0 +1,193 @@
+# Everything that is done here begins with `make`; `make help` says what there is.
+# A fresh machine needs Python 3.11 or later, Go and make. What else is needed is fetched on the way.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+LOCAL_CLUSTER := $(PYTHON) -m local_cluster
+LOCAL_KUBECONFIG := $(CURDIR)/.cluster/kubeconfig
+# `make install` goes where kubectl would go; without a KUBECONFIG, to the cluster of this checkout.
+export KUBECONFIG ?= $(LOCAL_KUBECONFIG)
+
+OPERATOR_IMAGE := localhost/muster:dev
+WORKER_IMAGE := localhost/muster-worker:dev
+NAMESPACE := muster-system
+RELEASE := muster
+# More for `helm upgrade`, for instance HELM_ARGS='--set replicas=1'.
+HELM_ARGS ?=
+
+KUBERNETES_MODULE := local_cluster/modules/kubernetes
+KUBERNETES_VERSION = $(shell sed -n 's/^.*k8s.io\/kubernetes v\([0-9.]*\).*/\1/p' $(KUBERNETES_MODULE)/go.mod)
+
+# Puts the real kubectl, helm and kubeconform first on PATH; they are built once into the user's cache.
+WITH_TOOLS := tools=$$($(LOCAL_CLUSTER) tools); export PATH="$$tools:$$PATH"
+
+##@ See it
+
+.PHONY: demo
+demo: export KUBECONFIG := $(LOCAL_KUBECONFIG)
+demo: ## A cluster, the operator, and a training job that you watch until it has succeeded
+	@$(MAKE) cluster
+	$(MAKE) install
+	$(WITH_TOOLS)
+	$(PYTHON) -m demo
+
+.PHONY: env
+env: ## For your shell: eval $(make env) gives it kubectl, helm and the cluster of this checkout
+	@$(WITH_TOOLS)
+	echo "export KUBECONFIG=$(LOCAL_KUBECONFIG) PATH=$$tools:\$$PATH"
+
+##@ Check it
+
+.PHONY: verify
+verify: verify-style verify-types verify-layers verify-generated verify-chart ## Style, types, layers, generated files, chart
+
+.PHONY: verify-style
+verify-style: .venv/ready
+	@$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+.PHONY: verify-types
+verify-types: .venv/ready
+	@$(BIN)/mypy
+	$(BIN)/mypy demo helm/kubeconform_schemas.py
+
+.PHONY: verify-layers
+verify-layers: .venv/ready
+	@PYTHONPATH=worker_image $(BIN)/lint-imports
+
+.PHONY: verify-generated
+verify-generated: .venv/ready
+	@rm -rf build/crds
+	$(BIN)/muster crds --output build/crds
+	diff -ru crds build/crds && diff -ru crds helm/muster/files/crds || {
+	  echo "The generated files are not those of the models: run 'make generate' and commit what changed." >&2
+	  exit 1
+	}
+	echo "The generated files are fresh."
+
+.PHONY: verify-chart
+verify-chart: .venv/ready build/schemas/ready
+	@$(WITH_TOOLS)
+	check() { kubeconform -strict -summary -schema-location \
+	  'build/schemas/{{.Group}}/{{.ResourceKind}}_{{.ResourceAPIVersion}}.json' "$$@"; }
+	for values in helm/muster/values.yaml helm/muster/ci/*.yaml; do
+	  echo "chart with $$values"
+	  arguments=(helm/muster --namespace $(NAMESPACE) --kube-version $(KUBERNETES_VERSION) --values "$$values")
+	  helm lint --strict --quiet "$${arguments[@]}"
+	  helm template $(RELEASE) "$${arguments[@]}" | check
+	done
+	echo "examples"
+	check examples/*.yaml
+
+.PHONY: test
+test: ## Every test: unit, worker and cluster; a part that fails does not keep the others from running
+	@mkdir -p build/test
+	failed=
+	for part in unit worker cluster; do
+	  echo "== $$part tests"
+	  $(MAKE) test-$$part 2>&1 | tee build/test/$$part.log || failed+=" $$part"
+	done
+	echo
+	for part in unit worker cluster; do
+	  grep -E '^=+ .* in [0-9.]+s.* =+$$' build/test/$$part.log | tail -n 1 || echo "$$part: pytest did not get to its end"
+	done
+	if [[ -n $$failed ]]; then
+	  echo "FAILED:$$failed (each in full: build/test/PART.log, and again: make test-PART)" >&2
+	  exit 1
+	fi
+
+.PHONY: test-unit
+test-unit: .venv/ready ## Planner, control layer, API, chart: no cluster, no torch
+	@$(WITH_TOOLS)
+	$(BIN)/pytest tests/unit tests/local_cluster -m "not cluster and not gpu"
+
+.PHONY: test-worker
+test-worker: images ## What runs in the pods, inside of the worker image
+	@$(LOCAL_CLUSTER) run-in-image $(WORKER_IMAGE) -- python3 -m pytest tests/worker -m "not gpu"
+
+.PHONY: test-cluster
+test-cluster: export KUBECONFIG := $(LOCAL_KUBECONFIG)
+test-cluster: .venv/ready ## On the real cluster; one that had to be brought up for it is taken down again
+	@$(LOCAL_CLUSTER) status >/dev/null 2>&1 || trap '$(MAKE) cluster-down' EXIT
+	$(MAKE) cluster
+	$(MAKE) install
+	$(WITH_TOOLS)
+	$(BIN)/pytest tests/cluster tests/local_cluster -m cluster
+
+##@ Run it
+
+.PHONY: cluster
+cluster: ## A real Kubernetes of three nodes on this machine; nothing to do when it runs
+	@$(LOCAL_CLUSTER) up
+
+.PHONY: cluster-down
+cluster-down: ## Take it away; nothing of it is left
+	@$(LOCAL_CLUSTER) down
+
+.PHONY: images
+images: ## Build the operator's and the worker's image
+	@$(LOCAL_CLUSTER) build-image $(OPERATOR_IMAGE)
+	$(LOCAL_CLUSTER) build-image $(WORKER_IMAGE)
+
+.PHONY: install
+install: ## Build the images and install the chart into the cluster of $KUBECONFIG, else of this checkout
+	@$(WITH_TOOLS)
+	if [[ $$KUBECONFIG == $(LOCAL_KUBECONFIG) ]]; then
+	  $(MAKE) images
+	  $(LOCAL_CLUSTER) load-image $(OPERATOR_IMAGE) $(WORKER_IMAGE)
+	else
+	  echo "$$KUBECONFIG is not the cluster of this checkout: its nodes must be able to pull the images." >&2
+	  echo "Name them: make install HELM_ARGS='--set image.repository=… --set workerImage.repository=…'" >&2
+	fi
+	helm upgrade --install $(RELEASE) helm/muster --namespace $(NAMESPACE) --create-namespace \
+	  --wait --timeout 3m $(HELM_ARGS)
+
+##@ Work on it
+
+.PHONY: generate
+generate: .venv/ready ## Write again what is generated: the resource definitions, and the chart's copy of them
+	@rm -rf crds helm/muster/files/crds
+	$(BIN)/muster crds --output crds
+	cp -r crds helm/muster/files/crds
+
+.PHONY: clean
+clean: ## Remove all that make made in this checkout, the cluster excepted
+	@rm -rf .venv build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+.PHONY: help
+help: ## This
+	@awk 'BEGIN { FS = ":.*## " }
+	  /^##@/ { printf "\n%s\n", substr($$0, 5) }
+	  /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(
+	  f"Python {sys.version.split()[0]} is too old: Muster needs 3.11 or later. make PYTHON=python3.x names another.")'
+	if ! $(PYTHON) -c 'import ensurepip' 2>/dev/null; then
+	  if [[ $$(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+	    apt-get update -qq
+	    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y python3-venv
+	  else
+	    echo "$(PYTHON) cannot make virtual environments. On Debian: sudo apt-get install python3-venv" >&2
+	    exit 1
+	  fi
+	fi
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# kubeconform would fetch its schemas from the network; they are made from the source of Kubernetes instead.
+build/schemas/ready: $(KUBERNETES_MODULE)/go.mod helm/kubeconform_schemas.py $(wildcard crds/*.yaml) | .venv/ready
+	@rm -rf build/schemas
+	cd $(KUBERNETES_MODULE)
+	go mod download k8s.io/kubernetes
+	source=$$(go list -m -f '{{.Dir}}' k8s.io/kubernetes)
+	cd $(CURDIR)
+	$(BIN)/python helm/kubeconform_schemas.py "$$source/api/openapi-spec/v3" crds build/schemas
+	touch $@
