@@ -51,9 +51,9 @@ class Capacity:
 class Observed:
     """One resource and everything that exists for it, at one moment.
 
-    `owned` holds what bears the resource's UID in its owner references, by kind. `nodes` holds every node known, by name.
-    `reports` holds the agents' answers by pod UID. `capacity` is there only on the second call, after a plan
-    with `needs_capacity`.
+    `pods` and `services` hold what bears the resource's UID in its owner references. `nodes` holds every node
+    known, by name. `reports` holds the agents' answers by pod UID. `capacity` is there only on the second call,
+    after a plan with `needs_capacity`.
     """
 
     resource: Manifest

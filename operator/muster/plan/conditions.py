@@ -1,0 +1,45 @@
+"""metav1.Condition: a list of them by type, and the time at which each last changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from muster.plan.timestamps import to_timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from muster.plan.model import Manifest
+
+
+def find(conditions: Iterable[Manifest], kind: str) -> Manifest | None:
+    return next((condition for condition in conditions if condition["type"] == kind), None)
+
+
+def is_true(conditions: Iterable[Manifest], kind: str) -> bool:
+    condition = find(conditions, kind)
+    return condition is not None and condition["status"] == "True"
+
+
+def condition(
+    earlier: Iterable[Manifest],
+    kind: str,
+    *,
+    holds: bool,
+    reason: str,
+    message: str,
+    generation: int,
+    now: float,
+) -> dict[str, Any]:
+    """Return the condition as it is now; `lastTransitionTime` moves only when the status does."""
+    status = "True" if holds else "False"
+    before = find(earlier, kind)
+    same = before is not None and before["status"] == status
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "observedGeneration": generation,
+        "lastTransitionTime": before["lastTransitionTime"] if before and same else to_timestamp(now),
+    }

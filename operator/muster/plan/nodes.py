@@ -1,0 +1,34 @@
+"""What a node's object says about whether its pods can be trusted to run, or new ones to start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from muster.plan.timestamps import to_epoch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from muster.plan.model import Manifest
+
+
+def unreachable_since(node: Manifest) -> float | None:
+    """Return when the node controller last heard of this node's kubelet; None while it does hear.
+
+    Ready is `Unknown` only when the kubelet stopped reporting: the node is cut off, hung or gone. `False` is
+    the kubelet's own word, so it is still there to end its pods in the ordinary way.
+    """
+    ready = _condition(node, "Ready")
+    if ready.get("status") != "Unknown":
+        return None
+    return to_epoch(ready["lastTransitionTime"])
+
+
+def takes_new_pods(node: Manifest) -> bool:
+    """Return whether the scheduler may place pods there at all."""
+    return _condition(node, "Ready").get("status") == "True" and not node["spec"].get("unschedulable", False)
+
+
+def _condition(node: Manifest, kind: str) -> Mapping[str, str]:
+    conditions = node.get("status", {}).get("conditions", [])
+    return next((condition for condition in conditions if condition["type"] == kind), {})

@@ -1,0 +1,76 @@
+"""What a pod takes from a node, as the scheduler counts it.
+
+Amounts are by resource name: cores, bytes, devices, and `pods` for the slot that every pod takes.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from muster.api.quantity import parse_quantity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def of_pod(spec: Mapping[str, Any]) -> dict[str, Decimal]:
+    """Return what the pod takes: the larger of its containers together and its largest init container, plus overhead.
+
+    Sidecars (init containers that restart always) run on beside the containers and so count with them.
+    https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers
+    """
+    running: dict[str, Decimal] = {}
+    peak: dict[str, Decimal] = {}
+    for container in spec.get("initContainers", []):
+        if container.get("restartPolicy") == "Always":
+            running = add(running, _of_container(container))
+            peak = _larger(peak, running)
+        else:
+            peak = _larger(peak, add(running, _of_container(container)))
+    for container in spec.get("containers", []):
+        running = add(running, _of_container(container))
+    total = add(_larger(peak, running), parse_all(spec.get("overhead", {})))
+    return add(total, {"pods": Decimal(1)})
+
+
+def parse_all(quantities: Mapping[str, Any]) -> dict[str, Decimal]:
+    return {name: parse_quantity(value) for name, value in quantities.items()}
+
+
+def add(left: Mapping[str, Decimal], right: Mapping[str, Decimal]) -> dict[str, Decimal]:
+    return {name: left.get(name, Decimal(0)) + right.get(name, Decimal(0)) for name in {*left, *right}}
+
+
+def subtract(left: Mapping[str, Decimal], right: Mapping[str, Decimal]) -> dict[str, Decimal]:
+    return {name: left.get(name, Decimal(0)) - right.get(name, Decimal(0)) for name in {*left, *right}}
+
+
+def fits(wanted: Mapping[str, Decimal], free: Mapping[str, Decimal]) -> bool:
+    return all(amount <= free.get(name, Decimal(0)) for name, amount in wanted.items() if amount > 0)
+
+
+def describe(resources: Mapping[str, Decimal]) -> str:
+    """Return the amounts for a person: `2 cpu, 4Gi memory, 1 nvidia.com/gpu`."""
+    shown = (
+        f"{_short(name, amount)} {name}" for name, amount in sorted(resources.items()) if name != "pods" and amount
+    )
+    return ", ".join(shown) or "nothing in particular"
+
+
+def _short(name: str, amount: Decimal) -> str:
+    if name in {"memory", "ephemeral-storage"} or name.startswith("hugepages-"):
+        for suffix, size in (("Gi", 2**30), ("Mi", 2**20)):
+            if amount >= size:
+                return f"{amount / size:.4g}{suffix}"
+    return f"{amount.normalize():f}"
+
+
+def _of_container(container: Mapping[str, Any]) -> dict[str, Decimal]:
+    """A limit without a request is the request: the API server fills it in when the pod is made."""
+    resources = container.get("resources", {})
+    return parse_all({**resources.get("limits", {}), **resources.get("requests", {})})
+
+
+def _larger(left: Mapping[str, Decimal], right: Mapping[str, Decimal]) -> dict[str, Decimal]:
+    return {name: max(left.get(name, Decimal(0)), right.get(name, Decimal(0))) for name in {*left, *right}}

@@ -1,0 +1,1 @@
+"""What a TrainingJob becomes: one policy a file, put together by `planner`."""

@@ -1,0 +1,137 @@
+"""Which workers are lost, why, and whether the job may go on without them being the end of it.
+
+Recovery in place comes first: a dead process is restarted by its pod's own agent and shows here only in the
+number of attempts. A worker is lost when its pod is: then that pod alone is replaced, and the agents of the
+others let the new one in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from muster.plan.training.members import Member
+    from muster.plan.training.view import View
+
+# What the kubelet and the controllers write as a pod's reason, and what we call it.
+KNOWN_REASONS = {
+    "OOMKilled": "OutOfMemory",
+    "Evicted": "Evicted",
+    "Preempting": "Preempted",
+    "NodeShutdown": "NodeShutdown",
+    "Terminated": "NodeShutdown",
+    "UnexpectedAdmissionError": "Rejected",
+    "OutOfcpu": "Rejected",
+    "OutOfmemory": "Rejected",
+    "NodeAffinity": "Rejected",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One rank whose pod is gone or useless. `member` is None when not even its object is left."""
+
+    rank: int
+    cause: str
+    message: str
+    member: Member | None = None
+    permanent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why the job ends here and now."""
+
+    reason: str
+    message: str
+
+
+def losses(view: View) -> tuple[Loss, ...]:
+    """Return the ranks that need another pod, in order of rank."""
+    found = (_loss(view, rank, member) for rank, member in view.workers.items())
+    return tuple(loss for loss in found if loss is not None)
+
+
+def patience(view: View) -> float | None:
+    """Return the seconds until the next pod on an unreachable node is given up; None when there is none."""
+    limit = view.job.spec.failure_policy.node_lost_seconds
+    cut_off = (m.unreachable_since for m in view.workers.values() if m and not m.ended)
+    left = [since + limit - view.now for since in cut_off if since is not None]
+    return max(0.0, min(left)) if left else None
+
+
+def verdict(view: View, lost: Iterable[Loss]) -> Verdict | None:
+    """Return why the job has failed for good; None while it may go on."""
+    return _permanent(lost) or _budget(view, tuple(lost))
+
+
+def next_attempt(view: View, lost: Iterable[Loss]) -> int:
+    """Return the attempt that pods made for these losses belong to.
+
+    One that was begun (some of its pods were made before the operator was lost) is completed rather than
+    followed by yet another.
+    """
+    begun = view.attempt > view.recorded_attempt
+    survived = all(loss.member is None or loss.member.attempt < view.attempt for loss in lost)
+    return view.attempt if begun and survived else view.attempt + 1
+
+
+def _loss(view: View, rank: int, member: Member | None) -> Loss | None:
+    if member is None:
+        return Loss(rank, "PodDeleted", f"the pod of rank {rank} is gone: something or somebody deleted it")
+    if member.succeeded:
+        return None
+    if member.failed:
+        return _ended(view, member)
+    if member.unreachable_since is not None and _given_up(view, member.unreachable_since):
+        return Loss(rank, "NodeLost", f"{member.name} was on node {member.node}, which is unreachable", member)
+    return None
+
+
+def _given_up(view: View, since: float) -> bool:
+    return view.now - since >= view.job.spec.failure_policy.node_lost_seconds
+
+
+def _ended(view: View, member: Member) -> Loss:
+    if member.deleting:
+        return Loss(member.rank, "PodDeleted", f"{member.name} was deleted", member)
+    error = member.last_words.get("error") or member.message
+    ending = (
+        f"{member.name} ended with exit code {member.exit_code}"
+        if member.exit_code is not None
+        else f"{member.name} failed"
+    )
+    message = f"{ending}: {error}" if error else ending
+    permanent = member.exit_code in view.job.spec.failure_policy.permanent_exit_codes
+    return Loss(member.rank, KNOWN_REASONS.get(member.reason, "PodFailed"), message, member, permanent)
+
+
+def _permanent(lost: Iterable[Loss]) -> Verdict | None:
+    loss = next((loss for loss in lost if loss.permanent), None)
+    if loss is None:
+        return None
+    return Verdict(
+        "PermanentExitCode",
+        f"{loss.message} (this exit code is not retried: spec.failurePolicy.permanentExitCodes)",
+    )
+
+
+def _budget(view: View, lost: tuple[Loss, ...]) -> Verdict | None:
+    """Every attempt after the first is a restart, whoever made it."""
+    limit = view.job.spec.failure_policy.max_restarts
+    attempt = next_attempt(view, lost) if lost else view.attempt
+    if attempt - 1 <= limit:
+        return None
+    cause = lost[0].message if lost else _last_restart(view)
+    return Verdict(
+        "RestartBudgetExhausted",
+        f"more than spec.failurePolicy.maxRestarts = {limit} restarts; the last: {cause}",
+    )
+
+
+def _last_restart(view: View) -> str:
+    restarts = view.group.get("restarts") or [{}]
+    return str(restarts[-1].get("message") or "unknown")

@@ -1,0 +1,121 @@
+"""The pods of a job as the policies see them: who is whose, who runs, who is done, who is lost, and why."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from muster.plan.nodes import unreachable_since
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from muster.plan.model import Manifest
+
+ATTEMPT = "muster.dev/attempt"
+RANK = "muster.dev/rank"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One pod of a job.
+
+    `unreachable_since` is when its node stopped answering; None while it does. `exit_code` is the worker
+    container's once it ended. `last_words` is the JSON that its agent left as termination message.
+    """
+
+    name: str
+    uid: str
+    rank: int
+    attempt: int
+    phase: str
+    node: str | None
+    address: str | None
+    ready: bool
+    deleting: bool
+    unreachable_since: float | None
+    exit_code: int | None
+    reason: str
+    message: str
+    last_words: Mapping[str, Any]
+
+    @property
+    def succeeded(self) -> bool:
+        return self.phase == "Succeeded"
+
+    @property
+    def failed(self) -> bool:
+        return self.phase == "Failed"
+
+    @property
+    def ended(self) -> bool:
+        """Its containers are known to have stopped: nothing of it runs any more."""
+        return self.succeeded or self.failed
+
+    @property
+    def running(self) -> bool:
+        return self.phase == "Running" and not self.deleting and self.unreachable_since is None
+
+
+def members(pods: Iterable[Manifest], nodes: Mapping[str, Manifest]) -> tuple[Member, ...]:
+    """Return the job's pods, by rank and then by attempt."""
+    return tuple(sorted((_member(pod, nodes) for pod in pods), key=lambda member: (member.rank, member.attempt)))
+
+
+def newest(of: Iterable[Member], replicas: int) -> dict[int, Member | None]:
+    """Return for every rank of the job the pod of its highest attempt; None where there is no pod."""
+    by_rank: dict[int, Member | None] = dict.fromkeys(range(replicas))
+    for member in of:
+        known = by_rank.get(member.rank)
+        if member.rank in by_rank and (known is None or known.attempt < member.attempt):
+            by_rank[member.rank] = member
+    return by_rank
+
+
+def _member(pod: Manifest, nodes: Mapping[str, Manifest]) -> Member:
+    metadata, status = pod["metadata"], pod.get("status", {})
+    node_name = pod["spec"].get("nodeName")
+    node = nodes.get(node_name) if node_name else None
+    ended = _worker_status(status).get("state", {}).get("terminated", {})
+    return Member(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        rank=int(metadata["labels"][RANK]),
+        attempt=int(metadata["labels"][ATTEMPT]),
+        phase=status.get("phase", "Pending"),
+        node=node_name,
+        address=status.get("podIP"),
+        ready=any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", [])),
+        deleting="deletionTimestamp" in metadata,
+        unreachable_since=unreachable_since(node) if node else None,
+        exit_code=ended.get("exitCode"),
+        reason=status.get("reason") or ended.get("reason") or _waiting(status).get("reason", ""),
+        message=status.get("message") or _waiting(status).get("message", ""),
+        last_words=_parse(ended.get("message", "")),
+    )
+
+
+def _worker_status(status: Manifest) -> Mapping[str, Any]:
+    return next((c for c in status.get("containerStatuses", []) if c["name"] == "worker"), {})
+
+
+def _waiting(status: Manifest) -> Mapping[str, str]:
+    """Return why the pod has not started: its container waits, or no node takes it.
+
+    `ContainerCreating` and `PodInitializing` are the ordinary course of things and say nothing.
+    """
+    waiting: Mapping[str, str] = _worker_status(status).get("state", {}).get("waiting", {})
+    if waiting.get("reason") not in {None, "ContainerCreating", "PodInitializing"}:
+        return waiting
+    unplaced = (c for c in status.get("conditions", []) if c["type"] == "PodScheduled" and c["status"] == "False")
+    return next(unplaced, {})
+
+
+def _parse(message: str) -> Mapping[str, Any]:
+    """A message that is no JSON object is somebody else's: the worker image may have other entry points."""
+    try:
+        parsed = json.loads(message)
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

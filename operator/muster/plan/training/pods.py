@@ -1,0 +1,231 @@
+"""What a job is made of: one headless Service and one pod per worker. Builders only; they decide nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from muster.plan.strategic_merge import merge
+
+if TYPE_CHECKING:
+    from muster.api import TrainingJob
+    from muster.api.base import Model
+    from muster.plan.model import Manifest, Settings
+
+AGENT_PORT = 7070
+SCRATCH, STORAGE, SOURCE = "/muster/run", "/muster/storage", "/muster/source"
+GRACE_SECONDS = 30
+USER = 1000
+
+
+def service_name(job: TrainingJob) -> str:
+    """Not the job's own name: the Service of a ModelDeployment of that name has it."""
+    return f"{job.metadata.name}-workers"
+
+
+def pod_name(job: TrainingJob, rank: int, attempt: int) -> str:
+    """A name of its own for every attempt: what stands twice is refused by the API server itself."""
+    return f"{job.metadata.name}-{rank}-{attempt}"
+
+
+def build_service(job: TrainingJob) -> Manifest:
+    """Return the headless Service that gives every worker a host name, from the moment it has an address."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": service_name(job),
+            "namespace": job.metadata.namespace,
+            "labels": _labels(job),
+            "ownerReferences": [_owner(job)],
+        },
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {"muster.dev/job-uid": job.metadata.uid},
+            "ports": [{"name": "agent", "port": AGENT_PORT, "protocol": "TCP", "targetPort": AGENT_PORT}],
+        },
+    }
+
+
+def build_pod(job: TrainingJob, settings: Settings, rank: int, attempt: int) -> Manifest:
+    """Return the pod of one rank in one attempt, with the user's template laid over it."""
+    labels = _labels(job) | {
+        "muster.dev/role": "worker",
+        "muster.dev/rank": str(rank),
+        "muster.dev/attempt": str(attempt),
+    }
+    template = merge({"metadata": {}, "spec": _pod_spec(job, settings, rank)}, job.spec.template)
+    grace = template["spec"]["terminationGracePeriodSeconds"]
+    _complete_environment(template["spec"], _environment(job, rank, attempt, grace))
+    metadata = merge(template["metadata"], {"labels": labels})
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": metadata
+        | {
+            "name": pod_name(job, rank, attempt),
+            "namespace": job.metadata.namespace,
+            "ownerReferences": [_owner(job)],
+        },
+        "spec": template["spec"],
+    }
+
+
+def backend(job: TrainingJob) -> str:
+    """NCCL speaks between GPUs only; gloo does everywhere."""
+    if job.spec.backend != "auto":
+        return job.spec.backend
+    return "nccl" if job.spec.resources.gpus else "gloo"
+
+
+def processes_per_worker(job: TrainingJob) -> int:
+    if job.spec.processes_per_worker != "auto":
+        return int(job.spec.processes_per_worker)
+    return max(1, job.spec.resources.gpus)
+
+
+def _pod_spec(job: TrainingJob, settings: Settings, rank: int) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "restartPolicy": "Never",  # the agent restarts ranks; a pod whose agent is gone gets a successor
+        "hostname": f"{job.metadata.name}-{rank}",
+        "subdomain": service_name(job),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(job, settings)],
+        "volumes": _volumes(job),
+    }
+    if job.spec.scheduling.priority_class_name:
+        spec["priorityClassName"] = job.spec.scheduling.priority_class_name
+    return spec
+
+
+def _container(job: TrainingJob, settings: Settings) -> dict[str, Any]:
+    return {
+        "name": "worker",
+        "image": settings.worker_image,
+        "imagePullPolicy": settings.worker_image_pull_policy,
+        "args": _arguments(job),
+        "env": [{"name": "HOME", "value": SCRATCH}, {"name": "TMPDIR", "value": SCRATCH}],
+        "ports": [{"name": "agent", "containerPort": AGENT_PORT, "protocol": "TCP"}],
+        "resources": _resources(job),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": _mounts(job),
+    }
+
+
+def _arguments(job: TrainingJob) -> list[str]:
+    if job.spec.script is not None:
+        return ["agent", "script", "--", *job.spec.script.command]
+    assert job.spec.recipe is not None, "the schema asks for a recipe or a script"
+    return ["agent", "recipe", job.spec.recipe.name]
+
+
+def _environment(job: TrainingJob, rank: int, attempt: int, grace_seconds: int) -> dict[str, str]:
+    spec = job.spec
+    environment = {
+        "MUSTER_JOB": job.metadata.name,
+        "MUSTER_JOB_UID": job.metadata.uid,
+        "MUSTER_NAMESPACE": job.metadata.namespace,
+        "MUSTER_POD": pod_name(job, rank, attempt),
+        "MUSTER_RANK": str(rank),
+        "MUSTER_REPLICAS": str(spec.replicas),
+        "MUSTER_ATTEMPT": str(attempt),
+        "MUSTER_PROCESSES": str(processes_per_worker(job)),
+        "MUSTER_BACKEND": backend(job),
+        "MUSTER_COORDINATOR": f"{job.metadata.name}-0.{service_name(job)}:{AGENT_PORT}",
+        "MUSTER_PORT": str(AGENT_PORT),
+        "MUSTER_REPORT": f"{SCRATCH}/report.jsonl",
+        "MUSTER_CHECKPOINT": _json(spec.checkpoint),
+        "MUSTER_OPTIMISATION": _json(spec.optimisation),
+        "MUSTER_PERMANENT_EXIT_CODES": ",".join(str(code) for code in spec.failure_policy.permanent_exit_codes),
+        "MUSTER_GRACE_SECONDS": str(grace_seconds),
+    }
+    if spec.storage is not None:
+        environment["MUSTER_STORAGE"] = STORAGE
+    if spec.source is not None:
+        environment["MUSTER_SOURCE"] = SOURCE
+    if spec.recipe is not None:
+        environment["MUSTER_RECIPE_CONFIG"] = json.dumps(spec.recipe.config, separators=(",", ":"))
+    return environment
+
+
+def _complete_environment(spec: dict[str, Any], environment: dict[str, str]) -> None:
+    """Put Muster's variables before the others, so that `$(MUSTER_RANK)` can be used in those."""
+    worker = next(container for container in spec["containers"] if container["name"] == "worker")
+    ours = [{"name": name, "value": value} for name, value in environment.items()]
+    theirs = [variable for variable in worker.get("env", []) if variable["name"] not in environment]
+    worker["env"] = ours + theirs
+
+
+def _volumes(job: TrainingJob) -> list[dict[str, Any]]:
+    volumes: list[dict[str, Any]] = [
+        {"name": "run", "emptyDir": {}},
+        {
+            "name": "shm",
+            "emptyDir": {"medium": "Memory"},
+        },  # the container runtime's own is 64 MiB: too small for NCCL
+    ]
+    if job.spec.storage is not None:
+        claim = job.spec.storage.persistent_volume_claim
+        assert claim is not None, "the schema refuses other kinds of storage"
+        volumes.append({"name": "storage", "persistentVolumeClaim": {"claimName": claim.claim_name}})
+    if job.spec.source is not None:
+        volumes.append({"name": "source", "configMap": {"name": job.spec.source.config_map}})
+    return volumes
+
+
+def _mounts(job: TrainingJob) -> list[dict[str, Any]]:
+    mounts: list[dict[str, Any]] = [
+        {"name": "run", "mountPath": SCRATCH},
+        {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - a mount, not a temporary file
+    ]
+    if job.spec.storage is not None:
+        mount = {"name": "storage", "mountPath": STORAGE}
+        mounts.append(mount | ({"subPath": job.spec.storage.path} if job.spec.storage.path else {}))
+    if job.spec.source is not None:
+        mounts.append({"name": "source", "mountPath": SOURCE, "readOnly": True})
+    return mounts
+
+
+def _labels(job: TrainingJob) -> dict[str, str]:
+    return {
+        "muster.dev/training-job": job.metadata.name,
+        "muster.dev/job-uid": job.metadata.uid,
+        "app.kubernetes.io/name": "muster-worker",
+        "app.kubernetes.io/instance": job.metadata.name,
+        "app.kubernetes.io/component": "worker",
+        "app.kubernetes.io/managed-by": "muster",
+    }
+
+
+def _owner(job: TrainingJob) -> dict[str, Any]:
+    return {
+        "apiVersion": "muster.dev/v1alpha1",
+        "kind": "TrainingJob",
+        "name": job.metadata.name,
+        "uid": job.metadata.uid,
+        "controller": True,
+    }
+
+
+def _resources(job: TrainingJob) -> dict[str, Any]:
+    return {name: amounts for name, amounts in job.spec.resources.manifest().items() if amounts}
+
+
+def _json(part: Model | None) -> str:
+    """Return a part of the spec as the manifest writes it; an absent part is an empty object."""
+    return json.dumps(part.manifest() if part else {}, separators=(",", ":"))

@@ -1,0 +1,80 @@
+"""How far a job is, in the status's words: progress, metrics, checkpoint and model as the group reports them.
+
+Measured floats are strings, because the API has no floats that survive every client.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from muster.plan.timestamps import to_timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from muster.plan.model import Manifest
+
+MEASURED = ("progress", "metrics", "metric", "checkpoint")
+
+# The measurement that tells most of a training, the first that there is: for the column Metric.
+TELLING = ("validationAccuracy", "accuracy", "validationLoss", "loss")
+
+
+def measured(group: Manifest, recorded: Manifest) -> dict[str, Any]:
+    """Return the measured parts of the status and the model; what the group does not say (yet) stays as recorded."""
+    metrics = {name: _number(value) for name, value in (group.get("metrics") or {}).items()}
+    said = {
+        "progress": _progress(group.get("progress") or {}),
+        "metrics": metrics,
+        "metric": next((f"{name} {metrics[name]}" for name in TELLING if name in metrics), None),
+        "checkpoint": _checkpoint(group.get("checkpoint") or {}),
+        "model": dict(group.get("model") or {}),
+    }
+    return {name: said[name] or recorded[name] for name in said if said[name] or name in recorded}
+
+
+def _progress(progress: Mapping[str, Any]) -> dict[str, Any]:
+    step, total, at = progress.get("step"), progress.get("totalSteps"), progress.get("at")
+    if step is None or at is None:
+        return {}
+    known = {
+        "epoch": progress.get("epoch"),
+        "step": step,
+        "totalSteps": total,
+        "reportedAt": to_timestamp(at),
+    }
+    known["steps"] = f"{step}/{total}" if total else str(step)
+    if total:
+        left = _seconds_left(progress, step, total)
+        known |= {"percent": min(100, 100 * step // total), "secondsLeft": left, "timeLeft": _duration(left)}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _seconds_left(progress: Mapping[str, Any], step: int, total: int) -> int | None:
+    """Return the time that the remaining steps take at the pace since this attempt's first one."""
+    first_at, resumed = progress.get("firstStepAt"), progress.get("resumedFromStep") or 0
+    if first_at is None or progress["at"] <= first_at or step <= resumed:
+        return 0 if step >= total else None
+    seconds_a_step: float = (progress["at"] - first_at) / (step - resumed)
+    return round(max(0, total - step) * seconds_a_step)
+
+
+def _duration(seconds: int | None) -> str | None:
+    """Return a length of time as kubectl writes ages: 35s, 1m35s, 2h10m."""
+    if seconds is None:
+        return None
+    minutes, rest = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+    return f"{minutes // 60}h{minutes % 60}m"
+
+
+def _checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    if not checkpoint:
+        return {}
+    kept = {name: checkpoint[name] for name in ("step", "bytes", "path") if checkpoint.get(name) is not None}
+    return kept | ({"savedAt": to_timestamp(checkpoint["at"])} if checkpoint.get("at") else {})
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"

@@ -1,0 +1,87 @@
+"""The record of what went wrong and what it cost: `status.restarts`, the last ten.
+
+A restart ends one attempt and begins the next, so an attempt's number names its record. The agents record
+the processes that died and came back in place; this operator records the pods that were lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from muster.plan.timestamps import to_epoch, to_timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from muster.plan.training.failures import Loss
+    from muster.plan.training.view import View
+
+KEPT = 10
+
+
+def restarts(view: View, attempt: int, lost: Sequence[Loss]) -> list[dict[str, Any]]:
+    """Return all records known, oldest first; `attempt` is the one that follows the losses."""
+    by_attempt = {record["attempt"]: dict(record) for record in view.recorded.get("restarts", [])}
+    for said in view.group.get("restarts") or []:
+        known = by_attempt.get(said["attempt"])
+        if known is None or known["cause"] == said["cause"]:
+            by_attempt[said["attempt"]] = _in_place(view, said)
+    if lost:
+        by_attempt[attempt - 1] = _of_loss(view, attempt - 1, lost)
+    for record in by_attempt.values():
+        _measure(record, view)
+    return [by_attempt[number] for number in sorted(by_attempt)][-KEPT:]
+
+
+def _in_place(view: View, said: Mapping[str, Any]) -> dict[str, Any]:
+    member = view.workers.get(said.get("rank", -1))
+    record = {
+        "attempt": said["attempt"],
+        "cause": said["cause"],
+        "message": said.get("message"),
+        "rank": said.get("rank"),
+        "pod": said.get("pod"),
+        "node": member.node if member and member.name == said.get("pod") else None,
+        "exitCode": said.get("exitCode"),
+        "at": to_timestamp(said["at"]),
+        "stepsLost": said.get("stepsLost"),
+        "recoverySeconds": _seconds(said.get("recoverySeconds")),
+    }
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def _of_loss(view: View, attempt: int, lost: Sequence[Loss]) -> dict[str, Any]:
+    """One record for all that was lost together: the first loss names it, its message names the others."""
+    first = lost[0]
+    others = ", ".join(str(loss.rank) for loss in lost[1:])
+    record = {
+        "attempt": attempt,
+        "cause": first.cause,
+        "message": first.message + (f"; lost with it: rank {others}" if others else ""),
+        "rank": first.rank,
+        "pod": first.member.name if first.member else None,
+        "node": first.member.node if first.member else None,
+        "exitCode": first.member.exit_code if first.member else None,
+        "at": to_timestamp(view.now),
+        "step": view.recorded.get("progress", {}).get("step"),
+    }
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def _measure(record: dict[str, Any], view: View) -> None:
+    """Fill in what the loss of a pod cost, once the group has made a step in an attempt after it."""
+    progress = view.group.get("progress") or {}
+    first_step_at = progress.get("firstStepAt")
+    if "recoverySeconds" in record or first_step_at is None or view.recorded_attempt <= record["attempt"]:
+        return
+    lost_at = to_epoch(record["at"])
+    if first_step_at < lost_at:
+        return
+    record["recoverySeconds"] = _seconds(first_step_at - lost_at)
+    resumed = progress.get("resumedFromStep") or 0
+    if "step" in record:
+        record["stepsLost"] = max(0, record["step"] - resumed)
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1f}"

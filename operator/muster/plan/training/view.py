@@ -1,0 +1,74 @@
+"""One job at one moment, read once for all policies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from muster.plan.training.members import Member, members, newest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from muster.api import TrainingJob
+    from muster.plan.model import Observed, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """`recorded` is the status as the resource has it; `workers` has the newest pod of every rank."""
+
+    job: TrainingJob
+    recorded: Mapping[str, Any]
+    members: tuple[Member, ...]
+    workers: Mapping[int, Member | None]
+    group: Mapping[str, Any]
+    settings: Settings
+    now: float
+
+    @property
+    def name(self) -> str:
+        return self.job.metadata.name
+
+    @property
+    def replicas(self) -> int:
+        return self.job.spec.replicas
+
+    @property
+    def started(self) -> bool:
+        """Its first pods were made, and the status says so."""
+        return int(self.recorded.get("attempt", 0)) > 0
+
+    @property
+    def recorded_attempt(self) -> int:
+        """The attempt that the status and the workers know of; 0 before the first. Every restart adds one to it."""
+        return max(int(self.recorded.get("attempt", 0)), int(self.group.get("attempt") or 0))
+
+    @property
+    def attempt(self) -> int:
+        """The attempt under way, also when its pods were made and its record was not."""
+        return max((self.recorded_attempt, *(member.attempt for member in self.members)))
+
+
+def view(job: TrainingJob, observed: Observed, settings: Settings, now: float) -> View:
+    pods = members(observed.pods, observed.nodes)
+    workers = newest(pods, job.spec.replicas)
+    return View(
+        job=job,
+        recorded=observed.resource.get("status") or {},
+        members=pods,
+        workers=workers,
+        group=_group_state(workers.get(0), observed),
+        settings=settings,
+        now=now,
+    )
+
+
+def _group_state(leader: Member | None, observed: Observed) -> Mapping[str, Any]:
+    """Return what rank 0's agent says of the whole group: its last words once it ended, else its last answer."""
+    if leader is None:
+        return {}
+    if leader.ended and leader.last_words:
+        return leader.last_words
+    report = observed.reports.get(leader.uid)
+    return (report.state if report else None) or {}

@@ -1,0 +1,229 @@
+"""A cluster small enough to run thousands of whole jobs a minute, with an operator that may die or see the past.
+
+It keeps the rules that the planner relies on: names are unique, a write with an old resourceVersion is refused, a
+pod on an unreachable node neither ends nor hears of its deletion, agents form a group of the highest attempt.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from muster.plan.model import Capacity, Observed, Plan, WorkerReport
+from muster.plan.timestamps import to_timestamp
+from muster.plan.training.planner import plan
+from tests.unit.plan.fixtures import NOW, SETTINGS, job, node
+
+NODES = ("node-1", "node-2", "node-3", "node-4")
+HISTORY = 6
+
+
+class OperatorLostError(Exception):
+    """The operator dies here: what it has written stays."""
+
+
+@dataclass
+class Cluster:
+    job: dict[str, Any] = field(default_factory=job)
+    pods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    services: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unreachable: set[str] = field(default_factory=set)
+    done: bool = False
+    in_place: int = 0
+    step: int = 0
+    stepped_at: float = NOW
+    now: float = NOW
+    writes: int = 0
+    versions: int = 1
+    past: list[Observed] = field(default_factory=list)
+
+    # --- what the operator does ---------------------------------------------------------------
+
+    def reconcile(self, *, staleness: int = 0, dies_after: int | None = None) -> Plan:
+        """Observe (as it was some versions ago), plan, and carry the plan out; perhaps die after some writes."""
+        self.past = [*self.past, self.observe()][-HISTORY:]
+        seen = self.past[-1 - min(staleness, len(self.past) - 1)]
+        answer = plan(seen, SETTINGS, self.now)
+        if answer.needs_capacity:
+            seen = replace(seen, capacity=Capacity(tuple(self.nodes().values()), tuple(self.pods.values())))
+            answer = plan(seen, SETTINGS, self.now)
+        self._carry_out(answer, seen.resource["metadata"]["resourceVersion"], dies_after)
+        return answer
+
+    def _carry_out(self, answer: Plan, version: str, dies_after: int | None) -> None:
+        left = [dies_after]
+
+        def write() -> None:
+            if left[0] is not None:
+                if left[0] == 0:
+                    raise OperatorLostError
+                left[0] -= 1
+            self.writes += 1
+
+        for deletion in answer.deletes:
+            write()
+            self._delete(deletion.name, deletion.uid, deletion.grace_seconds)
+        for service in answer.applies:
+            write()
+            self.services[service["metadata"]["name"]] = copy.deepcopy(dict(service))
+        if answer.creates and self.job["metadata"]["resourceVersion"] != version:
+            return
+        for pod in answer.creates:
+            write()
+            self._create(pod)
+        if answer.status is not None:
+            write()
+            if self.job["metadata"]["resourceVersion"] == version:
+                self._assert_true(answer.status)
+                self._touch()["status"] = copy.deepcopy(dict(answer.status))
+
+    def _assert_true(self, status: Any) -> None:
+        assert status["phase"] != "Succeeded" or self.done, "Succeeded is written, and no group ever finished"
+
+    def _touch(self) -> dict[str, Any]:
+        self.versions += 1
+        self.job["metadata"]["resourceVersion"] = str(self.versions)
+        return self.job
+
+    def _create(self, manifest: Any) -> None:
+        name = manifest["metadata"]["name"]
+        if name in self.pods:
+            return
+        rank = manifest["metadata"]["labels"]["muster.dev/rank"]
+        rivals = [p for p in self.pods.values() if p["metadata"]["labels"]["muster.dev/rank"] == rank and not ended(p)]
+        assert not rivals, f"{name} is made while {rivals[0]['metadata']['name']} may still run"
+        assert not self.over, f"{name} is made after the end"
+        pod = copy.deepcopy(dict(manifest))
+        pod["metadata"]["uid"] = f"uid-{name}-{self.versions}"
+        pod["status"] = {"phase": "Pending"}
+        self.versions += 1
+        self.pods[name] = pod
+
+    def _delete(self, name: str, uid: str, grace: int | None) -> None:
+        pod = self.pods.get(name)
+        if pod is None or pod["metadata"]["uid"] != uid:
+            return
+        cut_off = pod["spec"].get("nodeName") in self.unreachable
+        assert self.over or cut_off, f"{name} is deleted though its job goes on and its node answers"
+        if grace == 0 or not pod["spec"].get("nodeName"):
+            del self.pods[name]
+        else:
+            pod["metadata"]["deletionTimestamp"] = to_timestamp(self.now)
+
+    # --- what everybody else does -------------------------------------------------------------
+
+    def run_pods(self) -> None:
+        """Kubelets: start what waits, end what is deleted, remove what has ended so."""
+        for name, pod in list(self.pods.items()):
+            on = pod["spec"].get("nodeName")
+            if on in self.unreachable:
+                continue
+            if "deletionTimestamp" in pod["metadata"]:
+                if ended(pod):
+                    del self.pods[name]
+                else:
+                    finish(pod, "Failed", 143)
+            elif pod["status"]["phase"] == "Pending":
+                reachable = [n for n in NODES if n not in self.unreachable]
+                if reachable:
+                    pod["spec"]["nodeName"] = on or reachable[len(self.pods) % len(reachable)]
+                    pod["status"] = {
+                        "phase": "Running",
+                        "podIP": "10.0.0.1",
+                        "conditions": [{"type": "Ready", "status": "True"}],
+                        "containerStatuses": [{"name": "worker", "state": {"running": {}}}],
+                    }
+
+    def train(self) -> None:
+        if self.group_trains():
+            self.step += 1
+            self.stepped_at = self.now
+
+    def finish_all(self) -> None:
+        """The whole group is done: every rank's pod ends with 0, or none does."""
+        if self.group_trains():
+            self.done = True
+            for pod in self.group().values():
+                finish(pod, "Succeeded", 0)
+
+    def kill(self, index: int, code: int) -> None:
+        running = [p for p in self.pods.values() if p["status"]["phase"] == "Running"]
+        running = [p for p in running if p["spec"]["nodeName"] not in self.unreachable]
+        if running:
+            finish(running[index % len(running)], "Failed", code)
+
+    def delete_as_user(self, index: int) -> None:
+        names = sorted(self.pods)
+        if names:
+            pod = self.pods[names[index % len(names)]]
+            pod["metadata"]["deletionTimestamp"] = to_timestamp(self.now)
+
+    def kill_rank(self) -> None:
+        """A process dies and its agent restarts it in place."""
+        if self.group_trains():
+            self.in_place = max(self.attempt(), self.in_place) + 1
+
+    def cut_off(self, index: int) -> None:
+        if len(self.unreachable) < len(NODES) - 1:
+            self.unreachable.add(NODES[index % len(NODES)])
+
+    def heal(self) -> None:
+        self.unreachable.clear()
+
+    # --- what is true -------------------------------------------------------------------------
+
+    @property
+    def over(self) -> bool:
+        conditions = self.job.get("status", {}).get("conditions", [])
+        return any(c["type"] in {"Complete", "Failed"} and c["status"] == "True" for c in conditions)
+
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        return {n: node(n, ready="Unknown" if n in self.unreachable else "True", since=self.now) for n in NODES}
+
+    def group(self) -> dict[str, dict[str, Any]]:
+        """The newest pod of every rank that runs where it can be reached."""
+        newest: dict[str, dict[str, Any]] = {}
+        for pod in sorted(self.pods.values(), key=lambda p: int(p["metadata"]["labels"]["muster.dev/attempt"])):
+            if pod["status"]["phase"] == "Running" and pod["spec"]["nodeName"] not in self.unreachable:
+                newest[pod["metadata"]["labels"]["muster.dev/rank"]] = pod
+        return newest
+
+    def group_trains(self) -> bool:
+        return len(self.group()) == self.job["spec"]["replicas"]
+
+    def attempt(self) -> int:
+        return max((int(p["metadata"]["labels"]["muster.dev/attempt"]) for p in self.group().values()), default=0)
+
+    def observe(self) -> Observed:
+        group, reports = self.group(), {}
+        if "0" in group:
+            attempt = max(self.attempt(), self.in_place)
+            said = {"attempt": attempt, "phase": "Running" if self.group_trains() else "Waiting"}
+            said["progress"] = {
+                "step": self.step,
+                "totalSteps": 99,
+                "at": self.stepped_at,
+                "firstStepAt": self.stepped_at,
+            }
+            reports[group["0"]["metadata"]["uid"]] = WorkerReport(state=said, received_at=self.now)
+        return Observed(
+            resource=copy.deepcopy(self.job),
+            pods=tuple(copy.deepcopy(list(self.pods.values()))),
+            services=tuple(copy.deepcopy(list(self.services.values()))),
+            nodes=self.nodes(),
+            reports=reports,
+        )
+
+
+def ended(pod: Any) -> bool:
+    return pod["status"]["phase"] in {"Succeeded", "Failed"}
+
+
+def finish(pod: dict[str, Any], phase: str, code: int) -> None:
+    terminated = {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "message": ""}
+    pod["status"] = pod["status"] | {
+        "phase": phase,
+        "conditions": [{"type": "Ready", "status": "False"}],
+        "containerStatuses": [{"name": "worker", "state": {"terminated": terminated}}],
+    }

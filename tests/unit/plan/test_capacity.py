@@ -1,0 +1,99 @@
+import pytest
+
+from muster.plan.capacity import room_for
+from tests.unit.plan.fixtures import node, room
+
+
+def asks(gpus=1, cpu="1", **spec):
+    return {"containers": [{"resources": {"limits": {"nvidia.com/gpu": gpus, "cpu": cpu}}}]} | spec
+
+
+def running(gpus, on="node-1", phase="Running"):
+    return {"metadata": {"name": "other"}, "spec": asks(gpus) | {"nodeName": on}, "status": {"phase": phase}}
+
+
+def waiting(gpus):
+    return {"metadata": {"name": "other"}, "spec": asks(gpus), "status": {"phase": "Pending"}}
+
+
+@pytest.mark.parametrize(
+    ("others", "fits"),
+    [
+        ([], 12),
+        ([running(4)], 8),
+        ([running(4, phase="Succeeded")], 12),
+        ([running(4, phase="Failed")], 12),
+        ([waiting(4)], 8),
+        ([running(3), waiting(2)], 7),
+        ([running(4, "node-1"), running(4, "node-2"), running(4, "node-3")], 0),
+        ([waiting(5)], 12),
+    ],
+    ids=[
+        "nothing runs", "four are taken", "the succeeded take nothing", "the failed take nothing",
+        "unplaced pods hold room", "placed and unplaced", "all is taken", "what can never be placed holds nothing",
+    ],
+)  # fmt: skip
+def test_counts_what_everybody_took(others, fits):
+    assert room_for([asks()] * 20, room(*others)).now == fits
+
+
+def test_a_gang_that_no_empty_cluster_could_hold_never_fits():
+    answer = room_for([asks(gpus=5)], room())
+    assert answer.never
+    assert not answer.fits
+
+
+def test_a_gang_that_has_to_wait_is_not_hopeless():
+    answer = room_for([asks(gpus=4)] * 3, room(running(1)))
+    assert (answer.now, answer.ever, answer.fits, answer.never) == (2, 3, False, False)
+
+
+@pytest.mark.parametrize(
+    ("unfit", "spec"),
+    [
+        (node("n", ready="False"), {}),
+        (node("n", ready="Unknown"), {}),
+        (node("n", unschedulable=True), {}),
+        (node("n", taints=[{"key": "k", "value": "v", "effect": "NoSchedule"}]), {}),
+        (
+            node("n", taints=[{"key": "k", "value": "v", "effect": "NoSchedule"}]),
+            {"tolerations": [{"key": "k", "value": "w"}]},
+        ),
+        (node("n", gpus=0), {}),
+        (node("n"), {"nodeSelector": {"disk": "nvme"}}),
+    ],
+    ids=[
+        "not ready",
+        "unreachable",
+        "cordoned",
+        "tainted",
+        "another taint tolerated",
+        "no gpu",
+        "not selected",
+    ],
+)
+def test_a_node_that_takes_no_such_pod_is_no_room(unfit, spec):
+    assert room_for([asks(**spec)], room(of=(unfit,))).now == 0
+
+
+@pytest.mark.parametrize(
+    "toleration", [{"key": "k", "value": "v"}, {"key": "k", "operator": "Exists"}, {"operator": "Exists"}]
+)
+def test_a_tolerated_taint_is_no_hindrance(toleration):
+    tainted = node("n", taints=[{"key": "k", "value": "v", "effect": "NoSchedule"}])
+    assert room_for([asks(tolerations=[toleration])], room(of=(tainted,))).now == 1
+
+
+def test_a_taint_that_only_prefers_is_no_hindrance():
+    tainted = node("n", taints=[{"key": "k", "effect": "PreferNoSchedule"}])
+    assert room_for([asks()], room(of=(tainted,))).now == 1
+
+
+def test_the_largest_init_container_counts_where_it_is_larger():
+    spec = asks(gpus=1) | {"initContainers": [{"resources": {"requests": {"nvidia.com/gpu": 3}}}]}
+    assert room_for([spec] * 9, room()).now == 3
+
+
+def test_a_sidecar_counts_beside_the_containers():
+    sidecar = {"restartPolicy": "Always", "resources": {"requests": {"nvidia.com/gpu": 1}}}
+    assert room_for([asks(gpus=1) | {"initContainers": [sidecar]}] * 9, room()).now == 6

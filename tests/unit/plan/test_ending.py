@@ -1,0 +1,75 @@
+"""The end is recorded first; then what still runs is removed, and nothing is made any more."""
+
+from muster.plan.conditions import is_true
+from tests.unit.plan.fixtures import NOW, decide, job, names, node, nodes, pod, started
+
+LAST_WORDS = {
+    "attempt": 1,
+    "phase": "Succeeded",
+    "progress": {"step": 200, "totalSteps": 200, "epoch": 5, "at": NOW},
+    "metrics": {"validationAccuracy": 0.98123},
+    "model": {"path": "model", "bytes": 1234, "sha256": "ab" * 32},
+    "checkpoint": {"step": 200, "bytes": 99, "path": "checkpoints/step-00000200", "at": NOW},
+}
+
+
+def test_given_all_workers_ended_with_zero_then_the_job_has_succeeded():
+    pods = (
+        pod(0, phase="Succeeded", last_words=LAST_WORDS),
+        pod(1, phase="Succeeded"),
+        pod(2, phase="Succeeded"),
+    )
+    status = decide(started(job()), *pods).status
+    assert status["phase"] == "Succeeded"
+    assert is_true(status["conditions"], "Complete")
+    assert not is_true(status["conditions"], "Running")
+    assert status["metrics"] == {"validationAccuracy": "0.9812"}
+    assert status["model"]["path"] == "model"
+    assert status["progress"]["percent"] == 100
+    assert status["completionTime"] == "2027-01-15T08:00:00Z"
+
+
+def test_one_worker_that_still_runs_is_no_success():
+    pods = pod(0, phase="Succeeded"), pod(1, phase="Succeeded"), pod(2)
+    assert decide(started(job()), *pods).status["phase"] != "Succeeded"
+
+
+def test_an_older_pod_of_a_rank_does_not_hinder_success():
+    pods = (
+        pod(0, phase="Failed"),
+        pod(0, attempt=2, phase="Succeeded"),
+        pod(1, phase="Succeeded"),
+        pod(2, phase="Succeeded"),
+    )
+    assert decide(started(job(), attempt=2), *pods).status["phase"] == "Succeeded"
+
+
+def ended(kind="Failed"):
+    over = {
+        "type": kind,
+        "status": "True",
+        "reason": "R",
+        "message": "m",
+        "lastTransitionTime": "2027-01-15T08:00:00Z",
+    }
+    return started(job(), phase=kind, conditions=[over])
+
+
+def test_what_still_runs_after_the_end_is_removed_and_what_ended_is_kept():
+    plan = decide(ended(), pod(0), pod(1, phase="Failed"), pod(2, phase="Pending"))
+    assert [delete.name for delete in plan.deletes] == ["digits-0-1", "digits-2-1"]
+    assert plan.creates == plan.applies == plan.scrape == ()
+    assert plan.status is None
+
+
+def test_what_is_being_removed_is_not_removed_again():
+    assert decide(ended(), pod(0, deleting=True)).deletes == ()
+
+
+def test_what_cannot_end_by_itself_any_more_is_removed_by_force():
+    cut_off = nodes(node("node-1", ready="Unknown"))
+    assert [d.grace_seconds for d in decide(ended(), pod(0, deleting=True), nodes=cut_off).deletes] == [0]
+
+
+def test_nothing_is_made_after_the_end():
+    assert names(decide(ended("Complete")).creates) == []

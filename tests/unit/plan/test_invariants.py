@@ -1,0 +1,106 @@
+"""Whatever is lost, late, stale or repeated: the same end, and the planner's invariants at every step.
+
+The rules about pods (never two of a rank, none deleted while healthy, none made after the end) are asserted by
+the simulated cluster at every write.
+"""
+
+from __future__ import annotations
+
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.plan.fixtures import job
+from tests.unit.plan.simulated import Cluster, OperatorLostError, ended
+
+PERMANENT, FLEETING = 2, 1
+
+steps = st.one_of(
+    st.tuples(st.just("reconcile"), st.integers(0, 5), st.none() | st.integers(0, 4)),
+    st.tuples(st.just("run_pods")),
+    st.tuples(st.just("train")),
+    st.tuples(st.just("kill"), st.integers(0, 9), st.just(FLEETING)),
+    st.tuples(st.just("delete_as_user"), st.integers(0, 9)),
+    st.tuples(st.just("kill_rank")),
+    st.tuples(st.just("cut_off"), st.integers(0, 3)),
+    st.tuples(st.just("heal")),
+)
+
+
+def play(cluster: Cluster, history) -> None:
+    for name, *arguments in history:
+        cluster.now += 1
+        if name == "reconcile":
+            staleness, dies_after = arguments
+            try:
+                cluster.reconcile(staleness=staleness, dies_after=dies_after)
+            except OperatorLostError:
+                event("the operator was lost in the middle of a plan")
+        else:
+            getattr(cluster, name)(*arguments)
+
+
+def settle(cluster: Cluster) -> None:
+    """Let everything heal and run, until three rounds change nothing."""
+    cluster.heal()
+    quiet = 0
+    for _ in range(60):
+        before = cluster.writes, cluster.versions
+        cluster.now += 30
+        cluster.run_pods()
+        cluster.reconcile()
+        quiet = quiet + 1 if (cluster.writes, cluster.versions) == before else 0
+        if quiet == 3:
+            return
+    raise AssertionError("the cluster never comes to rest")
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(steps, max_size=30))
+def test_every_history_comes_to_rest_with_a_whole_group_or_a_told_end(history):
+    cluster = Cluster(job=job(failurePolicy={"maxRestarts": 1000}))
+    play(cluster, history)
+    settle(cluster)
+    assert cluster.group_trains()
+    assert cluster.job["status"]["phase"] == "Running"
+    assert cluster.job["status"]["workers"] == "3/3"
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(steps, max_size=25), st.booleans())
+def test_every_history_ends_in_the_same_way(history, fails):
+    cluster = Cluster(job=job(failurePolicy={"maxRestarts": 1000, "permanentExitCodes": [PERMANENT]}))
+    play(cluster, history)
+    settle(cluster)
+    if fails:
+        cluster.kill(0, PERMANENT)
+    else:
+        cluster.finish_all()
+    settle(cluster)
+    assert cluster.job["status"]["phase"] == ("Failed" if fails else "Succeeded")
+    assert all(ended(pod) for pod in cluster.pods.values())
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(steps, max_size=25))
+def test_a_converged_cluster_sees_no_write(history):
+    cluster = Cluster(job=job(failurePolicy={"maxRestarts": 1000}))
+    play(cluster, history)
+    settle(cluster)
+    writes = cluster.writes
+    for _ in range(3):
+        cluster.reconcile()
+    assert cluster.writes == writes
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(steps, max_size=40), st.integers(0, 4))
+def test_a_job_fails_when_its_budget_is_spent_and_not_before(history, budget):
+    cluster = Cluster(job=job(failurePolicy={"maxRestarts": budget}))
+    play(cluster, history)
+    settle(cluster)
+    status = cluster.job["status"]
+    if status["phase"] == "Failed":
+        assert status["reason"] == "RestartBudgetExhausted"
+        assert status["restartCount"] >= budget
+    else:
+        assert status["restartCount"] <= budget
