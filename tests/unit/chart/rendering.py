@@ -21,9 +21,7 @@ class Rendered:
     objects: list[dict[str, Any]]
 
     def one(self, kind: str, name: str | None = None) -> dict[str, Any]:
-        found = [
-            item for item in self.objects if item["kind"] == kind and name in {None, item["metadata"]["name"]}
-        ]
+        found = [item for item in self.objects if item["kind"] == kind and name in {None, item["metadata"]["name"]}]
         assert len(found) == 1, f"{len(found)} objects {kind}/{name}, wanted one"
         return found[0]
 
@@ -50,9 +48,7 @@ def template(
 ) -> subprocess.CompletedProcess[str]:
     helm = shutil.which("helm")
     if helm is None:
-        pytest.fail(
-            "there is no helm on PATH: `make test-unit` puts it there, or `python3 -m local_cluster tools`"
-        )
+        pytest.fail("there is no helm on PATH: `make test-unit` puts it there, or `python3 -m local_cluster tools`")
     command = [helm, "template", release, str(chart), "--namespace", NAMESPACE, "--kube-version", "1.34"]
     command += ["--values", str(values)] if values else []
     for setting in settings:

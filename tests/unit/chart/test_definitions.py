@@ -18,10 +18,7 @@ def test_the_chart_brings_what_was_generated_and_only_labels_it():
         brought = installed[definition["metadata"]["name"]]
         assert brought["spec"] == definition["spec"]
         assert brought["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
-        assert (
-            definition["metadata"].get("annotations", {}).items()
-            <= brought["metadata"]["annotations"].items()
-        )
+        assert definition["metadata"].get("annotations", {}).items() <= brought["metadata"]["annotations"].items()
 
 
 def test_definitions_outlive_the_release_unless_told_otherwise():

@@ -26,9 +26,7 @@ def environment(chart):
     return {entry["name"]: entry.get("value") for entry in operator(chart)["env"]}
 
 
-@pytest.mark.parametrize(
-    "values", [None, *sorted((CHART / "ci").glob("*.yaml"))], ids=lambda path: path and path.stem
-)
+@pytest.mark.parametrize("values", [None, *sorted((CHART / "ci").glob("*.yaml"))], ids=lambda path: path and path.stem)
 def test_every_pod_is_of_the_restricted_standard_and_cannot_write_its_image(values):
     for spec in pod_specs(render(values=values)):
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -56,16 +54,11 @@ def test_every_choice_of_muster_run_is_a_value_of_the_chart_and_no_other(option,
     _, field = setting.split(".")
     name = f"MUSTER_LOG_{field.upper()}"
 
-    assert {environment(render(f"{setting}={value}"))[name] for value in choice.choices} == set(
-        choice.choices
-    )
+    assert {environment(render(f"{setting}={value}"))[name] for value in choice.choices} == set(choice.choices)
 
 
 def test_the_namespaces_reach_the_operator():
-    assert (
-        environment(render("watchNamespaces={research,production}"))["MUSTER_NAMESPACES"]
-        == "research,production"
-    )
+    assert environment(render("watchNamespaces={research,production}"))["MUSTER_NAMESPACES"] == "research,production"
     assert "MUSTER_NAMESPACES" not in environment(render())
 
 

@@ -58,9 +58,7 @@ def test_with_a_list_of_namespaces_pods_are_made_and_deleted_only_there():
 
 
 def test_no_right_is_a_wildcard_and_none_reads_secrets():
-    every_right = set().union(
-        *(rights(role) for role in [*render().all("ClusterRole"), *render().all("Role")])
-    )
+    every_right = set().union(*(rights(role) for role in [*render().all("ClusterRole"), *render().all("Role")]))
 
     assert not [right for right in every_right if "*" in right]
     assert not [right for right in every_right if right[1] == "secrets"]

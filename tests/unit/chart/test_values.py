@@ -53,9 +53,7 @@ def notes(tmp_path):
     def render_notes(*settings: str) -> str:
         done = template(*settings, chart=chart)
         assert done.returncode == 0, done.stderr
-        return next(
-            item["text"] for item in yaml.safe_load_all(done.stdout) if item and item["kind"] == "Notes"
-        )
+        return next(item["text"] for item in yaml.safe_load_all(done.stdout) if item and item["kind"] == "Notes")
 
     return render_notes
 
