@@ -68,6 +68,7 @@ class Observed:
 class Delete:
     """One object to delete. `uid` is a precondition: another object of that name is never hit.
 
+    `resource_version`, where given, is one as well: nothing may have happened to the object since it was seen.
     `grace_seconds=0` removes the object by force, without waiting for its node: only right for a pod whose
     node is unreachable. None leaves the object's own grace period.
     """
@@ -76,6 +77,7 @@ class Delete:
     name: str
     uid: str
     grace_seconds: int | None = None
+    resource_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

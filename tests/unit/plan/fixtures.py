@@ -62,6 +62,7 @@ def pod(
         "name": name,
         "namespace": "research",
         "uid": f"uid-{name}",
+        "resourceVersion": "7",
         "labels": {
             "muster.dev/rank": str(rank),
             "muster.dev/attempt": str(attempt),

@@ -6,11 +6,12 @@ pod on an unreachable node neither ends nor hears of its deletion, agents form a
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from muster.plan.model import Capacity, Observed, Plan, WorkerReport
+from muster.plan.model import Capacity, Delete, Observed, Plan, WorkerReport
 from muster.plan.timestamps import to_timestamp
 from muster.plan.training.planner import plan
 from tests.unit.plan.fixtures import NOW, SETTINGS, job, node
@@ -21,6 +22,10 @@ HISTORY = 6
 
 class OperatorLostError(Exception):
     """The operator dies here: what it has written stays."""
+
+
+class ConflictError(Exception):
+    """A precondition does not hold."""
 
 
 @dataclass
@@ -48,7 +53,8 @@ class Cluster:
         if answer.needs_capacity:
             seen = replace(seen, capacity=Capacity(tuple(self.nodes().values()), tuple(self.pods.values())))
             answer = plan(seen, SETTINGS, self.now)
-        self._carry_out(answer, seen.resource["metadata"]["resourceVersion"], dies_after)
+        with contextlib.suppress(ConflictError):
+            self._carry_out(answer, seen.resource["metadata"]["resourceVersion"], dies_after)
         return answer
 
     def _carry_out(self, answer: Plan, version: str, dies_after: int | None) -> None:
@@ -63,7 +69,7 @@ class Cluster:
 
         for deletion in answer.deletes:
             write()
-            self._delete(deletion.name, deletion.uid, deletion.grace_seconds)
+            self._delete(deletion)
         for service in answer.applies:
             write()
             self.services[service["metadata"]["name"]] = copy.deepcopy(dict(service))
@@ -97,19 +103,30 @@ class Cluster:
         pod = copy.deepcopy(dict(manifest))
         pod["metadata"]["uid"] = f"uid-{name}-{self.versions}"
         pod["status"] = {"phase": "Pending"}
-        self.versions += 1
+        self._bump(pod)
         self.pods[name] = pod
 
-    def _delete(self, name: str, uid: str, grace: int | None) -> None:
-        pod = self.pods.get(name)
-        if pod is None or pod["metadata"]["uid"] != uid:
+    def _delete(self, deletion: Delete) -> None:
+        """Raises as the client does when a precondition does not hold: nothing after it is carried out."""
+        pod = self.pods.get(deletion.name)
+        if pod is None:
             return
+        if pod["metadata"]["uid"] != deletion.uid or deletion.resource_version not in {None, version_of(pod)}:
+            raise ConflictError
         cut_off = pod["spec"].get("nodeName") in self.unreachable
-        assert self.over or cut_off, f"{name} is deleted though its job goes on and its node answers"
-        if grace == 0 or not pod["spec"].get("nodeName"):
-            del self.pods[name]
+        assert self.over or cut_off, f"{deletion.name} is deleted though its job goes on and its node answers"
+        if deletion.grace_seconds == 0 or not pod["spec"].get("nodeName"):
+            del self.pods[deletion.name]
         else:
-            pod["metadata"]["deletionTimestamp"] = to_timestamp(self.now)
+            self._delete_gracefully(pod)
+
+    def _delete_gracefully(self, pod: dict[str, Any]) -> None:
+        pod["metadata"]["deletionTimestamp"] = to_timestamp(self.now)
+        self._bump(pod)
+
+    def _bump(self, pod: dict[str, Any]) -> None:
+        self.versions += 1
+        pod["metadata"]["resourceVersion"] = str(self.versions)
 
     # --- what everybody else does -------------------------------------------------------------
 
@@ -123,11 +140,12 @@ class Cluster:
                 if ended(pod):
                     del self.pods[name]
                 else:
-                    finish(pod, "Failed", 143)
+                    self._finish(pod, "Failed", 143)
             elif pod["status"]["phase"] == "Pending":
                 reachable = [n for n in NODES if n not in self.unreachable]
                 if reachable:
                     pod["spec"]["nodeName"] = on or reachable[len(self.pods) % len(reachable)]
+                    self._bump(pod)
                     pod["status"] = {
                         "phase": "Running",
                         "podIP": "10.0.0.1",
@@ -145,19 +163,19 @@ class Cluster:
         if self.group_trains():
             self.done = True
             for pod in self.group().values():
-                finish(pod, "Succeeded", 0)
+                self._finish(pod, "Succeeded", 0)
 
     def kill(self, index: int, code: int) -> None:
         running = [p for p in self.pods.values() if p["status"]["phase"] == "Running"]
         running = [p for p in running if p["spec"]["nodeName"] not in self.unreachable]
         if running:
-            finish(running[index % len(running)], "Failed", code)
+            self._finish(running[index % len(running)], "Failed", code)
 
     def delete_as_user(self, index: int) -> None:
         names = sorted(self.pods)
         if names:
             pod = self.pods[names[index % len(names)]]
-            pod["metadata"]["deletionTimestamp"] = to_timestamp(self.now)
+            self._delete_gracefully(pod)
 
     def kill_rank(self) -> None:
         """A process dies and its agent restarts it in place."""
@@ -167,9 +185,27 @@ class Cluster:
     def cut_off(self, index: int) -> None:
         if len(self.unreachable) < len(NODES) - 1:
             self.unreachable.add(NODES[index % len(NODES)])
+            self._mark_pods(NODES[index % len(NODES)])
 
     def heal(self) -> None:
+        for name in self.unreachable:
+            self._mark_pods(name)
         self.unreachable.clear()
+
+    def _mark_pods(self, node_name: str) -> None:
+        """The node controller, and later the kubelet, change the readiness of every pod there."""
+        for pod in self.pods.values():
+            if pod["spec"].get("nodeName") == node_name:
+                self._bump(pod)
+
+    def _finish(self, pod: dict[str, Any], phase: str, code: int) -> None:
+        terminated = {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "message": ""}
+        pod["status"] = pod["status"] | {
+            "phase": phase,
+            "conditions": [{"type": "Ready", "status": "False"}],
+            "containerStatuses": [{"name": "worker", "state": {"terminated": terminated}}],
+        }
+        self._bump(pod)
 
     # --- what is true -------------------------------------------------------------------------
 
@@ -220,10 +256,5 @@ def ended(pod: Any) -> bool:
     return pod["status"]["phase"] in {"Succeeded", "Failed"}
 
 
-def finish(pod: dict[str, Any], phase: str, code: int) -> None:
-    terminated = {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "message": ""}
-    pod["status"] = pod["status"] | {
-        "phase": phase,
-        "conditions": [{"type": "Ready", "status": "False"}],
-        "containerStatuses": [{"name": "worker", "state": {"terminated": terminated}}],
-    }
+def version_of(pod: Any) -> str:
+    return str(pod["metadata"]["resourceVersion"])

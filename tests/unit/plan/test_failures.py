@@ -33,9 +33,9 @@ def test_a_lost_worker_gets_a_successor_in_the_next_attempt(lost, cause):
     assert [(r["attempt"], r["cause"], r["rank"]) for r in plan.status["restarts"]] == [(1, cause, 1)]
 
 
-def test_a_pod_on_an_unreachable_node_is_removed_by_force_and_by_uid():
+def test_a_pod_on_an_unreachable_node_is_removed_by_force_as_it_was_seen():
     plan = decide(started(job()), pod(0), pod(1, node="node-2"), pod(2), nodes=nodes(node(), CUT_OFF))
-    assert plan.deletes == (Delete("Pod", "digits-1-1", "uid-digits-1-1", grace_seconds=0),)
+    assert plan.deletes == (Delete("Pod", "digits-1-1", "uid-digits-1-1", grace_seconds=0, resource_version="7"),)
 
 
 def test_a_pod_that_is_being_deleted_may_still_run_so_its_successor_waits():

@@ -27,6 +27,7 @@ class Member:
 
     name: str
     uid: str
+    version: str
     rank: int
     attempt: int
     phase: str
@@ -81,6 +82,7 @@ def _member(pod: Manifest, nodes: Mapping[str, Manifest]) -> Member:
     return Member(
         name=metadata["name"],
         uid=metadata["uid"],
+        version=metadata["resourceVersion"],
         rank=int(metadata["labels"][RANK]),
         attempt=int(metadata["labels"][ATTEMPT]),
         phase=status.get("phase", "Pending"),

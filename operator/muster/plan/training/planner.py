@@ -90,9 +90,13 @@ def _vacant(seen: View, lost: tuple[Loss, ...]) -> list[int]:
 
 
 def _by_force(lost: tuple[Loss, ...]) -> tuple[Delete, ...]:
-    """A lost pod that has not ended is on an unreachable node: only its object can be removed."""
+    """A lost pod that has not ended is on an unreachable node: only its object can be removed.
+
+    The node controller marks every pod of a node as not ready when the node goes and the kubelet undoes it when it
+    is back, so the pod's version tells whether the node was seen as it is.
+    """
     held = (loss.member for loss in lost if loss.member is not None and not loss.member.ended)
-    return tuple(Delete("Pod", member.name, member.uid, grace_seconds=0) for member in held)
+    return tuple(Delete("Pod", m.name, m.uid, grace_seconds=0, resource_version=m.version) for m in held)
 
 
 def _service(seen: View, observed: Observed) -> tuple[Manifest, ...]:
