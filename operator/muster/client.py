@@ -1,0 +1,427 @@
+"""The one place that speaks to the API server.
+
+`Client` is what the rest of the operator knows; `KubernetesClient` is it over HTTP. Objects go in and out as
+the plain dicts that JSON gives: typed models of the `kubernetes` package cost twenty times the parsing. From
+that package come the configuration (in-cluster, kubeconfig, tokens that expire) and the transport.
+
+What may be repeated without harm (everything but a create and a replace) is repeated after 5xx and broken
+connections; a 429 is repeated for every verb, since the server says that it did nothing. Every call has a
+limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import config as kubernetes_config
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+Object: TypeAlias = dict[str, Any]
+
+FIELD_MANAGER = "muster"
+"""The owner of every field that Muster applies."""
+
+_IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
+_CHUNK = 500  # objects a LIST answer; parsing one such chunk blocks the loop for about 5 ms
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of object and where the API server keeps it."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None = None, name: str = "", subresource: str = "") -> str:
+        """The URL's path; without a namespace, of all namespaces."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        scope = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
+        return "/".join(part for part in (f"{root}{scope}/{self.plural}", name, subresource) if part)
+
+
+PODS = Kind("", "v1", "pods", "Pod")
+SERVICES = Kind("", "v1", "services", "Service")
+NODES = Kind("", "v1", "nodes", "Node", namespaced=False)
+EVENTS = Kind("events.k8s.io", "v1", "events", "Event")
+LEASES = Kind("coordination.k8s.io", "v1", "leases", "Lease")
+
+
+class ApiError(Exception):
+    """The API server refused a call, or did not answer it. `status` is 0 when there was no answer."""
+
+    def __init__(
+        self, call: str, message: str, *, status: int = 0, reason: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(f"{call}: {f'{status} {reason}: ' if status else ''}{message}")
+        self.status = status
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class NotFound(ApiError):  # noqa: N818
+    """404: the object, or its kind, does not exist."""
+
+
+class Unauthorized(ApiError):  # noqa: N818
+    """401: the credentials are no longer good."""
+
+
+class Conflict(ApiError):  # noqa: N818
+    """409: the object is no longer the one that the caller saw."""
+
+
+class AlreadyExists(Conflict):
+    """409 of a create: an object of that name is there."""
+
+
+class Expired(ApiError):  # noqa: N818
+    """410: the resource version or the continue token is too old."""
+
+
+class TooManyRequests(ApiError):  # noqa: N818
+    """429: not done; to be tried again after `retry_after` seconds."""
+
+
+class ServerError(ApiError):
+    """5xx: it may or may not have been done."""
+
+
+class Unreachable(ApiError):  # noqa: N818
+    """No answer within the limit, or the connection broke: it may or may not have been done."""
+
+
+_BY_STATUS = {401: Unauthorized, 404: NotFound, 409: Conflict, 410: Expired, 429: TooManyRequests}
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All objects of a LIST, and the version of the collection that it shows."""
+
+    items: list[Object]
+    resource_version: str
+
+
+class Client(Protocol):
+    """What the operator asks of an API server. Every method raises an `ApiError`."""
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object: ...
+
+    async def list(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> Listing: ...
+
+    async def create(self, kind: Kind, manifest: Mapping[str, Any]) -> Object: ...
+
+    async def replace(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
+        """Write the whole object; `metadata.resourceVersion` is a precondition."""
+
+    async def apply(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
+        """Server-side apply: what an earlier apply set and this one leaves out is removed."""
+
+    async def apply_status(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
+        """Server-side apply of `status`; `metadata.resourceVersion`, if given, is a precondition."""
+
+    async def delete(
+        self, kind: Kind, namespace: str | None, name: str, *, uid: str, grace_seconds: int | None = None
+    ) -> Object:
+        """Delete the very object with that UID; `Conflict` when another one bears the name.
+
+        The answer is the object as it is while it terminates, or a `Status` when it is gone.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One finished HTTP request, for metrics and for whoever must know that a watch was begun anew."""
+
+    verb: str
+    resource: str
+    code: str
+    seconds: float
+
+
+def classify(method: str, path: str, query: Mapping[str, str]) -> tuple[str, str]:
+    """Verb and resource of a request in Kubernetes' words: ("list", "pods"), ("apply", "services")."""
+    parts = path.strip("/").split("/")
+    parts = parts[3:] if parts[0] == "apis" else parts[2:]
+    if len(parts) > 2 and parts[0] == "namespaces":
+        parts = parts[2:]
+    resource = parts[0] if parts else "discovery"
+    if method == "GET":
+        return ("watch" if "watch" in query else "list" if len(parts) == 1 else "get"), resource
+    verbs = {"POST": "create", "PUT": "replace", "PATCH": "apply", "DELETE": "delete"}
+    return verbs.get(method, method.lower()), resource
+
+
+Observer: TypeAlias = "Callable[[Call], None]"
+
+
+class _Transport(RESTClientObject):  # type: ignore[misc]
+    """The package's transport; each request is authorised anew (tokens expire) and told to the observer."""
+
+    def __init__(self, configuration: Configuration, observer: Observer | None) -> None:
+        configuration.client_session_kwargs = {
+            "middlewares": (self._observe, self._authorise),
+            "proxy": configuration.proxy,
+        }
+        super().__init__(configuration)
+        self._observer = observer
+
+    def new_session(self) -> aiohttp.ClientSession:
+        session: aiohttp.ClientSession = self._create_pool_manager()
+        return session
+
+    async def _authorise(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        for setting in (await self.configuration.auth_settings()).values():
+            request.headers[setting["key"]] = setting["value"]
+        return await handler(request)
+
+    async def _observe(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if self._observer is None:
+            return await handler(request)
+        started, code = time.monotonic(), "unreachable"
+        try:
+            response = await handler(request)
+            code = str(response.status)
+            return response
+        finally:
+            verb, resource = classify(request.method, request.url.path, request.url.query)
+            self._observer(Call(verb, resource, code, time.monotonic() - started))
+
+
+async def load_configuration() -> Configuration:
+    """Where the API server is, who we are: $KUBECONFIG, else the pod's account, else ~/.kube/config."""
+    configuration = Configuration()
+    if _IN_CLUSTER in os.environ and "KUBECONFIG" not in os.environ:
+        kubernetes_config.load_incluster_config(client_configuration=configuration)
+    else:
+        await kubernetes_config.load_kube_config(
+            config_file=os.environ.get("KUBECONFIG"), client_configuration=configuration
+        )
+    return configuration
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how often the client tries. Seconds, but for `connections` and `attempts`."""
+
+    call: float = 10.0
+    attempts: int = 5
+    connections: int = 32
+    pauses: tuple[float, ...] = field(default=(0.1, 0.3, 1.0, 2.0))
+    longest_pause: float = 10.0
+
+
+class KubernetesClient:
+    """`Client` over HTTP. One for the whole process; `close` ends its connections."""
+
+    _content_types: ClassVar[dict[str, str]] = {"PATCH": "application/apply-patch+yaml"}
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        observer: Observer | None = None,
+        limits: Limits | None = None,
+        reload: Callable[[], Awaitable[Configuration]] | None = None,
+    ) -> None:
+        self._limits = limits or Limits()
+        configuration.connection_pool_maxsize = self._limits.connections
+        self._configuration = configuration
+        self._transport = _Transport(configuration, observer)
+        self._reload = reload
+
+    @classmethod
+    async def connect(cls, observer: Observer | None = None) -> KubernetesClient:
+        return cls(await load_configuration(), observer=observer, reload=load_configuration)
+
+    @property
+    def server(self) -> str:
+        return str(self._configuration.host)
+
+    def watching_session(self, observer: Observer) -> aiohttp.ClientSession:
+        """A session of its own for watches: they hold their connections, so their number has no limit."""
+        configuration = Configuration()
+        vars(configuration).update(vars(self._configuration))
+        configuration.connection_pool_maxsize = 0
+        return _Transport(configuration, observer).new_session()
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
+        return await self._request("GET", kind.path(namespace, name))
+
+    async def list(
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> Listing:
+        query = {"limit": str(_CHUNK), "labelSelector": label_selector, "fieldSelector": field_selector}
+        try:
+            return await self._list(kind, namespace, query)
+        except Expired:  # between two chunks: once more, in one piece, which cannot expire
+            return await self._list(kind, namespace, query | {"limit": ""})
+
+    async def _list(self, kind: Kind, namespace: str | None, query: dict[str, str]) -> Listing:
+        items: list[Object] = []
+        query = {name: value for name, value in query.items() if value}
+        while True:
+            answer = await self._request("GET", kind.path(namespace), query)
+            items += answer.get("items") or ()
+            meta = answer["metadata"]
+            if not meta.get("continue"):
+                break
+            query["continue"] = meta["continue"]
+        for item in items:  # a list's items do not say what they are
+            item.setdefault("apiVersion", kind.api_version)
+            item.setdefault("kind", kind.kind)
+        return Listing(items, meta["resourceVersion"])
+
+    async def create(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
+        path = kind.path(manifest["metadata"].get("namespace"))
+        return await self._request("POST", path, body=manifest, repeatable=False)
+
+    async def replace(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
+        meta = manifest["metadata"]
+        path = kind.path(meta.get("namespace"), meta["name"])
+        return await self._request("PUT", path, body=manifest, repeatable=False)
+
+    async def apply(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
+        return await self._apply(kind, manifest, "")
+
+    async def apply_status(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
+        return await self._apply(kind, manifest, "status")
+
+    async def _apply(self, kind: Kind, manifest: Mapping[str, Any], subresource: str) -> Object:
+        meta = manifest["metadata"]
+        path = kind.path(meta.get("namespace"), meta["name"], subresource)
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        return await self._request("PATCH", path, query, body=manifest)
+
+    async def delete(
+        self, kind: Kind, namespace: str | None, name: str, *, uid: str, grace_seconds: int | None = None
+    ) -> Object:
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
+        return await self._request("DELETE", kind.path(namespace, name), body=options)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        body: Mapping[str, Any] | None = None,
+        repeatable: bool = True,
+    ) -> Object:
+        attempt = 0
+        while True:
+            try:
+                return await self._once(method, path, query, body)
+            except Unauthorized:
+                if self._reload is None or attempt:
+                    raise
+                vars(self._configuration).update(vars(await self._reload()))
+                pause = 0.0
+            except TooManyRequests as error:
+                pause = self._pause(attempt, error)
+            except (ServerError, Unreachable) as error:
+                if not repeatable:
+                    raise
+                pause = self._pause(attempt, error)
+            attempt += 1
+            await asyncio.sleep(pause)
+
+    def _pause(self, attempt: int, error: ApiError) -> float:
+        """Seconds before the next attempt; raises the error when it was the last."""
+        if attempt + 1 >= self._limits.attempts:
+            raise error
+        own = self._limits.pauses[min(attempt, len(self._limits.pauses) - 1)]
+        # Spread out, so that everyone who was turned away does not come back in one moment.
+        pause = max(own, error.retry_after or 0.0) * random.uniform(1.0, 1.2)  # noqa: S311
+        if pause > self._limits.longest_pause:
+            raise error
+        return pause
+
+    async def _once(
+        self, method: str, path: str, query: Mapping[str, str] | None, body: Mapping[str, Any] | None
+    ) -> Object:
+        call = f"{method} {path}"
+        url = f"{self.server}{path}" + (f"?{urlencode(query)}" if query else "")
+        headers = {
+            "Accept": "application/json",
+            "Content-Type": self._content_types.get(method, "application/json"),
+            "User-Agent": FIELD_MANAGER,
+        }
+        limit = aiohttp.ClientTimeout(total=self._limits.call)
+        try:
+            response = await self._transport.request(method, url, headers, body, _request_timeout=limit)
+            raw = await response.read()
+        except TimeoutError:
+            raise Unreachable(call, f"no answer within {self._limits.call:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unreachable(call, f"{type(error).__name__}: {error}") from error
+        if response.status < 400:
+            return _parse(call, raw)
+        raise _error(call, response.status, response.headers, raw)
+
+
+def _parse(call: str, raw: bytes) -> Object:
+    try:
+        answer = json.loads(raw)
+    except ValueError as error:
+        raise ServerError(call, f"the answer is not JSON: {raw[:80]!r}", status=200) from error
+    if not isinstance(answer, dict):
+        raise ServerError(call, f"the answer is not an object: {raw[:80]!r}", status=200)
+    return answer
+
+
+def _error(call: str, status: int, headers: Mapping[str, str], raw: bytes) -> ApiError:
+    try:
+        answer = json.loads(raw)
+    except ValueError:
+        answer = None
+    details = answer if isinstance(answer, dict) else {}
+    reason = str(details.get("reason") or "")
+    kind: type[ApiError] = _BY_STATUS.get(status, ServerError if status >= 500 else ApiError)
+    if kind is Conflict and reason == "AlreadyExists":
+        kind = AlreadyExists
+    try:
+        retry_after: float | None = float(headers["Retry-After"])
+    except (KeyError, ValueError):
+        retry_after = None
+    message = str(details.get("message") or raw[:200].decode("utf-8", "replace"))
+    return kind(call, message, status=status, reason=reason, retry_after=retry_after)

@@ -1,0 +1,193 @@
+"""Carries a plan out: deletes, applies, creates, events, and the status last.
+
+It knows nothing of what a plan means. Whatever fails ends it there: the next look starts from what is then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from muster.client import EVENTS, PODS, SERVICES, AlreadyExists, ApiError, Client, Conflict, Kind, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable, Mapping
+
+    from muster.control.store import Store
+    from muster.plan.model import Delete, Event, Observed, Plan
+
+log = structlog.stdlib.get_logger(__name__)
+
+_KINDS = {kind.kind: kind for kind in (PODS, SERVICES)}
+_AT_ONCE = 16  # creates in flight for one resource: a gang starts together, and no one else is crowded out
+_NOTE = 1024  # bytes the API allows in an event's note
+
+
+class Stale(Exception):  # noqa: N818
+    """The plan was made from something that is no longer true: look again."""
+
+
+class Foreign(Exception):  # noqa: N818
+    """An object that is to be made exists already and belongs to someone else."""
+
+
+class Executor:
+    """Writes plans through a client, and puts every answer into the store at once."""
+
+    def __init__(self, client: Client, store: Store, *, reporter: str, identity: str) -> None:
+        self._client, self._store = client, store
+        self._reporter, self._identity = reporter, identity
+
+    async def execute(self, kind: Kind, observed: Observed, plan: Plan) -> bool:
+        """Carry the plan out; returns whether anything was written.
+
+        Raises `Stale` when the resource changed since it was observed, `Foreign`, or an `ApiError`.
+        """
+        resource = observed.resource
+        if plan.creates or plan.deletes:
+            await self._assure_fresh(kind, resource)
+        for delete in plan.deletes:
+            await self._delete(resource, delete)
+        for manifest in plan.applies:
+            target = _KINDS[manifest["kind"]]
+            self._store.put(target, await self._client.apply(target, manifest))
+        await _all(_AT_ONCE, (self._create(resource, manifest) for manifest in plan.creates))
+        for event in plan.events:
+            await self._tell(kind, resource, event)
+        status_written = await self._write_status(kind, resource, plan.status)
+        return status_written or bool(plan.deletes or plan.applies or plan.creates)
+
+    async def _assure_fresh(self, kind: Kind, resource: Mapping[str, Any]) -> None:
+        """A stale store must never make a pod twice, nor delete one for a resource that has changed."""
+        meta = resource["metadata"]
+        try:
+            fresh = await self._client.get(kind, meta.get("namespace"), meta["name"])
+        except NotFound:
+            self._store.remove(kind, resource)
+            raise Stale("the resource is gone") from None
+        if fresh["metadata"]["resourceVersion"] != meta["resourceVersion"]:
+            if fresh["metadata"]["uid"] != meta["uid"]:
+                self._store.remove(kind, resource)
+            self._store.put(kind, fresh)
+            raise Stale("the resource has changed")
+
+    async def _delete(self, resource: Mapping[str, Any], delete: Delete) -> None:
+        kind, namespace = _KINDS[delete.kind], resource["metadata"].get("namespace")
+        gone = {"metadata": {"namespace": namespace or "", "name": delete.name, "uid": delete.uid}}
+        try:
+            answer = await self._client.delete(
+                kind, namespace, delete.name, uid=delete.uid, grace_seconds=delete.grace_seconds
+            )
+        except (NotFound, Conflict):  # the very object is gone, whatever bears its name now
+            self._store.remove(kind, gone)
+            return
+        if _lives_on(answer):
+            self._store.put(kind, answer)
+        else:
+            self._store.remove(kind, gone)
+
+    async def _create(self, resource: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+        kind = _KINDS[manifest["kind"]]
+        try:
+            made = await self._client.create(kind, manifest)
+        except AlreadyExists:
+            made = await self._client.get(kind, manifest["metadata"].get("namespace"), manifest["metadata"]["name"])
+            owners = {owner["uid"] for owner in made["metadata"].get("ownerReferences") or ()}
+            if resource["metadata"]["uid"] not in owners:
+                raise Foreign(
+                    f"{kind.kind} {made['metadata']['name']} exists and belongs to something else:"
+                    " delete it, or give the job another name"
+                ) from None
+        self._store.put(kind, made)
+
+    async def _write_status(self, kind: Kind, resource: Mapping[str, Any], status: Mapping[str, Any] | None) -> bool:
+        if status is None or status == resource.get("status"):
+            return False
+        meta = resource["metadata"]
+        manifest = {
+            "apiVersion": kind.api_version,
+            "kind": kind.kind,
+            "metadata": {
+                "name": meta["name"],
+                "namespace": meta.get("namespace"),
+                "uid": meta["uid"],
+                "resourceVersion": meta["resourceVersion"],
+            },
+            "status": status,
+        }
+        try:
+            self._store.put(kind, await self._client.apply_status(kind, manifest))
+        except Conflict:
+            await self._assure_fresh(kind, resource)
+            raise
+        return True
+
+    async def _tell(self, kind: Kind, resource: Mapping[str, Any], event: Event) -> None:
+        """Write an event. Its name follows from what it says and of which version of the resource.
+
+        So a plan that is carried out again after a failure does not say everything twice. That an event cannot
+        be written never stops anything.
+        """
+        meta = resource["metadata"]
+        content = "\0".join((meta["uid"], meta["resourceVersion"], event.type, event.reason, event.message))
+        digest = hashlib.sha256(content.encode()).hexdigest()[:16]
+        manifest = {
+            "apiVersion": EVENTS.api_version,
+            "kind": EVENTS.kind,
+            "metadata": {"name": f"{meta['name']}.{digest}", "namespace": meta.get("namespace")},
+            "eventTime": dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "type": event.type,
+            "reason": event.reason,
+            "action": "Reconcile",
+            "note": _shortened(event.message),
+            "reportingController": self._reporter,
+            "reportingInstance": self._identity[:128],
+            "regarding": {
+                "apiVersion": kind.api_version,
+                "kind": kind.kind,
+                "namespace": meta.get("namespace"),
+                "name": meta["name"],
+                "uid": meta["uid"],
+                "resourceVersion": meta["resourceVersion"],
+            },
+        }
+        try:
+            await self._client.create(EVENTS, manifest)
+        except AlreadyExists:
+            return
+        except ApiError as error:
+            log.warning("event not written", name=meta["name"], reason=event.reason, error=str(error))
+
+
+def _lives_on(answer: Mapping[str, Any]) -> bool:
+    """Whether a deleted object is there for a while yet, as the answer to its deletion shows it."""
+    meta = answer.get("metadata", {})
+    return bool(meta.get("deletionTimestamp")) and bool(
+        meta.get("deletionGracePeriodSeconds") or meta.get("finalizers")
+    )
+
+
+def _shortened(message: str) -> str:
+    raw = message.encode()
+    if len(raw) <= _NOTE:
+        return message
+    return raw[: _NOTE - 3].decode(errors="ignore") + "…"
+
+
+async def _all(at_once: int, calls: Iterable[Awaitable[None]]) -> None:
+    """Await all of them, so many at once; when some fail, the others are still finished, then one is raised."""
+    room = asyncio.Semaphore(at_once)
+
+    async def one(call: Awaitable[None]) -> None:
+        async with room:
+            await call
+
+    results = await asyncio.gather(*(one(call) for call in calls), return_exceptions=True)
+    # A task that someone else cancelled (kopf does that to all it finds, at its end) is a failure, not success.
+    if failures := [result for result in results if isinstance(result, BaseException)]:
+        failure = failures[0]
+        raise Stale("a create was interrupted") if isinstance(failure, asyncio.CancelledError) else failure

@@ -1,0 +1,39 @@
+"""The operator's own HTTP server: is it alive, is it ready, how does it do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def application(registry: CollectorRegistry, *, alive: Callable[[], str], ready: Callable[[], str]) -> web.Application:
+    """`alive` and `ready` return what is amiss, or an empty string."""
+
+    def probe(check: Callable[[], str]) -> Callable[[web.Request], object]:
+        async def answer(_: web.Request) -> web.Response:
+            amiss = check()
+            return web.Response(text=amiss or "ok", status=503 if amiss else 200)
+
+        return answer
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.router.add_get("/healthz", probe(alive))  # type: ignore[arg-type]
+    app.router.add_get("/readyz", probe(ready))  # type: ignore[arg-type]
+    app.router.add_get("/metrics", metrics)
+    return app
+
+
+async def serve(app: web.Application, port: int) -> tuple[web.AppRunner, int]:
+    """Serve on all addresses; returns what to clean up, and the port (0 lets the system choose one)."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+    await runner.setup()
+    await web.TCPSite(runner, port=port).start()
+    return runner, int(runner.addresses[0][1])

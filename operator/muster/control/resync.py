@@ -1,0 +1,101 @@
+"""Compares the store with full lists: at the start, after every gap of a watch, and every few minutes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from typing import TYPE_CHECKING
+
+import structlog
+
+from muster.client import ApiError, Client, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from muster.control.kinds import Key, Watched
+    from muster.control.observability import Metrics
+    from muster.control.store import Store
+
+log = structlog.stdlib.get_logger(__name__)
+
+_SETTLE = 0.5  # seconds: one list of the watch library follows the other, and one comparison serves several
+
+
+class Resync:
+    """Keeps the store from being wrong for long."""
+
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        watched: Sequence[Watched],
+        *,
+        namespaces: Sequence[str],
+        enqueue: Callable[[Iterable[Key]], None],
+        metrics: Metrics,
+        every: float = 180.0,
+    ) -> None:
+        self._client, self._store, self._enqueue, self._metrics = client, store, enqueue, metrics
+        # The controlled resources come first, so that what is listed for them is never older than they are.
+        self._watched, self._every = tuple(watched), every
+        self._namespaces: tuple[str | None, ...] = tuple(namespaces) or (None,)
+        self._wanted: set[str] = set()
+        self._asked = asyncio.Event()
+        self.synced = asyncio.Event()
+
+    def ask(self, plural: str) -> None:
+        """Have the objects of one kind compared soon: its watch was begun anew."""
+        if any(plural == one.kind.plural for one in self._watched):
+            self._wanted.add(plural)
+            self._asked.set()
+
+    async def first(self) -> None:
+        """Fill the store, waiting for as long as it takes for the API server and our own kinds to be there."""
+        pause = 0.5
+        while True:
+            try:
+                await self.compare()
+            except NotFound as error:
+                log.warning("waiting for the custom resource definitions to be installed", error=str(error))
+            except ApiError as error:
+                log.warning("waiting for the API server", error=str(error))
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 10.0)
+
+    async def run(self) -> None:
+        """Compare whenever asked, and all kinds every few minutes."""
+        while True:
+            wait = self._every * random.uniform(0.9, 1.1)  # noqa: S311
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._asked.wait()
+            if self._asked.is_set():
+                await asyncio.sleep(_SETTLE)
+            only, self._wanted = self._wanted or None, set()
+            self._asked.clear()
+            try:
+                await self.compare(only)
+            except ApiError as error:
+                log.warning("comparing with the API server failed", error=str(error))
+                await asyncio.sleep(1.0)
+                self._wanted |= only or {one.kind.plural for one in self._watched}
+                self._asked.set()
+
+    async def compare(self, only: set[str] | None = None) -> None:
+        """Make the store agree with what is; raises an `ApiError` when a list fails."""
+        for one in self._watched:
+            if only is not None and one.kind.plural not in only:
+                continue
+            for namespace in self._namespaces if one.kind.namespaced else (None,):
+                listing = await self._client.list(one.kind, namespace, label_selector=one.label)
+                keys, wrong = self._store.correct(one.kind, listing.items, listing.resource_version, namespace)
+                if wrong and self.synced.is_set():
+                    self._metrics.corrections.labels(one.kind.kind).inc(wrong)
+                    log.info("corrected what was known", kind=one.kind.kind, objects=wrong)
+                self._enqueue(keys)
+        if only is None:
+            self.synced.set()

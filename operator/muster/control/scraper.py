@@ -1,0 +1,193 @@
+"""Asks the agents in pods for their state, about once a second each, within a budget of questions.
+
+Pull, so that pods need no rights at all. A fixed number of askers share the targets; when there are more than
+the budget allows, the interval stretches. What an agent answers, and since when one is silent, goes into the
+store; the resource is looked at again when an answer says something new, other than times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import json
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import structlog
+from yarl import URL
+
+from muster.plan.model import Target, WorkerReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
+
+    from muster.control.kinds import Key
+    from muster.control.observability import Metrics
+    from muster.control.store import Store
+
+log = structlog.stdlib.get_logger(__name__)
+
+_LARGEST_ANSWER = 1 << 20  # bytes
+_ASKERS = 64
+
+
+def news(state: Any) -> Any:
+    """The state without its times, which change with every answer and say nothing new."""
+    if isinstance(state, dict):
+        return {
+            name: news(value)
+            for name, value in state.items()
+            if name not in {"at", "silentSeconds"} and not name.endswith("At")
+        }
+    if isinstance(state, list):
+        return [news(value) for value in state]
+    return state
+
+
+class Scraper:
+    """Keeps asking the targets of every resource until they are no longer named."""
+
+    def __init__(
+        self,
+        store: Store,
+        enqueue: Callable[[Key], None],
+        metrics: Metrics,
+        *,
+        interval: float = 1.0,
+        budget: float = 200.0,
+        limit: float = 1.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._enqueue, self._metrics, self._now = store, enqueue, metrics, now
+        self._shortest, self._budget = interval, budget
+        self._limit = aiohttp.ClientTimeout(total=limit)
+        self._asked: dict[Key, dict[str, Target]] = {}
+        self._owner: dict[str, Key] = {}
+        self._due: list[tuple[float, str]] = []
+        self._scheduled: set[str] = set()
+        self._earlier = asyncio.Event()
+        self._ready: asyncio.Queue[str] = asyncio.Queue()
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two questions to one target, as many as there are now."""
+        return max(self._shortest, len(self._owner) / self._budget)
+
+    def ask(self, key: Key, targets: Iterable[Target]) -> None:
+        """From now on ask these, and no others, for this resource."""
+        wanted = {target.pod_uid: target for target in targets}
+        known = self._asked.get(key, {})
+        if wanted == known:
+            return
+        for uid in known.keys() - wanted.keys():
+            del self._owner[uid]
+        for uid in wanted.keys() - known.keys():
+            self._owner[uid] = key
+            if uid not in self._scheduled:
+                self._schedule(uid, 0.0)
+        if wanted:
+            self._asked[key] = wanted
+        else:
+            self._asked.pop(key, None)
+        self._metrics.scrape_targets.set(len(self._owner))
+        self._metrics.scrape_interval.set(self.interval)
+
+    def forget(self, key: Key) -> None:
+        self.ask(key, ())
+
+    def forget_all(self) -> None:
+        for key in list(self._asked):
+            self.forget(key)
+
+    async def open(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=_ASKERS, keepalive_timeout=30.0), timeout=self._limit
+        )
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def loops(self) -> list[Coroutine[Any, Any, None]]:
+        """What is to be run; a fixed number, since kopf cancels at its end all that was started after it."""
+        return [self._dispatch(), *(self._work() for _ in range(_ASKERS))]
+
+    async def _dispatch(self) -> None:
+        """Hand out the targets whose time has come."""
+        while True:
+            wait = self._due[0][0] - time.monotonic() if self._due else None
+            if wait is not None and wait <= 0:
+                self._ready.put_nowait(heapq.heappop(self._due)[1])
+                continue
+            self._earlier.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._earlier.wait()
+
+    async def _work(self) -> None:
+        while True:
+            uid = await self._ready.get()
+            key = self._owner.get(uid)
+            try:
+                if key is not None:
+                    await self._question(key, self._asked[key][uid])
+            finally:
+                self._scheduled.discard(uid)
+                if uid in self._owner:
+                    self._schedule(uid, self.interval)
+
+    def _schedule(self, uid: str, delay: float) -> None:
+        # A little at random: targets that came together need not be asked together.
+        due = time.monotonic() + delay * random.uniform(0.95, 1.05)  # noqa: S311
+        self._scheduled.add(uid)
+        heapq.heappush(self._due, (due, uid))
+        if self._due[0][1] == uid:
+            self._earlier.set()
+
+    async def _question(self, key: Key, target: Target) -> None:
+        state = await self._fetch(target)
+        if self._owner.get(target.pod_uid) != key:
+            return  # no longer asked for while the answer was on its way
+        before = self._store.report(target.pod_uid)
+        self._metrics.scrapes.labels("silent" if state is None else "answered").inc()
+        report = _report(before, state, self._now())
+        self._store.put_report(target.pod_uid, report)
+        if _says_something_new(before, report):
+            self._enqueue(key)
+
+    async def _fetch(self, target: Target) -> Mapping[str, Any] | None:
+        """The agent's state; None when it does not answer with one in time."""
+        assert self._session is not None
+        url = URL.build(scheme="http", host=target.address, port=target.port, path="/state")
+        try:
+            async with self._session.get(url, allow_redirects=False) as response:
+                if response.status != 200:
+                    return None
+                raw = await response.content.read(_LARGEST_ANSWER + 1)
+                while not response.content.at_eof() and len(raw) <= _LARGEST_ANSWER:
+                    raw += await response.content.read(_LARGEST_ANSWER + 1 - len(raw))
+            state = json.loads(raw) if len(raw) <= _LARGEST_ANSWER else None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return None
+        return state if isinstance(state, dict) else None
+
+
+def _report(before: WorkerReport | None, state: Mapping[str, Any] | None, now: float) -> WorkerReport:
+    if state is not None:
+        return WorkerReport(state, received_at=now)
+    if before is None:
+        return WorkerReport(None, received_at=now, silent_since=now)
+    since = before.silent_since if before.silent_since is not None else now
+    return WorkerReport(before.state, received_at=before.received_at, silent_since=since)
+
+
+def _says_something_new(before: WorkerReport | None, after: WorkerReport) -> bool:
+    if before is None:
+        return True
+    if (before.silent_since is None) != (after.silent_since is None):
+        return True
+    return before.state is not after.state and news(before.state) != news(after.state)

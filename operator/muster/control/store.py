@@ -1,0 +1,240 @@
+"""What is known of the cluster: filled by watches, corrected by lists, read as one frozen `Observed`.
+
+The store is a hint and never the last word: watches lag, and what vanishes in a gap of a watch is not told.
+So it only moves forward (an older version of an object never replaces a newer one, what was seen deleted
+never comes back), answers to our own writes enter it at once, and a full LIST removes what is not there.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from muster.client import NODES, PODS, SERVICES, Kind, Object
+from muster.control.kinds import Controlled, Key
+from muster.plan.model import Capacity, Observed, WorkerReport
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+_REMEMBERED_DELETIONS = 10_000
+
+# Large, and of no use to any planner: who set which field, and the images on a node.
+_DROPPED = {"metadata": ("managedFields",), "status": ("images",)}
+
+
+def lean(manifest: Mapping[str, Any]) -> Object:
+    """The object without what only costs memory. The given one is left as it is."""
+    result = dict(manifest)
+    for section, names in _DROPPED.items():
+        part = result.get(section)
+        if part and any(name in part for name in names):
+            result[section] = {name: value for name, value in part.items() if name not in names}
+    return result
+
+
+def version_of(manifest: Mapping[str, Any]) -> int | None:
+    """The resource version as a number: Kubernetes guarantees since 1.35 that they compare as such."""
+    try:
+        return int(manifest["metadata"]["resourceVersion"])
+    except (KeyError, ValueError):
+        return None
+
+
+def _is_newer(new: Object, old: Object) -> bool:
+    if new["metadata"].get("resourceVersion") == old["metadata"].get("resourceVersion"):
+        return False
+    new_version, old_version = version_of(new), version_of(old)
+    return new_version is None or old_version is None or new_version > old_version
+
+
+def _standing(node: Object) -> tuple[Any, ...]:
+    """What of a node matters to the pods on it: everything else changes all the time."""
+    ready = [
+        condition.get("status")
+        for condition in node.get("status", {}).get("conditions") or ()
+        if condition.get("type") == "Ready"
+    ]
+    spec = node.get("spec", {})
+    return ready, spec.get("taints"), spec.get("unschedulable"), node["metadata"].get("deletionTimestamp")
+
+
+def _room(node: Object) -> tuple[Any, ...]:
+    return _standing(node), node.get("status", {}).get("allocatable"), node["metadata"].get("labels")
+
+
+class Store:
+    """All objects watched, by owner and by node too. A change answers with the keys to look at again."""
+
+    def __init__(self, controlled: Collection[Controlled]) -> None:
+        self._controlled = {one.kind.kind: one.kind for one in controlled}
+        self._objects: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
+        self._owned: dict[tuple[str, str], dict[tuple[str, str], Object]] = defaultdict(dict)
+        self._by_node: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
+        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._nodes: Mapping[str, Object] | None = None
+        self._reports: dict[str, WorkerReport] = {}
+        self._waiting: set[Key] = set()
+
+    def keys(self) -> list[Key]:
+        return [Key(kind, *identity) for kind in self._controlled for identity in self._objects[kind]]
+
+    def kind_of(self, key: Key) -> Kind:
+        return self._controlled[key.kind]
+
+    def count(self, kind: Kind) -> int:
+        return len(self._objects[kind.kind])
+
+    def resource(self, key: Key) -> Object | None:
+        return self._objects[key.kind].get((key.namespace, key.name))
+
+    def observe(self, key: Key, capacity: Capacity | None = None) -> Observed | None:
+        """All that is known of one resource; None when there is no such resource."""
+        resource = self.resource(key)
+        if resource is None:
+            return None
+        uid = resource["metadata"]["uid"]
+        pods = tuple(self._owned[uid, PODS.kind].values()) if (uid, PODS.kind) in self._owned else ()
+        services = tuple(self._owned[uid, SERVICES.kind].values()) if (uid, SERVICES.kind) in self._owned else ()
+        if self._nodes is None:
+            nodes = {name: node for (_, name), node in self._objects[NODES.kind].items()}
+            self._nodes = MappingProxyType(nodes)
+        uids = (pod["metadata"]["uid"] for pod in pods)
+        reports = {uid: self._reports[uid] for uid in uids if uid in self._reports}
+        return Observed(resource, pods, services, self._nodes, reports, capacity)
+
+    def put(self, kind: Kind, manifest: Mapping[str, Any]) -> set[Key]:
+        """Take an object as a watch, a list or the answer to a write showed it."""
+        new = lean(manifest)
+        uid, identity = new["metadata"].get("uid"), _identity(new)
+        old = self._objects[kind.kind].get(identity)
+        if uid in self._gone or (old is not None and not _is_newer(new, old)):
+            return set()
+        if old is not None:
+            self._unindex(kind, identity, old)
+        self._objects[kind.kind][identity] = new
+        self._index(kind, identity, new)
+        return self._affected(kind, old, new)
+
+    def remove(self, kind: Kind, manifest: Mapping[str, Any]) -> set[Key]:
+        """Take it that an object was deleted."""
+        meta = manifest["metadata"]
+        return self._drop(kind, _identity(manifest), meta.get("uid"))
+
+    def correct(
+        self, kind: Kind, items: Iterable[Object], version: str, namespace: str | None = None
+    ) -> tuple[set[Key], int]:
+        """Make the store agree with a LIST; returns the keys to look at again, and how much was wrong."""
+        changed: set[Key] = set()
+        listed, wrong = set(), 0
+        for item in items:
+            listed.add(item["metadata"].get("uid"))
+            before = self._objects[kind.kind].get(_identity(item))
+            changed |= self.put(kind, item)
+            wrong += self._objects[kind.kind].get(_identity(item)) is not before
+        for identity, known in list(self._objects[kind.kind].items()):
+            if namespace is not None and identity[0] != namespace:
+                continue
+            if known["metadata"].get("uid") not in listed and not _later_than(known, version):
+                changed |= self._drop(kind, identity, known["metadata"].get("uid"))
+                wrong += 1
+        return changed, wrong
+
+    def report(self, pod_uid: str) -> WorkerReport | None:
+        return self._reports.get(pod_uid)
+
+    def put_report(self, pod_uid: str, report: WorkerReport) -> None:
+        """Take what a pod's agent answered, or that it did not."""
+        if pod_uid not in self._gone:
+            self._reports[pod_uid] = report
+
+    def wait_for_room(self, key: Key, waits: bool) -> None:
+        """Have the key looked at again whenever room may have come free, or no longer."""
+        if waits:
+            self._waiting.add(key)
+        else:
+            self._waiting.discard(key)
+
+    def _drop(self, kind: Kind, identity: tuple[str, str], uid: str | None) -> set[Key]:
+        if uid is not None:
+            self._gone[uid] = None
+            self._reports.pop(uid, None)
+            if len(self._gone) > _REMEMBERED_DELETIONS:
+                self._gone.popitem(last=False)
+        old = self._objects[kind.kind].get(identity)
+        if old is None or old["metadata"].get("uid") != uid:
+            return set()
+        del self._objects[kind.kind][identity]
+        self._unindex(kind, identity, old)
+        return self._affected(kind, old, None)
+
+    def _affected(self, kind: Kind, old: Object | None, new: Object | None) -> set[Key]:
+        """The keys of all resources that a change of one object may matter to."""
+        present: Object = new or old or {}
+        if kind.kind in self._controlled:
+            return {Key(kind.kind, *_identity(present))}
+        if kind == NODES:
+            return self._affected_by_node(old, new)
+        keys = {key for one in (old, new) if one is not None for key in self._owners(one)}
+        if kind == PODS and (new is None or _has_ended(new)):
+            keys |= self._waiting
+        return keys
+
+    def _affected_by_node(self, old: Object | None, new: Object | None) -> set[Key]:
+        present: Object = new or old or {}
+        if old and new and _room(old) == _room(new):
+            return set()
+        keys = set(self._waiting)
+        if old is None or new is None or _standing(old) != _standing(new):
+            for pod in self._by_node.get(present["metadata"]["name"], {}).values():
+                keys |= self._owners(pod)
+        return keys
+
+    def _owners(self, manifest: Object) -> set[Key]:
+        namespace = manifest["metadata"].get("namespace", "")
+        return {
+            Key(owner["kind"], namespace, owner["name"])
+            for owner in manifest["metadata"].get("ownerReferences") or ()
+            if owner["kind"] in self._controlled and owner["apiVersion"] == self._controlled[owner["kind"]].api_version
+        }
+
+    def _index(self, kind: Kind, identity: tuple[str, str], manifest: Object) -> None:
+        for owner in manifest["metadata"].get("ownerReferences") or ():
+            self._owned[owner["uid"], kind.kind][identity] = manifest
+        if kind == NODES:
+            self._nodes = None
+        if kind == PODS and (node := manifest.get("spec", {}).get("nodeName")):
+            self._by_node[node][identity] = manifest
+
+    def _unindex(self, kind: Kind, identity: tuple[str, str], manifest: Object) -> None:
+        for owner in manifest["metadata"].get("ownerReferences") or ():
+            _discard(self._owned, (owner["uid"], kind.kind), identity)
+        if kind == NODES:
+            self._nodes = None
+        if kind == PODS and (node := manifest.get("spec", {}).get("nodeName")):
+            _discard(self._by_node, node, identity)
+
+
+def _identity(manifest: Mapping[str, Any]) -> tuple[str, str]:
+    meta = manifest["metadata"]
+    return meta.get("namespace", ""), meta["name"]
+
+
+def _has_ended(pod: Object) -> bool:
+    return pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}
+
+
+def _later_than(manifest: Object, version: str) -> bool:
+    """Whether the object was made or changed after the list was taken, so that its absence means nothing."""
+    own = version_of(manifest)
+    return own is not None and version.isdigit() and own > int(version)
+
+
+def _discard(index: dict[Any, dict[tuple[str, str], Object]], key: object, identity: tuple[str, str]) -> None:
+    entries = index.get(key)
+    if entries is None:
+        return
+    entries.pop(identity, None)
+    if not entries:
+        del index[key]
