@@ -6,6 +6,7 @@ Everything happens in a namespace of the demo's own, so that a second run may cl
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -60,7 +61,8 @@ def follow(name: str, started: float) -> dict[str, Any] | None:
             if record["attempt"] > shown:
                 screen.note(f"       {display.restart(record)}")
                 shown = record["attempt"]
-        screen.show(display.line(job, time.monotonic() - started), chapter=status.get("phase", ""))
+        percent = (status.get("progress") or {}).get("percent") or 0
+        screen.show(display.line(job, time.monotonic() - started), status.get("phase", ""), percent)
         if display.ended(job):
             return job
         time.sleep(POLL_SECONDS)
@@ -68,20 +70,23 @@ def follow(name: str, started: float) -> dict[str, Any] | None:
 
 
 class Screen:
-    """One line that is written again and again on a terminal; a line for each chapter anywhere else."""
+    """One line that is written again and again on a terminal; anywhere else a line for each tenth of the way."""
 
     def __init__(self) -> None:
         self._live = sys.stdout.isatty()
-        self._chapter: str | None = None
+        self._phase: str | None = None
+        self._tenth: int | None = None
 
-    def show(self, line: str, chapter: str) -> None:
-        new = chapter != self._chapter
+    def show(self, line: str, phase: str, percent: int) -> None:
+        new_phase, new_tenth = phase != self._phase, percent // 10 != self._tenth
         if self._live:
-            end_of_last = "\n" if new and self._chapter is not None else ""
-            print(f"{end_of_last}\r\033[K{line}", end="", flush=True)
-        elif new:
+            # A line that wraps could not be written over.
+            fitting = line[: shutil.get_terminal_size().columns - 1]
+            end_of_last = "\n" if new_phase and self._phase is not None else ""
+            print(f"{end_of_last}\r\033[K{fitting}", end="", flush=True)
+        elif new_phase or new_tenth:
             print(line, flush=True)
-        self._chapter = chapter
+        self._phase, self._tenth = phase, percent // 10
 
     def note(self, line: str) -> None:
         print(f"\n{line}" if self._live else line, flush=True)
@@ -91,9 +96,7 @@ def print_end(job: dict[str, Any], seconds: float) -> None:
     name = job["metadata"]["name"]
     if not display.succeeded(job):
         print(f"{name} has failed after {seconds:.0f} s: {display.reason(job)}")
-        print(
-            f"What its workers said: kubectl -n {NAMESPACE} logs -l muster.dev/training-job={name} --prefix"
-        )
+        print(f"What its workers said: kubectl -n {NAMESPACE} logs -l muster.dev/training-job={name} --prefix")
         return
     status = job["status"]
     print(f"{name} has Succeeded in {seconds:.0f} s.")

@@ -12,13 +12,11 @@ METRICS = {"loss": "loss", "validationAccuracy": "accuracy", "samplesPerSecond":
 
 
 def line(job: Mapping[str, Any], elapsed: float) -> str:
-    """Return the state of a job in one line: time, phase, workers, and what is known of its progress."""
+    """Return the state of a job in one line: time, phase, workers, and how far it is or why it is not."""
     status = job.get("status", {})
-    workers = f"{status.get('readyReplicas', 0)}/{job['spec']['replicas']} workers"
-    parts = [clock(elapsed), f"{status.get('phase', 'Pending'):<10}", workers]
-    return (
-        "  ".join([*parts, *_progress(status)]) if "progress" in status else "  ".join([*parts, reason(job)])
-    )
+    workers = status.get("workers") or f"0/{job['spec']['replicas']}"
+    parts = [clock(elapsed), f"{status.get('phase', 'Pending'):<10}", f"{workers} workers"]
+    return "  ".join([*parts, *(_progress(status) or [reason(job)])])
 
 
 def clock(seconds: float) -> str:
@@ -26,41 +24,36 @@ def clock(seconds: float) -> str:
 
 
 def reason(job: Mapping[str, Any]) -> str:
-    """Return the sentence of the condition that changed last: why the job is where it is."""
-    conditions = job.get("status", {}).get("conditions", [])
-    latest = max(conditions, key=lambda condition: condition["lastTransitionTime"], default=None)
-    return str(latest["message"]) if latest else "the operator has not seen it yet"
+    """Return the sentence that says why the job is where it is."""
+    return str(job.get("status", {}).get("message") or "the operator has not looked at it yet")
 
 
 def _progress(status: Mapping[str, Any]) -> list[str]:
-    progress = status["progress"]
+    progress = status.get("progress") or {}
     parts = []
-    if "percent" in progress:
+    if progress.get("percent") is not None:
         filled = BAR_WIDTH * progress["percent"] // 100
         parts.append(f"{'█' * filled}{'░' * (BAR_WIDTH - filled)} {progress['percent']:>3}%")
-    if "step" in progress:
-        parts.append(
-            f"step {progress['step']}" + (f"/{progress['totalSteps']}" if "totalSteps" in progress else "")
-        )
-    metrics = status.get("metrics", {})
+    if progress.get("step") is not None:
+        parts.append(f"step {progress.get('steps') or progress['step']}")
+    metrics = status.get("metrics") or {}
     parts += [f"{label} {metrics[name]}" for name, label in METRICS.items() if name in metrics]
-    if "secondsLeft" in progress:
-        parts.append(f"{clock(progress['secondsLeft']).strip()} left")
+    if progress.get("timeLeft"):
+        parts.append(f"{progress['timeLeft']} left")
     return parts
 
 
 def restart(record: Mapping[str, Any]) -> str:
     """Return one failure that the job survived, as a sentence."""
-    where = f" on {record['node']}" if record.get("node") else ""
-    code = f", exit code {record['exitCode']}" if record.get("exitCode") is not None else ""
-    pod = record.get("pod", "a worker")
-    return f"attempt {record['attempt']} ended: {record['cause']} of {pod}{where}{code}; training goes on"
+    who = " ".join(part for part in (record.get("pod"), record.get("node") and f"on {record['node']}") if part)
+    what = record.get("message") or record["cause"]
+    return f"attempt {record['attempt']} ended: {what}{f' ({who})' if who else ''}; training goes on"
 
 
 def model_place(job: Mapping[str, Any]) -> str:
     """Return where the trained model is, as a person would say it."""
     storage = job["spec"].get("storage", {})
-    path = "/".join(part for part in (storage.get("path", ""), job["status"]["model"]["path"]) if part)
+    path = "/".join(part for part in (storage.get("path"), job["status"]["model"]["path"]) if part)
     claim = storage.get("persistentVolumeClaim", {}).get("claimName")
     return f"{path} in the PersistentVolumeClaim {claim}" if claim else path
 
