@@ -10,10 +10,12 @@ JOB_RIGHTS = {
     ("muster.dev", "trainingjobs", "list"),  # the store
     ("muster.dev", "trainingjobs", "watch"),
     ("muster.dev", "trainingjobs/status", "patch"),  # the one status write
+    ("", "pods", "get"),  # a create or a delete that met another object of that name
     ("", "pods", "list"),  # the store
     ("", "pods", "watch"),
     ("", "pods", "create"),  # plain POST: pods never change once made
     ("", "pods", "delete"),
+    ("", "services", "get"),  # a delete that met another object of that name
     ("", "services", "list"),  # the store
     ("", "services", "watch"),
     ("", "services", "create"),  # server-side apply of what is not there yet
