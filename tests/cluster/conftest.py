@@ -1,0 +1,58 @@
+"""A namespace of its own for every test, and a table of what was measured at the end.
+
+Times are printed beside their goals and never asserted: these machines are noisy. What must happen is asserted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.cluster.kube import Kube, kubectl
+
+Measure = Callable[[str, float, str], None]
+MEASURED: list[tuple[str, float, str]] = []
+_numbers = itertools.count()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "tests/cluster/" in item.nodeid:
+            item.add_marker(pytest.mark.cluster)
+
+
+@pytest.fixture(scope="session")
+def installed() -> None:
+    """Muster runs on the cluster, installed through its chart."""
+    answer = kubectl("rollout", "status", "-n", "muster-system", "deployment", "--timeout=60s", check=False)
+    assert answer.returncode == 0, f"Muster does not run on the cluster: `make cluster install` first\n{answer.stderr}"
+
+
+@pytest.fixture
+def kube(installed: None) -> Iterator[Kube]:
+    name = f"test-{os.getpid()}-{next(_numbers)}"
+    kubectl("create", "namespace", name)
+    yield Kube.connect(name)
+    kubectl("delete", "namespace", name, "--wait=true", "--timeout=60s")
+
+
+@pytest.fixture
+def measure() -> Measure:
+    """Note what was measured, and the goal in words; both are printed at the end."""
+
+    def note(what: str, value: float, goal: str = "") -> None:
+        MEASURED.append((what, value, goal))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not MEASURED:
+        return
+    terminalreporter.section("measured on the cluster")
+    width = max(len(what) for what, _, _ in MEASURED)
+    for what, value, goal in MEASURED:
+        terminalreporter.write_line(f"{what:<{width}}  {value:8.2f}  {goal}")

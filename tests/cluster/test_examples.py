@@ -1,0 +1,88 @@
+"""Every example of the README ends as it promises."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+from tests.cluster import jobs
+from tests.cluster.kube import ROOT, kubectl
+
+READ_MODEL = """
+import json, pathlib
+print(json.dumps({p.name: p.stat().st_size for p in pathlib.Path('/muster/storage/model').iterdir()}))
+"""
+
+
+def files_of_the_model(kube) -> dict[str, int]:
+    """What another pod finds on the claim, once the job's own pods are done."""
+    reader = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "reader"},
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [
+                {
+                    "name": "reader",
+                    "image": "localhost/muster-worker:dev",
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": ["python3", "-c", READ_MODEL],
+                    "volumeMounts": [{"name": "models", "mountPath": "/muster/storage", "subPath": "digits"}],
+                }
+            ],
+            "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}],
+        },
+    }
+    kube.apply(reader)
+    kubectl("wait", "-n", kube.namespace, "pod/reader", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
+    return json.loads(kube.logs("reader"))
+
+
+def test_digits_ends_with_a_trained_model(kube, measure):
+    begun = time.time()
+    kube.apply(jobs.example("digits.yaml"))
+    status = kube.wait_for_phase("digits", "Succeeded", limit=300)
+    measure("digits: apply to Succeeded, seconds", time.time() - begun, "")
+    accuracy = float(status["metrics"]["validationAccuracy"])
+    measure("digits: validation accuracy", accuracy, "at least 0.97")
+    assert accuracy >= 0.97
+    assert status["restartCount"] == 0
+    assert status["progress"]["percent"] == 100
+    assert re.fullmatch("[0-9a-f]{64}", status["model"]["sha256"])
+    assert status["model"]["bytes"] > 0
+    assert {c["type"]: c["status"] for c in status["conditions"]} == {
+        "Admitted": "True", "Running": "False", "Complete": "True",
+    }  # fmt: skip
+    columns = kubectl("get", "-n", kube.namespace, "trainingjob", "digits", "--no-headers").stdout
+    assert "Succeeded" in columns
+    events = kubectl("events", "-n", kube.namespace, "--for", "trainingjob/digits").stdout
+    for reason in ("Starting", "Running", "Succeeded"):
+        assert reason in events
+    files = files_of_the_model(kube)
+    assert {"model.json", "model.safetensors", "program.pt2"} <= files.keys()
+    assert all(size > 0 for size in files.values())
+
+
+def test_a_torchrun_script_from_a_configmap_runs_unchanged(kube, measure):
+    script = str(ROOT / "examples" / "script" / "train.py")
+    kubectl("create", "configmap", "script", "-n", kube.namespace, f"--from-file={script}")
+    begun = time.time()
+    kube.apply(jobs.example("script.yaml"))
+    status = kube.wait_for_phase("script", "Succeeded", limit=180)
+    measure("script: apply to Succeeded, seconds", time.time() - begun, "")
+    assert status["progress"]["step"] == status["progress"]["totalSteps"]
+    assert float(status["metrics"]["loss"]) > 0
+
+
+def test_the_articles_training_program_prints_its_parameters_on_rank_zero(kube, measure):
+    program = str(ROOT / "examples" / "article" / "train.py")
+    kubectl("create", "configmap", "article", "-n", kube.namespace, f"--from-file={program}")
+    begun = time.time()
+    kube.apply(jobs.example("article.yaml"))
+    kube.wait_for_phase("article", "Succeeded", limit=180)
+    measure("article: apply to Succeeded, seconds", time.time() - begun, "")
+    assert "[rank 0] [tensor(" in kube.logs("article-0-1")
+    for quiet in ("article-1-1", "article-2-1"):
+        assert "tensor(" not in kube.logs(quiet)
