@@ -23,9 +23,11 @@ def load_recipe(reference: str, config: str) -> Recipe:
     try:
         values = json.loads(config or "{}")
     except json.JSONDecodeError as error:
-        raise ConfigurationError(f"spec.recipe.config: found text that is no JSON ({error}), wanted an object") from error
+        raise ConfigurationError(
+            f"spec.recipe.config: found text that is no JSON ({error}), wanted an object"
+        ) from error
     if not isinstance(values, dict):
-        raise ConfigurationError(f"spec.recipe.config: found {config}, wanted an object such as {{\"epochs\": 10}}")
+        raise ConfigurationError(f'spec.recipe.config: found {config}, wanted an object such as {{"epochs": 10}}')
     return recipe_type(parse_config(recipe_type.config_type, values))
 
 
@@ -39,9 +41,7 @@ def recipe_class(reference: str) -> type[Recipe]:
     module = _imported(module_name, reference)
     found: Any = getattr(module, class_name, None)
     if found is None:
-        raise ConfigurationError(
-            f"{FIELD}: module {module_name!r} has no {class_name!r}, wanted {_recipes_of(module)}"
-        )
+        raise ConfigurationError(f"{FIELD}: module {module_name!r} has no {class_name!r}, wanted {_recipes_of(module)}")
     if not (inspect.isclass(found) and issubclass(found, Recipe)):
         raise ConfigurationError(
             f"{FIELD}: {reference} is no recipe, wanted a class that inherits from muster_worker.train.Recipe"
@@ -72,4 +72,6 @@ def _recipes_of(module: ModuleType) -> str:
         for name, value in vars(module).items()
         if inspect.isclass(value) and issubclass(value, Recipe) and value.__module__ == module.__name__
     ]
-    return f"one of its recipes: {', '.join(names)}" if names else "a class that inherits from muster_worker.train.Recipe"
+    return (
+        f"one of its recipes: {', '.join(names)}" if names else "a class that inherits from muster_worker.train.Recipe"
+    )

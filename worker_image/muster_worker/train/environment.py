@@ -1,0 +1,148 @@
+"""What a rank is told by its environment: torchrun's variables and Muster's own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from muster_worker.train.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEDULES = ("constant", "plateau")
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """`spec.optimisation.learningRate`. `initial` None: the recipe's own."""
+
+    initial: float | None = None
+    schedule: str = "constant"
+    metric: str = "validationLoss"
+    factor: float = 0.5
+    patience: int = 3
+    """Evaluations without improvement that are tolerated before the rate is multiplied by `factor`."""
+
+
+@dataclass(frozen=True)
+class CheckpointPolicy:
+    """`spec.checkpoint`. None: not by this measure; a checkpoint is always made at the end and before leaving."""
+
+    every_steps: int | None = None
+    every_seconds: float | None = None
+    keep: int = 3
+    asynchronous: bool = False
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Everything outside of the recipe that decides what a rank does."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    host: int
+    """Index of the pod: ranks with the same host see the same files whatever the storage."""
+
+    attempt: int
+    backend: str | None
+    """gloo or nccl; None: whichever fits the devices."""
+
+    storage: Path
+    report: Path | None
+    sample_log: Path | None
+    recipe_config: str
+    checkpoint: CheckpointPolicy
+    learning_rate: LearningRate
+    gradient_accumulation: int
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str]) -> Environment:
+        """Raises ConfigurationError naming the variable, or the field of the job it carries."""
+        if not variables.get("MUSTER_STORAGE"):
+            raise ConfigurationError("MUSTER_STORAGE: not set, wanted a directory for checkpoints and the model")
+        optimisation = _json_object(variables, "MUSTER_OPTIMISATION")
+        return cls(
+            rank=_rank_variable(variables, "RANK"),
+            world_size=_rank_variable(variables, "WORLD_SIZE"),
+            local_rank=_rank_variable(variables, "LOCAL_RANK"),
+            host=int(variables.get("GROUP_RANK", "0")),
+            attempt=int(variables.get("MUSTER_ATTEMPT", "1")),
+            backend=variables.get("MUSTER_BACKEND") or None,
+            storage=Path(variables["MUSTER_STORAGE"]),
+            report=_path(variables, "MUSTER_REPORT"),
+            sample_log=_path(variables, "MUSTER_SAMPLE_LOG"),
+            recipe_config=variables.get("MUSTER_RECIPE_CONFIG", ""),
+            checkpoint=_checkpoint_policy(_json_object(variables, "MUSTER_CHECKPOINT")),
+            learning_rate=_learning_rate(optimisation.get("learningRate") or {}),
+            gradient_accumulation=int(
+                _number(optimisation, "spec.optimisation.gradientAccumulation", default=1, minimum=1)
+            ),
+        )
+
+
+def _rank_variable(variables: Mapping[str, str], name: str) -> int:
+    if name not in variables:
+        raise ConfigurationError(f"{name}: not set, wanted what torchrun or muster-worker sets for each rank")
+    return int(variables[name])
+
+
+def _path(variables: Mapping[str, str], name: str) -> Path | None:
+    return Path(variables[name]) if variables.get(name) else None
+
+
+def _json_object(variables: Mapping[str, str], name: str) -> dict[str, Any]:
+    text = variables.get(name) or "{}"
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(f"{name}: found text that is no JSON ({error}), wanted an object") from error
+    if not isinstance(found, dict):
+        raise ConfigurationError(f"{name}: found {text}, wanted a JSON object")
+    return found
+
+
+def _number(fields: Mapping[str, Any], field: str, *, default: float, minimum: float) -> float:
+    """The number under the last part of `field`'s name; strings such as "0.1" count as numbers."""
+    value = fields.get(field.rpartition(".")[2])
+    if value is None:
+        return default
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not number >= minimum:
+        raise ConfigurationError(f"{field}: found {json.dumps(value)}, wanted a number, at least {minimum:g}")
+    return number
+
+
+def _checkpoint_policy(fields: Mapping[str, Any]) -> CheckpointPolicy:
+    prefix = "spec.checkpoint"
+    every_steps = _number(fields, f"{prefix}.everySteps", default=0, minimum=0)
+    every_seconds = _number(fields, f"{prefix}.everySeconds", default=0, minimum=0)
+    return CheckpointPolicy(
+        every_steps=int(every_steps) or None,
+        every_seconds=every_seconds or None,
+        keep=int(_number(fields, f"{prefix}.keep", default=CheckpointPolicy.keep, minimum=1)),
+        asynchronous=bool(fields.get("asynchronous", CheckpointPolicy.asynchronous)),
+    )
+
+
+def _learning_rate(fields: Mapping[str, Any]) -> LearningRate:
+    prefix = "spec.optimisation.learningRate"
+    schedule = fields.get("schedule") or LearningRate.schedule
+    if schedule not in SCHEDULES:
+        raise ConfigurationError(f"{prefix}.schedule: found {schedule!r}, wanted one of {', '.join(SCHEDULES)}")
+    factor = _number(fields, f"{prefix}.factor", default=LearningRate.factor, minimum=0)
+    if not 0 < factor < 1:
+        raise ConfigurationError(f"{prefix}.factor: found {factor:g}, wanted a number between 0 and 1")
+    return LearningRate(
+        initial=_number(fields, f"{prefix}.initial", default=0, minimum=0) or None,
+        schedule=schedule,
+        metric=fields.get("metric") or LearningRate.metric,
+        factor=factor,
+        patience=int(_number(fields, f"{prefix}.patience", default=LearningRate.patience, minimum=0)),
+    )

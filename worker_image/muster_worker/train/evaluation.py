@@ -1,0 +1,59 @@
+"""Evaluation: every rank takes its share of the validation samples; the result is the exact mean over all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from muster_worker.train.batches import batches, to_device
+from muster_worker.train.config import camel_case
+from muster_worker.train.sharding import share
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.data import Dataset
+
+    from muster_worker.train.precision import Precision
+    from muster_worker.train.recipe import Recipe
+
+
+def evaluate(
+    recipe: Recipe, model: nn.Module, dataset: Dataset[Any], precision: Precision, device: torch.device
+) -> dict[str, float]:
+    """`validationLoss` and the recipe's metrics, the same on all ranks. Collective."""
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    count = len(dataset)  # type: ignore[arg-type]
+    mine = share(range(count), rank, ranks)
+    size = max(1, recipe.config.batch_size // ranks)
+    # A rank without samples still needs the metrics' names: it measures one sample with no weight.
+    chunks = [mine[start : start + size] for start in range(0, len(mine), size)] or [range(1)]
+    sums: dict[str, torch.Tensor] = {}
+    model.eval()
+    with torch.no_grad():
+        for chunk, (input_, target) in zip(chunks, batches(dataset, chunks), strict=True):
+            values = measured(recipe, model, to_device(input_, device), to_device(target, device), precision)
+            weight = len(chunk) if mine else 0
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value.to("cpu", torch.float64) * weight
+    model.train()
+    names = sorted(sums)
+    totals = torch.stack([sums[name] for name in names])
+    dist.all_reduce(totals)
+    return dict(zip(names, (totals / count).tolist(), strict=True))
+
+
+def measured(
+    recipe: Recipe, model: nn.Module, input_: Any, target: Any, precision: Precision
+) -> dict[str, torch.Tensor]:
+    """The means over one batch, by the names they are reported under."""
+    inputs = input_ if isinstance(input_, tuple) else (input_,)
+    with precision.forward():
+        output = model(*inputs)
+        values = {"loss": recipe.loss(output, target), **recipe.metrics(output, target)}
+    return {validation_name(name): value for name, value in values.items()}
+
+
+def validation_name(name: str) -> str:
+    return camel_case(f"validation_{name}")

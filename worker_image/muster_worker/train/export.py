@@ -1,0 +1,171 @@
+"""Publishing a trained model: written, read back, compared, and only then given its name."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save_file
+
+from muster_worker.train.durable import publish, record_of, temporary_beside, write_json
+from muster_worker.train.errors import StorageError, TrainingError
+from muster_worker.train.model_directory import (
+    DATATYPES,
+    DESCRIPTION,
+    FORMAT,
+    PROGRAM,
+    WEIGHTS,
+    Published,
+    load_model,
+    summary,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that has been trained, and what is told of it."""
+
+    model: nn.Module
+    examples: tuple[Tensor, ...]
+    """Its inputs, each of shape (N, …), from real samples."""
+
+    metrics: dict[str, float]
+    origin: dict[str, Any]
+    """What it was made by: recipe, config, step, epoch."""
+
+
+def export_model(directory: Path, trained: Trained, token: str) -> Published:
+    """Writes the model to `directory`, replacing one that is there. Raises StorageError, or TrainingError when
+    what was read back does not compute what the model does."""
+    model = copy.deepcopy(trained.model).cpu().eval()
+    temporary = temporary_beside(directory, token)
+    try:
+        temporary.mkdir(parents=True)
+        _write(temporary, model, trained)
+        _verify(temporary, model, trained.examples)
+        publish(temporary, directory)
+    except OSError as error:
+        raise StorageError(f"the model could not be written to {directory}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return summary(load_model(directory))
+
+
+def _write(directory: Path, model: nn.Module, trained: Trained) -> None:
+    # Copies: parameters that share memory are refused by safetensors.
+    save_file({name: t.detach().clone().contiguous() for name, t in model.state_dict().items()}, directory / WEIGHTS)
+    reason = _write_program(directory / PROGRAM, model, trained.examples)
+    names = [WEIGHTS] if reason else [WEIGHTS, PROGRAM]
+    for name in names:
+        _sync(directory / name)
+    with torch.no_grad():
+        output = model(*trained.examples)
+    description = {
+        "format": FORMAT,
+        "origin": trained.origin,
+        "inputs": signature(dict(zip(_input_names(model, trained.examples), trained.examples, strict=True))),
+        "outputs": signature(named_outputs(output)),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "metrics": trained.metrics,
+        "program": None if reason else PROGRAM,
+        "programError": reason,
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "files": {name: record_of(directory / name) for name in names},
+    }
+    write_json(directory / DESCRIPTION, description)
+
+
+def _write_program(path: Path, model: nn.Module, examples: tuple[Tensor, ...]) -> str | None:
+    """Gives the reason where the model cannot be exported: then its weights and its recipe are what there is."""
+    batch = torch.export.Dim("batch")
+    # Of one sample, the exporter would conclude that the batch is always one.
+    several = tuple(_of_length(example, 2) for example in examples)
+    try:
+        program = torch.export.export(model, several, dynamic_shapes=_shapes(model, several, batch))
+        torch.export.save(program, path)
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a model does that the exporter does not know
+        path.unlink(missing_ok=True)
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        log.warning("the model cannot be exported as a program (%s): model.json says so, the weights are there", reason)
+        return reason
+    return None
+
+
+def _shapes(model: nn.Module, examples: tuple[Tensor, ...], batch: Any) -> dict[str, Any] | tuple[Any, ...]:
+    parameters = inspect.signature(model.forward).parameters.values()
+    each = [{0: batch} for _ in examples]
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
+        return (tuple(each),)
+    return tuple(each)
+
+
+def _verify(directory: Path, model: nn.Module, examples: tuple[Tensor, ...]) -> None:
+    loaded = load_model(directory)
+    weights = loaded.weights()
+    for name, tensor in model.state_dict().items():
+        if not torch.equal(weights[name], tensor):
+            raise TrainingError(f"the model was not published: {name} differs in {WEIGHTS}")
+    if loaded.description["program"] is None:
+        return
+    program = loaded.program()
+    for length in (1, 3):
+        inputs = tuple(_of_length(example, length) for example in examples)
+        with torch.no_grad():
+            wanted, found = named_outputs(model(*inputs)), named_outputs(program(*inputs))
+        for name, tensor in wanted.items():
+            if not torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-5, equal_nan=True):
+                raise TrainingError(f"the model was not published: its program computes another {name}")
+
+
+def _of_length(example: Tensor, length: int) -> Tensor:
+    """`length` samples, repeated as needed."""
+    return example[torch.arange(length) % len(example)]
+
+
+def _input_names(model: nn.Module, examples: tuple[Tensor, ...]) -> list[str]:
+    parameters = inspect.signature(model.forward).parameters.values()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(names) < len(examples):
+        return [f"input_{number}" for number in range(len(examples))]
+    return names[: len(examples)]
+
+
+def named_outputs(output: Any) -> dict[str, Tensor]:
+    """A model's output by names: a dict's own, `output` for a tensor, `output_0`, … for a tuple."""
+    if isinstance(output, dict):
+        return output
+    if isinstance(output, (tuple, list)):
+        return {f"output_{number}": tensor for number, tensor in enumerate(output)}
+    return {"output": output}
+
+
+def signature(tensors: dict[str, Tensor]) -> list[dict[str, Any]]:
+    """Names, Open Inference Protocol datatypes and shapes; -1 is the batch."""
+    return [
+        {"name": name, "datatype": DATATYPES[tensor.dtype], "shape": [-1, *tensor.shape[1:]]}
+        for name, tensor in tensors.items()
+    ]
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,203 @@
+"""One rank's life, from top to bottom: join, find the state, train, leave or export.
+
+Importing this module has no side effects and starts no thread, so that a process can import it, fork, and have
+ranks that start at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch._dynamo  # noqa: F401 - DDP imports it on first use, 0.3 s that a fork of this process does not pay
+
+from muster_worker.train.checkpoint import Checkpoints
+from muster_worker.train.environment import Environment
+from muster_worker.train.errors import TrainingError
+from muster_worker.train.export import export_model
+from muster_worker.train.model_directory import published_model
+from muster_worker.train.process_group import everywhere, joined
+from muster_worker.train.reference import load_recipe
+from muster_worker.train.report import Report
+from muster_worker.train.sample_log import SampleLog
+from muster_worker.train.storage import MODEL, open_storage
+from muster_worker.train.termination import Termination, until_there_is_something_to_save
+from muster_worker.train.trainer import Throughput, Trainer
+
+if TYPE_CHECKING:
+    from muster_worker.train.checkpoint import Saved
+    from muster_worker.train.process_group import Agreed
+    from muster_worker.train.storage import Storage
+
+log = logging.getLogger("muster_worker.train")
+
+
+def run(recipe: str) -> None:
+    """Trains `recipe`, written `module:Class`, as the rank that the environment describes.
+
+    Returns when training is complete and the model published. Ends the process with 143 or 75 when a SIGTERM to
+    this or another rank made all of them save and leave, with 2 when the job is written wrongly, with 1 when the
+    storage fails. Any other error is raised.
+    """
+    until_there_is_something_to_save()
+    report = Report(None)
+    try:
+        environment = Environment.read(os.environ)
+        report = Report(environment.report)
+        _log_to_stdout(environment.rank)
+        code = _train(recipe, environment, report)
+    except TrainingError as error:
+        report.error(str(error))
+        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the last words of a process
+        sys.exit(error.exit_code)
+    if code:
+        sys.exit(code)
+
+
+def _log_to_stdout(rank: int) -> None:
+    level = logging.INFO if rank == 0 else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
+
+
+def _train(reference: str, environment: Environment, report: Report) -> int:
+    recipe = load_recipe(reference, environment.recipe_config)
+    with joined(environment) as device:
+        storage = open_storage(environment)
+        trainer = Trainer(recipe, environment, device)
+        training = Training(environment, report, trainer, storage)
+        training.resume()
+        if not training.fit():
+            return training.termination.exit_code
+        training.publish()
+    return 0
+
+
+class Training:
+    """The trainer with everything around it: checkpoints, reports, leaving early, the finished model."""
+
+    def __init__(self, environment: Environment, report: Report, trainer: Trainer, storage: Storage) -> None:
+        self.termination = Termination()
+        self._environment = environment
+        self._report = report
+        self._trainer = trainer
+        self._storage = storage
+        self._policy = environment.checkpoint
+        self._checkpoints = Checkpoints(storage, keep=self._policy.keep, on_saved=self._report_checkpoint)
+        self._throughput = Throughput()
+        self._saved_step = -1
+        self._saved_at = time.monotonic()
+        self._resumed_from = 0
+        self._first_step_reported = False
+
+    def resume(self) -> None:
+        """Goes on from the newest intact checkpoint, if there is one."""
+        found = self._checkpoints.newest_intact()
+        if found is not None:
+            self._trainer.check_same_job(found.state, found.directory.parent)
+            tensors = self._trainer.tensors()
+            self._checkpoints.load(found, tensors)
+            self._trainer.restore(tensors, found.state)
+            self._resumed_from = self._saved_step = found.step
+            log.info("going on from %s", found.directory)
+        if self._checkpoints.broken:
+            self._progress(brokenCheckpoints=self._checkpoints.broken)
+
+    def fit(self) -> bool:
+        """Trains to the last epoch; False when the ranks left before it, state saved."""
+        trainer, progress = self._trainer, self._trainer.progress
+        samples = SampleLog(
+            self._environment.sample_log,
+            run_id=self._storage.run_id,
+            rank=self._environment.rank,
+            world_size=self._environment.world_size,
+            step=progress.step,
+        )
+        self.termination.watch()
+        while not trainer.complete:
+            epoch = progress.epoch + 1
+            for step, shares, loaded in trainer.rest_of_epoch():
+                self._throughput.start_step()
+                agreed = trainer.train_step(
+                    step, shares, loaded, leave=self.termination.requested, save=self._save_is_due()
+                )
+                self._throughput.end_step(step.samples)
+                samples.write(epoch=epoch, step=progress.step, samples=sum(shares, []))
+                self._after_step(epoch, agreed)
+                if agreed.leave and not trainer.complete:
+                    self._save(asynchronous=False)
+                    log.info("leaving at step %d, state saved", progress.step)
+                    return False
+        return True
+
+    def _save_is_due(self) -> bool:
+        """By the clock of rank 0, which decides for all."""
+        seconds = self._policy.every_seconds
+        passed = time.monotonic() - self._saved_at
+        return self._environment.rank == 0 and seconds is not None and passed >= seconds
+
+    def _after_step(self, epoch: int, agreed: Agreed) -> None:
+        trainer, progress = self._trainer, self._trainer.progress
+        evaluated = trainer.epoch_is_over
+        if evaluated:
+            metrics = trainer.finish_epoch()
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+            log.info("epoch %d of %d: %s", epoch, self._trainer.recipe.config.epochs, shown)
+        self._report_step(epoch, agreed.loss, evaluated=evaluated)
+        every = self._policy.every_steps
+        if not trainer.complete and (agreed.save or (every and progress.step % every == 0)):
+            self._save(asynchronous=self._policy.asynchronous)
+
+    def _save(self, *, asynchronous: bool) -> None:
+        step = self._trainer.progress.step
+        if step != self._saved_step:
+            self._checkpoints.save(step, self._trainer.tensors(), self._trainer.state(), asynchronous=asynchronous)
+        self._saved_step, self._saved_at = step, time.monotonic()
+        if not asynchronous:
+            self._checkpoints.wait()
+
+    def publish(self) -> None:
+        """Saves the final state and publishes the model; at once when both are there already. Collective."""
+        self._save(asynchronous=False)
+        everywhere(self._publish)
+
+    def _publish(self) -> None:
+        if self._environment.rank != 0:
+            return
+        trainer = self._trainer
+        directory = self._storage.directory / MODEL
+        trained = trainer.trained()
+        published = published_model(directory, trained.origin) or export_model(directory, trained, self._storage.run_id)
+        self._progress(
+            epoch=trainer.progress.epoch,
+            **trainer.progress.metrics,
+            learningRate=trainer.learning_rate,
+            model={"path": MODEL, "bytes": published.bytes, "sha256": published.sha256},
+        )
+        log.info("the model is in %s", directory)
+
+    def _report_step(self, epoch: int, loss: float, *, evaluated: bool) -> None:
+        if self._first_step_reported and not evaluated and not self._report.due:
+            return
+        self._progress(
+            epoch=epoch,
+            learningRate=self._trainer.learning_rate,
+            samplesPerSecond=self._throughput.read(),
+            **(self._trainer.progress.metrics if evaluated else {"loss": loss}),
+        )
+        self._first_step_reported = True
+
+    def _progress(self, **fields: Any) -> None:
+        if self._environment.rank == 0:
+            self._report.write(
+                step=self._trainer.progress.step,
+                totalSteps=self._trainer.total_steps,
+                resumedFromStep=self._resumed_from,
+                **fields,
+            )
+
+    def _report_checkpoint(self, saved: Saved) -> None:
+        if self._environment.rank == 0:
+            self._report.write(checkpoint={"step": saved.step, "bytes": saved.bytes, "path": saved.path})

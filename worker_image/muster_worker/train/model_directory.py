@@ -1,0 +1,101 @@
+"""A trained model as a directory: what is in it, and how it is read without running code from it.
+
+model.json          what it is: signature, metrics, origin, checksums
+model.safetensors   the weights
+program.pt2         the torch.export program with a dynamic batch; absent where the model cannot be exported
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file
+
+from muster_worker.train.durable import fault_of, read_json, record_of
+from muster_worker.train.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import nn
+
+DESCRIPTION = "model.json"
+WEIGHTS = "model.safetensors"
+PROGRAM = "program.pt2"
+FORMAT = 1
+
+DATATYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "UINT8",
+    torch.int8: "INT8",
+    torch.int16: "INT16",
+    torch.int32: "INT32",
+    torch.int64: "INT64",
+    torch.float16: "FP16",
+    torch.bfloat16: "BF16",
+    torch.float32: "FP32",
+    torch.float64: "FP64",
+}
+"""Names of the Open Inference Protocol."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model directory that is whole."""
+
+    bytes: int
+    sha256: str
+    """Of model.json, which holds the checksums of all else."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """An intact model directory."""
+
+    directory: Path
+    description: dict[str, Any]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The state dict, on the CPU."""
+        tensors: dict[str, torch.Tensor] = load_file(self.directory / WEIGHTS)
+        return tensors
+
+    def program(self) -> nn.Module:
+        """The model as it was exported, ready to be called; raises StorageError where there is no program."""
+        if self.description["program"] is None:
+            raise StorageError(f"{self.directory} has no program: {self.description['programError']}")
+        module: nn.Module = torch.export.load(self.directory / PROGRAM).module()
+        return module
+
+
+def load_model(directory: Path) -> LoadedModel:
+    """Verifies every file; raises StorageError naming the one that is missing, changed or of another format."""
+    try:
+        description = read_json(directory / DESCRIPTION)
+    except StorageError as error:
+        raise StorageError(f"{directory} is no model: {error}") from error
+    if description.get("format") != FORMAT:
+        raise StorageError(f"{directory}: its format is {description.get('format')}, wanted {FORMAT}")
+    for name, wanted in description["files"].items():
+        fault = fault_of(directory, name, wanted)
+        if fault:
+            raise StorageError(f"{directory} is broken: {fault}")
+    return LoadedModel(directory, description)
+
+
+def published_model(directory: Path, origin: Mapping[str, Any]) -> Published | None:
+    """The intact model in `directory` if it came from `origin`, else None."""
+    try:
+        model = load_model(directory)
+    except StorageError:
+        return None
+    return summary(model) if model.description["origin"] == origin else None
+
+
+def summary(model: LoadedModel) -> Published:
+    description = record_of(model.directory / DESCRIPTION)
+    size = sum(record["bytes"] for record in model.description["files"].values())
+    return Published(size + description["bytes"], description["sha256"])

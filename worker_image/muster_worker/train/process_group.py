@@ -1,0 +1,117 @@
+"""The group of all ranks: joined by torchrun's variables, and how its members come to one mind."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from muster_worker.train.errors import ConfigurationError, TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from muster_worker.train.environment import Environment
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+
+@contextmanager
+def joined(environment: Environment) -> Iterator[torch.device]:
+    """Inside, `torch.distributed` is up; yields this rank's device.
+
+    Tensors on the CPU are always reduced by gloo, so that the runtime's own messages need no device.
+    """
+    backend = environment.backend or ("nccl" if torch.cuda.is_available() else "gloo")
+    if backend == "nccl" and not torch.cuda.is_available():
+        raise ConfigurationError("spec.backend: found nccl, but this pod has no GPU: ask for one, or use gloo")
+    device = torch.device("cpu")
+    if backend == "nccl":
+        device = torch.device("cuda", environment.local_rank)
+        torch.cuda.set_device(device)
+    _avoid_missing_libuv()
+    dist.init_process_group("cpu:gloo,cuda:nccl" if backend == "nccl" else "gloo")
+    yield device
+    # Not in a `finally`: after a failure, peers may be gone, and taking leave of them would hang.
+    dist.destroy_process_group()
+
+
+def _avoid_missing_libuv() -> None:
+    """Debian builds torch without libuv, which env:// asks for unless told otherwise."""
+    if "USE_LIBUV" in os.environ:
+        return
+    try:
+        dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, use_libuv=True)
+    except RuntimeError:
+        os.environ["USE_LIBUV"] = "0"
+
+
+def gathered(answer: Answer, group: dist.ProcessGroup | None = None) -> list[Answer]:
+    """Every rank's `answer`, in the order of ranks. Collective."""
+    answers: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(answers, answer, group=group)
+    return answers
+
+
+def from_first(answer: Answer) -> Answer:
+    """Rank 0's `answer` on every rank. Collective."""
+    answers = [answer]
+    dist.broadcast_object_list(answers, src=0, device=torch.device("cpu"))
+    return answers[0]
+
+
+def everywhere(work: Callable[[], Answer], group: dist.ProcessGroup | None = None) -> list[Answer]:
+    """Does `work` on every rank and gives all the answers; an error on any rank is raised on every rank. Collective.
+
+    Without this, one rank's full disk would leave the others waiting for it.
+    """
+    answer: Answer | None = None
+    fault: TrainingError | None = None
+    try:
+        answer = work()
+    except TrainingError as error:
+        fault = error
+    outcomes = gathered((answer, fault), group)
+    for _, failed in outcomes:
+        if failed is not None:
+            raise failed
+    return [one for one, _ in outcomes]  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What the ranks agree on at the end of a step."""
+
+    leave: bool
+    """Some rank has been told to stop: all save and leave together."""
+
+    save: bool
+    """Rank 0's clock says that a checkpoint is due."""
+
+    loss: float
+    """Mean over all samples of the step."""
+
+
+class StepAgreement:
+    """One small all-reduce a step, which runs while the backward pass does."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(3, dtype=torch.float64)
+        self._work: Any = None
+
+    def start(self, *, leave: bool, save: bool, loss: float) -> None:
+        """`loss` is this rank's part of the sum that makes the mean."""
+        self._sums = torch.tensor([float(leave), float(save), loss], dtype=torch.float64)
+        self._work = dist.all_reduce(self._sums, async_op=True)
+
+    def wait(self) -> Agreed:
+        self._work.wait()
+        leave, save, loss = self._sums.tolist()
+        return Agreed(leave > 0, save > 0, loss)

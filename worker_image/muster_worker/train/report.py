@@ -1,0 +1,47 @@
+"""Progress for the agent: JSON lines appended to the file MUSTER_REPORT, and the log for people."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LONGEST_LINE = 4096
+"""Bytes; longer ones might be torn by other writers."""
+
+SHORTEST_INTERVAL = 0.1
+"""Seconds between two lines that may be left out."""
+
+
+class Report:
+    def __init__(self, path: Path | None) -> None:
+        """None: nothing is reported."""
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) if path else None
+        self._last = -math.inf
+
+    @property
+    def due(self) -> bool:
+        """Enough time has passed for another ordinary line."""
+        return self._file is not None and time.monotonic() - self._last >= SHORTEST_INTERVAL
+
+    def write(self, **fields: Any) -> None:
+        """One line; numbers that JSON cannot hold (NaN, infinity) are left out."""
+        if self._file is None:
+            return
+        self._last = time.monotonic()
+        content = {name: value for name, value in fields.items() if not _unspeakable(value)}
+        line = json.dumps(content, separators=(",", ":")).encode() + b"\n"
+        if len(line) <= LONGEST_LINE:
+            os.write(self._file, line)
+
+    def error(self, message: str) -> None:
+        self.write(error=message[: LONGEST_LINE // 8])
+
+
+def _unspeakable(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

@@ -1,0 +1,278 @@
+"""The training of one recipe on one rank: state, step, epoch."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.nn.parallel import DistributedDataParallel
+
+from muster_worker.train.batches import batches, to_device
+from muster_worker.train.config import config_as_json
+from muster_worker.train.errors import ConfigurationError
+from muster_worker.train.evaluation import evaluate, measured
+from muster_worker.train.export import Trained
+from muster_worker.train.precision import Precision
+from muster_worker.train.process_group import StepAgreement
+from muster_worker.train.schedule import Schedule
+from muster_worker.train.sharding import EpochPlan, share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from muster_worker.train.environment import Environment
+    from muster_worker.train.process_group import Agreed
+    from muster_worker.train.recipe import Recipe
+    from muster_worker.train.sharding import Step
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """How far training is; the same on all ranks, at any world size."""
+
+    step: int = 0
+    """Updates of the parameters made."""
+
+    epoch: int = 0
+    """Epochs completed."""
+
+    position: int = 0
+    """Samples used of the epoch that is under way, over all ranks."""
+
+    epoch_loss: float = 0.0
+    """Sum of the losses of those samples."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Of the last evaluation."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    """Of every evaluation, with its epoch and step."""
+
+
+class Trainer:
+    """Built alike on every rank; every method that trains or evaluates is collective."""
+
+    def __init__(self, recipe: Recipe, environment: Environment, device: torch.device) -> None:
+        self.recipe = recipe
+        self.progress = Progress()
+        self._rank, self._ranks = dist.get_rank(), dist.get_world_size()
+        self._device = device
+        self._reference = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
+
+        seed_everything(recipe.config.seed)
+        self.model = recipe.model().to(device)
+        self._training, self._validation = recipe.datasets()
+        self._plan = EpochPlan(self._count(), recipe.config.batch_size, environment.gradient_accumulation)
+
+        rate = environment.learning_rate
+        self._optimizer = recipe.optimizer(self.model.parameters(), rate.initial or recipe.learning_rate)
+        self._schedule = Schedule(rate, self._optimizer, recipe)
+        self._precision = Precision.on(device, recipe.config.precision)
+        self._schedule.check(self._metric_names())
+        # DDP also copies rank 0's parameters to all.
+        self._replica = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
+        self._agreement = StepAgreement()
+
+    def _count(self) -> int:
+        count = len(self._training)  # type: ignore[arg-type]
+        if count == 0:
+            raise ConfigurationError(f"{self._reference}: its training set is empty, wanted at least one sample")
+        return count
+
+    def _metric_names(self) -> set[str]:
+        """What an evaluation will report, from one sample."""
+        if self._validation is None:
+            return {"loss"}
+        input_, target = to_device(next(batches(self._validation, [[0]])), self._device)
+        self.model.eval()
+        with torch.no_grad():
+            names = set(measured(self.recipe, self.model, input_, target, self._precision))
+        self.model.train()
+        return names | {"loss"}
+
+    @property
+    def total_steps(self) -> int:
+        return self._plan.steps * int(self.recipe.config.epochs)
+
+    @property
+    def epoch_is_over(self) -> bool:
+        return self.progress.position == self._plan.samples
+
+    @property
+    def complete(self) -> bool:
+        return self.progress.epoch >= self.recipe.config.epochs
+
+    @property
+    def learning_rate(self) -> float:
+        return self._schedule.learning_rate
+
+    def rest_of_epoch(self) -> Iterator[tuple[Step, list[list[int]], Iterator[Any]]]:
+        """The steps left in this epoch: each with this rank's sample indices and the stream of their batches."""
+        order = epoch_order(self.recipe.config.seed, self.progress.epoch, self._plan.samples)
+        steps = list(self._plan.steps_from(self.progress.position))
+        shares = [[self._share(order, batch) for batch in step.batches] for step in steps]
+        # A rank without a sample in a batch takes the batch's first with no weight: it must take part in DDP.
+        loaded = batches(
+            self._training,
+            (
+                mine or [int(order[batch.start])]
+                for step, parts in zip(steps, shares, strict=True)
+                for batch, mine in zip(step.batches, parts, strict=True)
+            ),
+        )
+        for step, parts in zip(steps, shares, strict=True):
+            yield step, parts, loaded
+
+    def _share(self, order: torch.Tensor, batch: range) -> list[int]:
+        mine = share(batch, self._rank, self._ranks)
+        indices: list[int] = order[mine.start : mine.stop].tolist()
+        return indices
+
+    def train_step(
+        self, step: Step, shares: list[list[int]], loaded: Iterator[Any], *, leave: bool, save: bool
+    ) -> Agreed:
+        """One update by the mean gradient over the step's samples, whatever their split over ranks and batches."""
+        seed_everything(self.recipe.config.seed, self.progress.step, self._rank)
+        self._optimizer.zero_grad()
+        loss_sum = 0.0
+        for number, mine in enumerate(shares, start=1):
+            input_, target = to_device(next(loaded), self._device)
+            inputs = input_ if isinstance(input_, tuple) else (input_,)
+            last = number == len(shares)
+            with nullcontext() if last else self._replica.no_sync():
+                with self._precision.forward():
+                    loss = self.recipe.loss(self._replica(*inputs), target)
+                loss_sum += loss.item() * len(mine)
+                if last:
+                    self._agreement.start(leave=leave, save=save, loss=loss_sum / step.samples)
+                # DDP divides by the number of ranks what is here a part of the mean already.
+                self._precision.backward(loss * (len(mine) * self._ranks / step.samples))
+        self._precision.step(self._optimizer)
+        agreed = self._agreement.wait()
+        self.progress.step += 1
+        self.progress.position = step.stop
+        self.progress.epoch_loss += agreed.loss * step.samples
+        return agreed
+
+    def finish_epoch(self) -> dict[str, float]:
+        """Evaluates, adapts the learning rate, begins the next epoch; gives the metrics."""
+        progress = self.progress
+        metrics = {"loss": progress.epoch_loss / self._plan.samples}
+        if self._validation is not None:
+            metrics |= evaluate(self.recipe, self.model, self._validation, self._precision, self._device)
+        self._schedule.step(metrics)
+        progress.epoch += 1
+        progress.position = 0
+        progress.epoch_loss = 0.0
+        progress.metrics = metrics
+        progress.history.append({"epoch": progress.epoch, "step": progress.step, **metrics})
+        return metrics
+
+    def tensors(self) -> dict[str, Any]:
+        """The part of the state that torch.distributed.checkpoint holds, with names that no wrapper changes."""
+        model, optimizer = get_state_dict(self._replica, self._optimizer)
+        return {"model": model, "optimizer": optimizer}
+
+    def state(self) -> dict[str, Any]:
+        """The rest of the state, as JSON. Random numbers need none: they follow from seed, step and rank."""
+        return {
+            "identity": self._identity(),
+            "progress": asdict(self.progress),
+            "schedule": self._schedule.state_dict(),
+            "precision": self._precision.state_dict(),
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree on with this job to be continued. More epochs may be asked for later."""
+        config = config_as_json(self.recipe.config)
+        del config["epochs"]
+        return {
+            "recipe": self._reference,
+            "samples": self._plan.samples,
+            "gradientAccumulation": self._plan.accumulation,
+            **{f"config.{name}": value for name, value in config.items()},
+        }
+
+    def restore(self, tensors: dict[str, Any], state: dict[str, Any]) -> None:
+        """Goes on from what `tensors` and `state` gave."""
+        set_state_dict(
+            self._replica,
+            self._optimizer,
+            model_state_dict=tensors["model"],
+            optim_state_dict=tensors["optimizer"],
+        )
+        self.progress = Progress(**state["progress"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._precision.load_state_dict(state["precision"])
+
+    def trained(self) -> Trained:
+        """What is exported, with a few real samples as examples."""
+        dataset = self._training if self._validation is None else self._validation
+        count = min(3, len(dataset))  # type: ignore[arg-type]
+        input_, _ = next(batches(dataset, [range(count)]))
+        return Trained(
+            model=self.model,
+            examples=input_ if isinstance(input_, tuple) else (input_,),
+            metrics=self.progress.metrics,
+            origin={
+                "recipe": self._reference,
+                "config": config_as_json(self.recipe.config),
+                "step": self.progress.step,
+                "epoch": self.progress.epoch,
+            },
+        )
+
+    def check_same_job(self, state: dict[str, Any], where: object) -> None:
+        """Raises ConfigurationError when a checkpoint was made by another recipe, config or data set."""
+        mine, theirs = self._identity(), state["identity"]
+        for name, value in mine.items():
+            if theirs.get(name) != value:
+                raise ConfigurationError(
+                    f"spec.storage.path: the checkpoints in {where} were made with {name} = {theirs.get(name)}, "
+                    f"this job has {value}: give the job another path, or remove them"
+                )
+
+
+def seed_everything(*numbers: int) -> None:
+    """Random state is a function of where training is, so that going on from a checkpoint repeats it exactly."""
+    seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - data sets may draw from the global generator
+
+
+def epoch_order(seed: int, epoch: int, samples: int) -> torch.Tensor:
+    """The order of the samples in an epoch (int64, shape (samples,)), the same on every rank."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(samples, generator=generator)
+
+
+class Throughput:
+    """Samples a second over all ranks since the last reading, evaluation and checkpoints left out."""
+
+    def __init__(self) -> None:
+        self._samples = 0
+        self._seconds = 0.0
+        self._started = 0.0
+
+    def start_step(self) -> None:
+        self._started = time.monotonic()
+
+    def end_step(self, samples: int) -> None:
+        self._samples += samples
+        self._seconds += time.monotonic() - self._started
+
+    def read(self) -> float:
+        rate = self._samples / self._seconds if self._seconds else 0.0
+        self._samples, self._seconds = 0, 0.0
+        return rate
