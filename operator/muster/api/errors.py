@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from muster.api.rules import BROKEN
+from muster.api.trainingjob import TrainingJob
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,16 +40,14 @@ _WANTED = {
 
 def explain(error: ValidationError) -> str:
     """Return all that is wrong as one line."""
-    return "; ".join(
-        sentence for detail in error.errors(include_url=False) for sentence in _sentences(detail)
-    )
+    return "; ".join(sentence for detail in error.errors(include_url=False) for sentence in _sentences(detail))
 
 
 def _sentences(detail: ErrorDetails) -> Iterable[str]:
     path = path_of(detail["loc"])
     context = detail.get("ctx", {})
     if detail["type"] == BROKEN:
-        return [_placed(path, message) for message in context["messages"]]
+        return [_placed(path + at, message) for at, message in context["broken"]]
     if detail["type"] == "missing":
         return [f"{path} is missing: write it"]
     if detail["type"] == "extra_forbidden":
@@ -68,22 +67,18 @@ def path_of(location: Iterable[str | int]) -> str:
 
 
 def _placed(path: str, message: str) -> str:
-    """Rules on whole objects name the field to blame themselves."""
-    return message if not path or message.startswith(("spec", "metadata")) else f"{path}: {message}"
+    """Put the path before the sentence unless it begins with it."""
+    return message if not path or message.startswith(path) else f"{path}: {message}"
 
 
 def _unknown(location: tuple[str | int, ...]) -> str:
     name = str(location[-1])
     near = get_close_matches(name, _siblings(location[:-1]), n=1)
-    return (
-        f"there is no such field: did you mean {near[0]}?" if near else "there is no such field: leave it out"
-    )
+    return f"there is no such field: did you mean {near[0]}?" if near else "there is no such field: leave it out"
 
 
 def _siblings(location: Iterable[str | int]) -> list[str]:
     """Return the fields that exist where the location leads."""
-    from muster.api.trainingjob import TrainingJob
-
     model: Any = TrainingJob
     for part in location:
         if isinstance(part, str):

@@ -20,9 +20,7 @@ def frozen_fields(model: type[Model], changeable: Container[str]) -> tuple[Rule,
 
 def _frozen(name: str) -> Rule:
     return Rule(
-        cel=(
-            f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})"
-        ),
+        cel=(f"has(self.{name}) == has(oldSelf.{name}) && (!has(self.{name}) || self.{name} == oldSelf.{name})"),
         holds=None,
         message=f"spec.{name} cannot change once the job exists: delete it and create another",
         at=f".{name}",

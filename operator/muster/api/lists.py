@@ -14,14 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ListType:
-    """`ListType()` is replaced as a whole, `ListType(keys=("name",))` merges by key, `ListType(unique=True)` is a set."""
+    """How the API server merges a list: as a whole (atomic), by the items' keys (map), or as a set."""
 
     keys: tuple[str, ...] = ()
     unique: bool = False
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_after_validator_function(self._check, handler(source))
 
     def __get_pydantic_json_schema__(

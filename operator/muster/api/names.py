@@ -1,21 +1,25 @@
-"""Strings with a form: names of Kubernetes objects, decimal numbers, paths on a volume, times."""
-
-from __future__ import annotations
+"""Scalars with a form: names of Kubernetes objects, decimal numbers, paths on a volume, times, a number or `auto`."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
+from pydantic_core import PydanticCustomError, core_schema
 
-from muster.api.rules import Rule, quoted
+from muster.api.rules import BROKEN, Rule, quoted
+
+MAX_PROCESSES = 128
 
 
-def matches(pattern: str, message: str) -> Rule:
-    """Return the rule that a string has this form. The pattern must mean the same in RE2 and in Python: no \\d, no \\w."""
+def matches(pattern: str, message: str, *, also: str = "", holds: Any = None) -> Rule:
+    """Return the rule that a string has this form, and `also` (CEL) which is `holds` (Python).
+
+    The pattern has to mean the same in RE2 and in Python: no classes such as digits or letters by a backslash.
+    """
     form = re.compile(pattern.removeprefix("^").removesuffix("$"))
     return Rule(
-        cel=f"self.matches({quoted(pattern)})",
-        holds=lambda text: form.fullmatch(text) is not None,
+        cel=f"self.matches({quoted(pattern)})" + (f" && {also}" if also else ""),
+        holds=lambda text: form.fullmatch(text) is not None and (holds is None or holds(text)),
         message=message,
         found="self",
     )
@@ -30,18 +34,34 @@ ObjectName = Annotated[
     ),
 ]
 
-Decimal = Annotated[
+# Decimal numbers are strings: the Kubernetes API has no floats that survive every client.
+_DECIMAL = r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
+
+PositiveDecimal = Annotated[
     str,
     StringConstraints(min_length=1, max_length=32),
     matches(
-        r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?$",
-        'write a decimal number of at least 0 in quotes, like "0.1"',
+        _DECIMAL,
+        'write a decimal number above 0 in quotes, like "0.1"',
+        also="double(self) > 0.0",
+        holds=lambda text: float(text) > 0,
     ),
 ]
-"""A decimal number in quotes: the Kubernetes API has no floats that survive every client."""
-
-Measured = Annotated[str, Field()]
-"""A measured decimal number, as a string."""
+Fraction = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=32),
+    matches(
+        _DECIMAL,
+        'write a decimal number above 0 and below 1 in quotes, like "0.5"',
+        also="double(self) > 0.0 && double(self) < 1.0",
+        holds=lambda text: 0 < float(text) < 1,
+    ),
+]
+DecimalText = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=32),
+    matches(_DECIMAL, 'write a decimal number in quotes, like "0.01"'),
+]
 
 Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
@@ -55,3 +75,34 @@ RelativePath = Annotated[
         found="self",
     ),
 ]
+
+
+class _AutoOrCount:
+    rule = Rule(
+        cel=f"type(self) == string ? self == 'auto' : self >= 1 && self <= {MAX_PROCESSES}",
+        holds=lambda value: value == "auto" if isinstance(value, str) else 1 <= value <= MAX_PROCESSES,
+        message=f"write auto or a whole number from 1 to {MAX_PROCESSES}",
+        found="self",
+        found_in_cel="(type(self) == string ? self : 'another number')",
+    )
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._read)
+
+    def __get_pydantic_json_schema__(self, _schema: Any, _handler: Any) -> dict[str, Any]:
+        return {
+            "x-kubernetes-int-or-string": True,
+            "maxLength": 16,
+            "x-kubernetes-validations": [self.rule.schema()],
+        }
+
+    def _read(self, value: Any) -> int | str:
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            raise PydanticCustomError("int_or_string", "wanted auto or a whole number")
+        complaint = self.rule.complaint(value)
+        if complaint is not None:
+            raise PydanticCustomError(BROKEN, "{text}", {"text": complaint, "broken": [("", complaint)]})
+        return value
+
+
+AutoOrCount = Annotated[int | str, _AutoOrCount()]

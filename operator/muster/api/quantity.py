@@ -15,9 +15,7 @@ from muster.api.rules import Rule
 
 MAX_LENGTH = 64
 
-_BINARY = {
-    suffix: Decimal(1024) ** power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)
-}
+_BINARY = {suffix: Decimal(1024) ** power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)}
 _DECIMAL = {
     suffix: Decimal(10) ** power
     for suffix, power in {
@@ -48,9 +46,7 @@ def parse_quantity(value: str | float) -> Decimal:
     match = _QUANTITY.fullmatch(str(value))
     factor = _FACTORS.get(match["suffix"] or "") if match else None
     if match is None or factor is None:
-        raise ValueError(
-            f"{value!r} is not a quantity: write a number with an optional suffix, like 500m, 2 or 4Gi"
-        )
+        raise ValueError(f"{value!r} is not a quantity: write a number with an optional suffix, like 500m, 2 or 4Gi")
     return Decimal(match["number"]) * (Decimal(10) ** int(match["exponent"]) if match["exponent"] else factor)
 
 
@@ -83,9 +79,10 @@ Quantity = Annotated[
     str,
     _IntegerOrString(),
     Rule(
-        cel="type(self) == string ? isQuantity(self) && quantity(self).sign() >= 0 : self >= 0",
+        cel="type(self) == string ? isQuantity(self) && sign(quantity(self)) >= 0 : self >= 0",
         holds=_is_amount,
         message="write an amount of at least 0: a number with an optional suffix, like 500m, 2 or 4Gi",
         found="self",
+        found_in_cel="(type(self) == string ? self : 'a negative number')",
     ),
 ]

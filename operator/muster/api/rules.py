@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Reason = Literal["FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired"]
 
 VALIDATIONS = "x-kubernetes-validations"
-BROKEN = "broken_rule"  # the type of the pydantic error; its context has `messages`
+BROKEN = "broken_rule"  # the type of the pydantic error; its context has `broken`: fields and sentences
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,10 @@ class Rule:
 
     - `cel`: the condition, in terms of `self` (and `oldSelf`: the rule is then about changes).
     - `holds`: the same condition in Python; None for rules about changes, which only the API server can judge.
-    - `message`: one sentence that names the field and what to write.
+    - `message`: one sentence that says what to write; the field's path is told before it by whoever shows it.
     - `found`: the field below `self` ("self" for the value itself) whose value is told after the message.
+    - `found_in_cel`: `found` where that is no string: the budget of CEL has no room for `string(...)`, whose result it
+      takes for endless.
     - `at`: the field below `self` that is to blame, as in `.failurePolicy.maxRestarts`.
     """
 
@@ -39,6 +41,7 @@ class Rule:
     holds: Callable[[Any], bool] | None
     message: str
     found: str = ""
+    found_in_cel: str = ""
     at: str = ""
     reason: Reason = "FieldValueInvalid"
 
@@ -46,7 +49,7 @@ class Rule:
         """Return the rule as an item of `x-kubernetes-validations`."""
         rule = {"rule": self.cel, "message": self.message}
         if self.found:
-            rule["messageExpression"] = f"{quoted(self.message + ', found ')} + string({self.found})"
+            rule["messageExpression"] = f"{quoted(self.message + ', found ')} + {self.found_in_cel or self.found}"
         if self.at:
             rule["fieldPath"] = self.at
         return rule | {"reason": self.reason}
@@ -57,9 +60,7 @@ class Rule:
             return None
         return f"{self.message}, found {_at(value, self.found)}" if self.found else self.message
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         def check(value: Any) -> Any:
             enforce((self,), value)
             return value
@@ -74,11 +75,12 @@ class Rule:
 
 
 def enforce(rules: Iterable[Rule], value: Any) -> None:
-    """Raise one error with the sentences of all rules that the value breaks."""
-    complaints = [rule.complaint(value) for rule in rules]
-    messages = [message for message in complaints if message is not None]
-    if messages:
-        raise PydanticCustomError(BROKEN, "{text}", {"text": "; ".join(messages), "messages": messages})
+    """Raise one error that tells of all rules that the value breaks, each with the field to blame below it."""
+    complaints = [(rule.at, rule.complaint(value)) for rule in rules]
+    broken = [(at, message) for at, message in complaints if message is not None]
+    if broken:
+        text = "; ".join(message for _, message in broken)
+        raise PydanticCustomError(BROKEN, "{text}", {"text": text, "broken": broken})
 
 
 def quoted(text: str) -> str:

@@ -1,7 +1,5 @@
 """The status of a TrainingJob: everything that Muster must know after a crash, and all that a person wants to see."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -147,7 +145,7 @@ class TrainingJobStatus(Reported):
     progress: Progress | None = None
     """How far the training is, as the workers last said."""
     metrics: dict[str, str] = Field(default_factory=dict)
-    """The newest measurements as strings: loss, validationLoss, samplesPerSecond, learningRate, what the recipe evaluates."""
+    """The newest measurements, as strings: loss, samplesPerSecond, learningRate, whatever the recipe evaluates."""
     metric: str | None = None
     """`validationAccuracy 0.981`, the measurement that tells most, for the column Metric: each job has others."""
     stragglers: Annotated[tuple[Straggler, ...], ATOMIC] = ()

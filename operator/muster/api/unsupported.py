@@ -42,9 +42,7 @@ class Unsupported:
         if not self._has_names:
             return f"spec.{self.path} is not supported by this version of Muster yet: leave it out"
         choice = " or ".join(map(str, self.allowed))
-        return (
-            f"spec.{self.path}: this version of Muster supports only {choice} yet: write that or leave it out"
-        )
+        return f"this value is not supported by this version of Muster yet: write {choice}, or leave it out"
 
     def _is_harmless(self, spec: Any) -> bool:
         value = spec

@@ -1,0 +1,138 @@
+"""What a TrainingJob runs and how the training is done: the blocks that become the worker's environment."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from muster.api.base import Bool, Int, Model
+from muster.api.lists import ATOMIC
+from muster.api.names import Fraction, ObjectName, PositiveDecimal, matches
+
+
+class Recipe(Model):
+    """A Muster recipe: a Python class that names model, data, loss and metrics; the runtime does all the rest.
+
+    The rest: sharding the data, distributed training, evaluation, checkpoints, resuming, progress, the trained
+    model.
+    """
+
+    name: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=253),
+        matches(
+            r"^[A-Za-z_][0-9A-Za-z_]*(\.[A-Za-z_][0-9A-Za-z_]*)*:[A-Za-z_][0-9A-Za-z_]*$",
+            "write module:Class, like muster_worker.recipes.digits:Digits",
+        ),
+    ]
+    """Where the class is, as `module:Class`, in the worker's image or in `source`.
+
+    For example `muster_worker.recipes.digits:Digits`, which comes with the worker image.
+    """
+    config: dict[str, Any] = Field(default_factory=dict)
+    """What the recipe can be told, for example `{epochs: 20, batchSize: 64}`. Each recipe says what it knows."""
+
+
+class Script(Model):
+    """Any program that torchrun can start, unchanged.
+
+    RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT and the like are set as torchrun sets them. A script that
+    appends JSON lines such as `{"step": 10, "totalSteps": 100, "loss": 0.3}` to the file named by MUSTER_REPORT
+    gets its progress shown; one that saves its checkpoints in the directory MUSTER_STORAGE finds them there after
+    a restart.
+    """
+
+    command: Annotated[
+        tuple[Annotated[str, StringConstraints(max_length=16_384)], ...],
+        Field(min_length=1, max_length=256),
+        ATOMIC,
+    ]
+    """The program and its arguments, for example `[train.py, --epochs, "20"]`, started in every process.
+
+    A first word that ends in .py is started by Python. It is looked for in the working directory, then in `source`.
+    """
+
+
+class Source(Model):
+    """The user's own Python code, mounted read-only into every worker and put first on PYTHONPATH."""
+
+    config_map: ObjectName
+    """The ConfigMap, in the same namespace, whose keys are file names such as train.py."""
+
+
+class Mesh(Model):
+    """How the processes are laid out for combined kinds of parallelism. The product is their number."""
+
+    data: Annotated[Int, Field(ge=1, le=10_000)] | None = None
+    """Ways in which the data are split. Absent: 1."""
+    tensor: Annotated[Int, Field(ge=1, le=10_000)] | None = None
+    """Ways in which each layer is split. Absent: 1."""
+    pipeline: Annotated[Int, Field(ge=1, le=10_000)] | None = None
+    """Ways in which the sequence of layers is split. Absent: 1."""
+
+
+class Strategy(Model):
+    """How data, model and gradients are distributed over the processes of a recipe. Absent: ddp."""
+
+    type: Literal["ddp", "fsdp", "tensor", "pipeline", "parameterServer"] = "ddp"
+    """ddp: every process has the whole model and its own share of the data; gradients are averaged by all-reduce.
+
+    fsdp shards the model, tensor and pipeline split it, parameterServer averages gradients on servers. Of these
+    this version of Muster supports ddp only.
+    """
+    parameter_servers: Annotated[Int, Field(ge=1, le=1000)] | None = None
+    """How many pods hold the parameters, with type parameterServer. Not supported by this version yet."""
+    mesh: Mesh | None = None
+    """For combinations of kinds of parallelism. Not supported by this version yet."""
+
+
+class LearningRate(Model):
+    """The learning rate and how it follows the training. Absent: the recipe's own, constant.
+
+    For example `{initial: "0.1", schedule: plateau, metric: validationLoss, factor: "0.5", patience: 3}`.
+    """
+
+    initial: PositiveDecimal | None = None
+    """The learning rate at the start, in quotes, for example "0.1". Absent: the recipe's own."""
+    schedule: Literal["constant", "plateau"] = "constant"
+    """constant: it stays. plateau: it is multiplied by `factor` whenever `metric` stops improving.
+
+    All processes change it in the same step, and a restarted job goes on with the rate it had.
+    """
+    metric: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "validationLoss"
+    """With plateau: the metric that is watched, one of those that the recipe evaluates."""
+    factor: Fraction = "0.5"
+    """With plateau: what the learning rate is multiplied by, in quotes, above "0" and below "1"."""
+    patience: Annotated[Int, Field(ge=0, le=1_000_000)] = 3
+    """With plateau: how many evaluations in a row may bring no improvement before the learning rate falls."""
+
+
+class Optimisation(Model):
+    """How the parameters of a recipe are updated. Absent: as the recipe does it by itself."""
+
+    learning_rate: LearningRate | None = None
+    gradient_accumulation: Annotated[Int, Field(ge=1, le=100_000)] = 1
+    """Over how many batches gradients are summed before the parameters are updated."""
+
+
+class Checkpoint(Model):
+    """How often a recipe's training is saved, so that a restart loses little.
+
+    Checkpoints go to `storage`, are complete or not there at all, and are checked before they are used. Whatever is
+    written here, one is saved at the end and when a pod is asked to end.
+    """
+
+    every_steps: Annotated[Int, Field(ge=1, le=1_000_000_000)] | None = None
+    """Save after so many steps. Absent: by time alone. With `everySeconds`: whichever comes first."""
+    every_seconds: Annotated[Int, Field(ge=0, le=31_536_000)] = 60
+    """Save after so many seconds. 0: by steps alone."""
+    keep: Annotated[Int, Field(ge=1, le=1000)] = 3
+    """How many checkpoints are kept; older ones are deleted."""
+    asynchronous: Bool = True
+    """Write while the training goes on, from a copy in memory. false: the training waits for the disk."""
+
+
+class InitialModel(Model):
+    """A trained model to start from. Not supported by this version yet."""
+
+    from_training_job: ObjectName
+    """The TrainingJob, in the same namespace, whose model is taken."""
