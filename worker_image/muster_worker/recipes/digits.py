@@ -1,4 +1,4 @@
-"""Handwritten digits: a small convolutional network learns to read 8 × 8 images. A recipe to copy."""
+"""Handwritten digits: a small convolutional network learns to read 8 by 8 images. A recipe to copy."""
 
 from __future__ import annotations
 

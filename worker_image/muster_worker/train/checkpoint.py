@@ -201,7 +201,8 @@ class Checkpoints:
             if not faults:
                 return Found(step, self._directory / name_of(step), manifest["state"])
             self._broken.add(name_of(step))
-            log.warning("skipped the broken checkpoint %s: %s", self._directory / name_of(step), faults[0])
+            if self._storage.rank == 0:
+                log.warning("skipped the broken checkpoint %s: %s", self._directory / name_of(step), faults[0])
         return None
 
     @property

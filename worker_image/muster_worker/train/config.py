@@ -93,7 +93,7 @@ _NOTHING = object()
 
 
 def _converted(value: Any, kind: Any) -> Any:
-    """`value` as `kind`, or `_NOTHING` when it is something else. Never guesses: "3" is no integer, true is no number."""
+    """`value` as `kind`, or `_NOTHING` when it is something else: "3" is no whole number, true is no number."""
     if get_origin(kind) is Literal:
         return value if value in get_args(kind) else _NOTHING
     if get_origin(kind) in (list, tuple) and isinstance(value, list):

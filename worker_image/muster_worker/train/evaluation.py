@@ -24,7 +24,7 @@ def evaluate(
 ) -> dict[str, float]:
     """`validationLoss` and the recipe's metrics, the same on all ranks. Collective."""
     rank, ranks = dist.get_rank(), dist.get_world_size()
-    count = len(dataset)  # type: ignore[arg-type]
+    count = len(dataset)
     mine = share(range(count), rank, ranks)
     size = max(1, recipe.config.batch_size // ranks)
     # A rank without samples still needs the metrics' names: it measures one sample with no weight.

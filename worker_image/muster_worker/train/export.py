@@ -49,8 +49,10 @@ class Trained:
 
 
 def export_model(directory: Path, trained: Trained, token: str) -> Published:
-    """Writes the model to `directory`, replacing one that is there. Raises StorageError, or TrainingError when
-    what was read back does not compute what the model does."""
+    """Writes the model to `directory`, replacing one that is there.
+
+    Raises StorageError, or TrainingError when what was read back does not compute what the model does.
+    """
     model = copy.deepcopy(trained.model).cpu().eval()
     temporary = temporary_beside(directory, token)
     try:
@@ -71,7 +73,7 @@ def _write(directory: Path, model: nn.Module, trained: Trained) -> None:
     reason = _write_program(directory / PROGRAM, model, trained.examples)
     names = [WEIGHTS] if reason else [WEIGHTS, PROGRAM]
     for name in names:
-        _sync(directory / name)
+        _settle(directory / name)
     with torch.no_grad():
         output = model(*trained.examples)
     description = {
@@ -163,7 +165,9 @@ def signature(tensors: dict[str, Tensor]) -> list[dict[str, Any]]:
     ]
 
 
-def _sync(path: Path) -> None:
+def _settle(path: Path) -> None:
+    """Through to the disk, and readable for whoever serves it: safetensors writes for its owner alone."""
+    path.chmod(0o644)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

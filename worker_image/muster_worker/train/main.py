@@ -124,7 +124,7 @@ class Training:
                     step, shares, loaded, leave=self.termination.requested, save=self._save_is_due()
                 )
                 self._throughput.end_step(step.samples)
-                samples.write(epoch=epoch, step=progress.step, samples=sum(shares, []))
+                samples.write(epoch=epoch, step=progress.step, samples=[index for mine in shares for index in mine])
                 self._after_step(epoch, agreed)
                 if agreed.leave and not trainer.complete:
                     self._save(asynchronous=False)

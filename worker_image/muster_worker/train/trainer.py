@@ -84,7 +84,7 @@ class Trainer:
         self._agreement = StepAgreement()
 
     def _count(self) -> int:
-        count = len(self._training)  # type: ignore[arg-type]
+        count = len(self._training)
         if count == 0:
             raise ConfigurationError(f"{self._reference}: its training set is empty, wanted at least one sample")
         return count
@@ -218,7 +218,7 @@ class Trainer:
     def trained(self) -> Trained:
         """What is exported, with a few real samples as examples."""
         dataset = self._training if self._validation is None else self._validation
-        count = min(3, len(dataset))  # type: ignore[arg-type]
+        count = min(3, len(dataset))
         input_, _ = next(batches(dataset, [range(count)]))
         return Trained(
             model=self.model,
