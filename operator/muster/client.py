@@ -120,6 +120,14 @@ class Listing:
     resource_version: str
 
 
+@dataclass(frozen=True, slots=True)
+class Only:
+    """Which object is meant by its name: the one with this UID, and, where given, unchanged since."""
+
+    uid: str
+    resource_version: str | None = None
+
+
 class Client(Protocol):
     """What the operator asks of an API server. Every method raises an `ApiError`."""
 
@@ -146,9 +154,9 @@ class Client(Protocol):
         """Server-side apply of `status`; `metadata.resourceVersion`, if given, is a precondition."""
 
     async def delete(
-        self, kind: Kind, namespace: str | None, name: str, *, uid: str, grace_seconds: int | None = None
+        self, kind: Kind, namespace: str | None, name: str, *, only: Only, grace_seconds: int | None = None
     ) -> Object:
-        """Delete the very object with that UID; `Conflict` when another one bears the name.
+        """Delete the object if it is the one that is meant, else raise `Conflict`.
 
         The answer is the object as it is while it terminates, or a `Status` when it is gone.
         """
@@ -331,9 +339,12 @@ class KubernetesClient:
         return await self._request("PATCH", path, query, body=manifest)
 
     async def delete(
-        self, kind: Kind, namespace: str | None, name: str, *, uid: str, grace_seconds: int | None = None
+        self, kind: Kind, namespace: str | None, name: str, *, only: Only, grace_seconds: int | None = None
     ) -> Object:
-        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        preconditions = {"uid": only.uid}
+        if only.resource_version is not None:
+            preconditions["resourceVersion"] = only.resource_version
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": preconditions}
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
         return await self._request("DELETE", kind.path(namespace, name), body=options)

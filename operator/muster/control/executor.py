@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from muster.client import EVENTS, PODS, SERVICES, AlreadyExists, ApiError, Client, Conflict, Kind, NotFound
+from muster.client import EVENTS, PODS, SERVICES, AlreadyExists, ApiError, Client, Conflict, Kind, NotFound, Only
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping
@@ -78,17 +78,33 @@ class Executor:
     async def _delete(self, resource: Mapping[str, Any], delete: Delete) -> None:
         kind, namespace = _KINDS[delete.kind], resource["metadata"].get("namespace")
         gone = {"metadata": {"namespace": namespace or "", "name": delete.name, "uid": delete.uid}}
+        only = Only(delete.uid, delete.resource_version)
         try:
             answer = await self._client.delete(
-                kind, namespace, delete.name, uid=delete.uid, grace_seconds=delete.grace_seconds
+                kind, namespace, delete.name, only=only, grace_seconds=delete.grace_seconds
             )
-        except (NotFound, Conflict):  # the very object is gone, whatever bears its name now
+        except NotFound:
             self._store.remove(kind, gone)
+            return
+        except Conflict:
+            await self._look_after_conflict(kind, gone)
             return
         if _lives_on(answer):
             self._store.put(kind, answer)
         else:
             self._store.remove(kind, gone)
+
+    async def _look_after_conflict(self, kind: Kind, meant: Mapping[str, Any]) -> None:
+        """Raise `Stale` if what was to be deleted has changed; else it is gone, whatever bears its name."""
+        meta = meant["metadata"]
+        try:
+            fresh = await self._client.get(kind, meta["namespace"], meta["name"])
+        except NotFound:
+            fresh = None
+        if fresh is not None and fresh["metadata"]["uid"] == meta["uid"]:
+            self._store.put(kind, fresh)
+            raise Stale(f"{kind.kind} {meta['name']} has changed")
+        self._store.remove(kind, meant)
 
     async def _create(self, resource: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
         kind = _KINDS[manifest["kind"]]

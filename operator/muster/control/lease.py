@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from muster.client import LEASES, AlreadyExists, ApiError, Client, Conflict, Kind, Listing, NotFound, Object
+from muster.client import LEASES, AlreadyExists, ApiError, Client, Conflict, Kind, Listing, NotFound, Object, Only
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -106,10 +106,10 @@ class FencedClient:
             return await self._client.apply_status(kind, manifest)
 
     async def delete(
-        self, kind: Kind, namespace: str | None, name: str, *, uid: str, grace_seconds: int | None = None
+        self, kind: Kind, namespace: str | None, name: str, *, only: Only, grace_seconds: int | None = None
     ) -> Object:
         async with self._fence.held():
-            return await self._client.delete(kind, namespace, name, uid=uid, grace_seconds=grace_seconds)
+            return await self._client.delete(kind, namespace, name, only=only, grace_seconds=grace_seconds)
 
 
 @dataclass(frozen=True, slots=True)
