@@ -95,9 +95,11 @@ def strict(schema: Any) -> Any:
         return [strict(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    tight = {key: strict(value) for key, value in schema.items()}
+    # The names of fields are no keywords: a resource definition has fields `properties` and `type`.
+    fields = {name: strict(field) for name, field in schema.get("properties", {}).items()}
+    tight = {key: fields if key == "properties" else strict(value) for key, value in schema.items()}
     open_ended = "additionalProperties" in schema or schema.get("x-kubernetes-preserve-unknown-fields")
-    if isinstance(schema.get("properties"), dict) and not open_ended and "type" in schema:
+    if fields and "type" in schema and not open_ended:
         tight["additionalProperties"] = False
     if schema.get("x-kubernetes-int-or-string"):
         tight["type"] = ["integer", "string"]

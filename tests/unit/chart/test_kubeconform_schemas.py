@@ -28,6 +28,9 @@ OPENAPI = {
                 "type": "object",
                 "properties": {
                     "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+                    # As those of a resource definition, whose fields are called like the schema's keywords.
+                    "properties": {"type": "object"},
+                    "type": {"type": "string"},
                     "parts": {"type": "array", "items": {"$ref": "#/components/schemas/v1.GadgetSpec"}},
                 },
             },
@@ -92,6 +95,7 @@ def check(tmp_path):
     ("api_version", "kind", "spec"),
     [
         ("v1", "Gadget", {"labels": {"any": "text"}, "parts": [{"parts": []}]}),
+        ("v1", "Gadget", {"properties": {"any": 1}, "type": "object"}),
         ("example.org/v1", "Widget", {"size": 3, "comment": None, "template": {"anything": {"goes": 1}}}),
         ("example.org/v1", "Widget", {"size": "3Gi"}),
     ],
@@ -105,6 +109,7 @@ def test_what_the_api_server_takes_is_valid(check, api_version, kind, spec):
     [
         ("v1", "Gadget", {"label": {}}, "additional properties 'label' not allowed"),
         ("v1", "Gadget", {"parts": [{"lost": 1}]}, "additional properties 'lost' not allowed"),
+        ("v1", "Gadget", {"type": "object", "typ": "object"}, "additional properties 'typ' not allowed"),
         ("v1", "Gadget", {"labels": {"a": 1}}, "got number, want string"),
         ("example.org/v1", "Widget", {"colour": "red"}, "additional properties 'colour' not allowed"),
         ("example.org/v1", "Widget", {"size": []}, "got array, want integer or string"),
