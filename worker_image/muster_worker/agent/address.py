@@ -1,0 +1,38 @@
+"""Under which address other pods reach this one, found without asking the DNS."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+
+# Documentation addresses: nothing is sent to them, the kernel only says from which address it would.
+_ELSEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+
+
+def own_address(coordinator_host: str) -> str:
+    """The address on the interface of the default route; loopback when the coordinator itself is there.
+
+    The pod's own name is no use: it does not resolve for the others before its endpoint exists.
+    """
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(coordinator_host).is_loopback:
+            return coordinator_host
+    if coordinator_host == "localhost":
+        return "127.0.0.1"
+    for family, elsewhere in _ELSEWHERE:
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))
+            return str(probe.getsockname()[0])
+    with contextlib.suppress(OSError):
+        # kubelet writes the pod's address and host name into /etc/hosts.
+        return str(socket.getaddrinfo(socket.gethostname(), None)[0][4][0])
+    return "127.0.0.1"
+
+
+def free_port() -> int:
+    """A port free a moment ago. Ranks start at once after, and a pod has its ports to itself."""
+    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,59 @@
+"""Speaks to the coordinator: JSON over one kept-alive HTTP connection."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Unreachable(OSError):  # noqa: N818 - what happened, not what kind of thing it is
+    """No answer. `gone`: somebody is at that address, and says that nothing listens there."""
+
+    def __init__(self, message: str, *, gone: bool) -> None:
+        super().__init__(message)
+        self.gone = gone
+
+
+class CoordinatorClient:
+    """Not for use by two threads at once. The name is looked up anew at each new connection: pod 0 may move."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+        self._connection: http.client.HTTPConnection | None = None
+
+    def post(self, path: str, document: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        """Raises `Unreachable`."""
+        fresh = self._connection is None
+        try:
+            return self._post(path, document, timeout)
+        except ConnectionRefusedError as error:
+            self.close()
+            raise Unreachable(str(error), gone=True) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.close()
+            if fresh or isinstance(error, TimeoutError):
+                raise Unreachable(f"{type(error).__name__}: {error}", gone=False) from error
+        return self.post(path, document, timeout)  # the kept connection was stale: once more over a new one
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _post(self, path: str, document: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection(*self._address, timeout=timeout)
+        connection = self._connection
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout)
+        connection.request("POST", path, json.dumps(document), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        text = response.read()
+        if response.status != 200:
+            raise http.client.HTTPException(f"{path}: {response.status} {text[:200]!r}")
+        found: dict[str, Any] = json.loads(text)
+        return found

@@ -1,0 +1,387 @@
+"""Who is in the group: a state machine without clock, network or threads.
+
+Invariants, whatever is said in whatever order:
+
+1. A round has exactly one member for each rank 0 … replicas − 1, all of them heard from a moment ago.
+2. A member that was superseded (its rank was taken by one with a higher attempt, or by a later process of the
+   same attempt) is refused from then on: a zombie never comes back.
+3. A round that broke is never entered again; the next one has another id.
+4. Once every rank's newest member keeps asking, a round forms, after the back-off at the latest.
+
+Times are seconds of any one clock that does not run backwards; each input carries its own `now`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from muster_worker.agent.protocol import Broken, Failure, Finished, Formed, Healthy, Refused, Round, Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from muster_worker.agent.protocol import Answer, Join, Member
+
+SILENCE = 3.0
+"""Seconds without a word after which a member counts as lost."""
+
+PATIENCE_FOR_THE_CAUSE = 2.0
+"""When ranks died of a peer's end, the rank that is to blame may still be on its way out: so long it may take."""
+
+PATIENCE_FOR_SAVING = 5.0
+"""When a member leaves in good order, the ranks of the others are saving the same checkpoint."""
+
+FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 30.0
+
+PROGRESS_WITHOUT_REPORTS = 30.0
+"""A round of ranks that report no steps counts as progress when it held so long."""
+
+RECORDS_KEPT = 20
+
+
+class BreakKind(Enum):
+    FAILURE = "a rank failed"
+    SILENCE = "a member went silent"
+    REPLACED = "a member was replaced"
+    REJOINED = "a member lost touch and joined anew"
+    LEFT = "a member left"
+    REFORM = "a rank asked for a new round"
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    kind: BreakKind
+    reason: str
+    at: float
+    patience_ends: float
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A restart of all ranks inside of the same pods. `attempt` is the one that ended; steps and seconds are
+    known once the ranks make steps again.
+    """
+
+    attempt: int
+    failure: Failure
+    at: float
+    recovery_seconds: float | None = None
+    steps_lost: int | None = None
+
+
+@dataclass(slots=True)
+class Seat:
+    """What is known of the member that holds a rank."""
+
+    member: Member
+    heard_at: float
+    waiting: bool = False
+    done: bool = False
+    told_the_end: bool = False
+
+
+class Coordinator:
+    def __init__(self, run_id: str, replicas: int, name: str) -> None:
+        """`name` makes this coordinator's rounds differ from those of the one before it."""
+        self._run_id = run_id
+        self._replicas = replicas
+        self._name = name
+        self._seats: dict[int, Seat] = {}
+        self._fences: dict[int, int] = {}
+        self._superseded: set[str] = set()
+        self._rounds = 0
+        self._known_attempt = 0
+        self._formed_at = 0.0
+        self._failures: list[Failure] = []
+        self._furthest_step = -1
+        self._step = -1
+        self._progressed = False
+        self._barren = 0
+        self._not_before = 0.0
+        self._ticked_at: float | None = None
+        self.round: Round | None = None
+        self.broken: Break | None = None
+        self.finished: Finished | None = None
+        self.restarts: list[Restart] = []
+        self.reports_steps = False
+        """Whether the ranks have ever told a step."""
+        self.version = 0
+        """Grows whenever an answer to anybody may have changed."""
+
+    # -- what members say ----------------------------------------------------------------------------------
+
+    def join(self, now: float, join: Join) -> Answer:
+        refusal = self._refusal(join)
+        if refusal is not None:
+            return refusal
+        member = join.member
+        self._learn(now, join)
+        seat = self._seat(now, member)
+        seat.heard_at = now
+        if self.finished is not None:
+            seat.told_the_end = True
+            return self.finished
+        if self._in_running_round(member.id):
+            if self.round is not None and join.left != self.round.id:
+                return Formed(self.round)  # its first request's answer got lost on the way
+            self._note_failures(now, join.failures)
+            if self.running:
+                self._lose(now, member, BreakKind.REJOINED, f"{member.pod} lost touch with the coordinator")
+        elif self.round is not None and join.left == self.round.id:
+            self._note_failures(now, join.failures)
+        seat.member = member
+        if not seat.waiting:
+            seat.waiting = True
+            self.version += 1
+        self._form(now)
+        return self.answer_to_join(member.id, join.left)
+
+    def answer_to_join(self, member_id: str, left: str | None) -> Answer:
+        """The present answer to a join that was made before; changes nothing but what it tells."""
+        if member_id in self._superseded:
+            return Refused("a newer pod has taken this rank")
+        if self.finished is not None:
+            self._tell_the_end(member_id)
+            return self.finished
+        if self.round is not None and self._in_running_round(member_id) and self.round.id != left:
+            return Formed(self.round)
+        return Wait(tuple(rank for rank in range(self._replicas) if not self._is_waiting(rank)))
+
+    def beat(self, now: float, member_id: str, round_id: str, *, done: bool = False) -> Answer:
+        """A member lives and is in this round; `done`: all of its ranks have ended well."""
+        seat = self._seat_of(member_id)
+        if seat is not None:
+            seat.heard_at = now
+            if done and not seat.done and self._is_running(round_id):
+                seat.done = True
+                if all(other.done for other in self._seats.values()):
+                    self._finish(Finished(0))
+        return self.answer_to_beat(now, member_id, round_id)
+
+    def answer_to_beat(self, now: float, member_id: str, round_id: str) -> Answer:
+        if member_id in self._superseded:
+            return Refused("a newer pod has taken this rank")
+        if self.finished is not None:
+            self._tell_the_end(member_id)
+            return self.finished
+        if self._is_running(round_id) and self._in_running_round(member_id):
+            return Healthy()
+        if self.broken is not None and self.round is not None and self.round.id == round_id:
+            return Broken(self.broken.reason, max(0.0, self.broken.patience_ends - now))
+        return Broken("the round is over")
+
+    def fail(self, now: float, member_id: str, round_id: str, failures: Sequence[Failure]) -> None:
+        """Ranks of a member have ended that should not have."""
+        if self.round is None or self.round.id != round_id or self._seat_of(member_id) is None:
+            return
+        self._note_failures(now, failures)
+
+    def leave(self, now: float, member_id: str, round_id: str, *, reform: bool = False) -> None:
+        """A member goes away in good order, or (`reform`) its ranks have asked for a new round."""
+        seat = self._seat_of(member_id)
+        if seat is None:
+            return
+        if not reform:
+            seat.waiting = False
+        if not self._is_running(round_id) or not self._in_running_round(member_id):
+            return
+        if reform:
+            self._break(now, BreakKind.REFORM, f"the ranks of {seat.member.pod} saved their state to form anew")
+        else:
+            self._break(now, BreakKind.LEFT, f"{seat.member.pod} left")
+
+    def step(self, now: float, step: int, resumed_from: int | None) -> None:
+        """The ranks have made this step."""
+        self.reports_steps = True
+        if self.restarts and self.restarts[-1].recovery_seconds is None and self.broken is None:
+            last = self.restarts[-1]
+            lost = None if resumed_from is None or self._step < 0 else max(0, self._step - resumed_from)
+            self.restarts[-1] = replace(last, recovery_seconds=now - last.at, steps_lost=lost)
+        self._step = step
+        if step > self._furthest_step:
+            self._furthest_step = step
+            self._progressed = True
+            self._barren = 0
+
+    def ranks_started(self, now: float) -> None:
+        """The ranks of the pod with rank 0 run. Of ranks that never report a step, nothing more will be known."""
+        if self.restarts and self.restarts[-1].recovery_seconds is None and not self.reports_steps:
+            self.restarts[-1] = replace(self.restarts[-1], recovery_seconds=now - self.restarts[-1].at)
+
+    def tick(self, now: float) -> None:
+        """Time has passed. Called several times a second."""
+        if self._ticked_at is not None and now - self._ticked_at > 1.0:
+            # This very process was held up: what the members said meanwhile is still unread.
+            slept = now - self._ticked_at
+            for seat in self._seats.values():
+                seat.heard_at += slept
+        self._ticked_at = now
+        for seat in self._seats.values():
+            if now - seat.heard_at <= SILENCE:
+                continue
+            if seat.waiting:
+                seat.waiting = False
+                self.version += 1
+            if self._in_running_round(seat.member.id):
+                pod = seat.member.pod
+                self._lose(now, seat.member, BreakKind.SILENCE, f"{pod} did not answer for {SILENCE:g} s")
+        self._form(now)
+
+    # -- what there is to tell -----------------------------------------------------------------------------
+
+    @property
+    def attempt(self) -> int:
+        return self.round.attempt if self.round is not None else self._known_attempt
+
+    @property
+    def running(self) -> bool:
+        return self.round is not None and self.broken is None
+
+    @property
+    def primary_failure(self) -> Failure | None:
+        """The failure that broke the present round, or the best guess so far."""
+        return min(self._failures, key=lambda failure: failure.secondary, default=None)
+
+    def seats(self, now: float) -> list[tuple[Member, float]]:
+        """Every member with its silence in seconds, by rank."""
+        return [(seat.member, max(0.0, now - seat.heard_at)) for _, seat in sorted(self._seats.items())]
+
+    def everybody_knows_the_end(self, now: float) -> bool:
+        """True once every member has been told the end, or is silent."""
+        return all(seat.told_the_end or now - seat.heard_at > SILENCE for seat in self._seats.values())
+
+    # -- inside --------------------------------------------------------------------------------------------
+
+    def _refusal(self, join: Join) -> Refused | None:
+        member = join.member
+        if join.run_id != self._run_id:
+            return Refused(f"run id {join.run_id} is not this job's, {self._run_id}")
+        if not 0 <= member.rank < self._replicas:
+            return Refused(f"rank {member.rank} is not one of 0 … {self._replicas - 1}")
+        fence = self._fences.get(member.rank, 0)
+        if member.attempt < fence or member.id in self._superseded:
+            return Refused(
+                f"rank {member.rank} was taken by a pod of attempt {fence}; {member.pod} is of {member.attempt}"
+            )
+        return None
+
+    def _learn(self, now: float, join: Join) -> None:
+        for rank, attempt in (*join.fences, (join.member.rank, join.member.attempt)):
+            self._fences[rank] = max(attempt, self._fences.get(rank, 0))
+        self._known_attempt = max(self._known_attempt, join.attempt, join.member.attempt)
+        for rank, seat in list(self._seats.items()):
+            if seat.member.attempt < self._fences.get(rank, 0) and seat.member.id != join.member.id:
+                self._supersede(now, seat.member, f"rank {rank} has a newer pod than {seat.member.pod}")
+
+    def _supersede(self, now: float, member: Member, reason: str) -> None:
+        if self._in_running_round(member.id):
+            self._break(now, BreakKind.REPLACED, reason)
+        self._superseded.add(member.id)
+        self.version += 1
+
+    def _seat(self, now: float, member: Member) -> Seat:
+        seat = self._seats.get(member.rank)
+        if seat is not None and seat.member.id == member.id:
+            return seat
+        if seat is not None:
+            self._supersede(now, seat.member, f"{member.pod} has taken the place of {seat.member.pod}")
+        seat = self._seats[member.rank] = Seat(member, now)
+        return seat
+
+    def _seat_of(self, member_id: str) -> Seat | None:
+        return next((seat for seat in self._seats.values() if seat.member.id == member_id), None)
+
+    def _is_waiting(self, rank: int) -> bool:
+        seat = self._seats.get(rank)
+        return seat is not None and seat.waiting and seat.member.id not in self._superseded
+
+    def _is_running(self, round_id: str) -> bool:
+        return self.running and self.round is not None and self.round.id == round_id
+
+    def _in_running_round(self, member_id: str) -> bool:
+        return self.running and self.round is not None and any(m.id == member_id for m in self.round.members)
+
+    def _note_failures(self, now: float, failures: Sequence[Failure]) -> None:
+        known = {failure.rank for failure in self._failures}
+        new = [failure for failure in failures if failure.rank not in known]
+        if not new or self.finished is not None:
+            return
+        self._failures.extend(new)
+        for failure in new:
+            if failure.permanent and not failure.secondary:
+                self._finish(Finished(failure.exit_code or 1, failure.message))
+                return
+        cause = min(self._failures, key=lambda failure: failure.secondary)
+        self._break(now, BreakKind.FAILURE, cause.message, PATIENCE_FOR_THE_CAUSE if cause.secondary else 0.0)
+
+    def _lose(self, now: float, member: Member, kind: BreakKind, message: str) -> None:
+        first_rank = member.rank * member.processes
+        self._failures.append(Failure(first_rank, member.pod, "Hang", None, message))
+        self._break(now, kind, message)
+
+    def _break(self, now: float, kind: BreakKind, reason: str, patience: float | None = None) -> None:
+        if patience is None:
+            patience = PATIENCE_FOR_SAVING if kind in (BreakKind.LEFT, BreakKind.REFORM) else 0.0
+        if self.broken is not None:
+            # What was a guess may be known better now; in no case do the ranks get more time than they were given.
+            if self.broken.kind is BreakKind.FAILURE and kind is BreakKind.FAILURE:
+                ends = min(self.broken.patience_ends, now + patience)
+                self.broken = replace(self.broken, reason=reason, patience_ends=ends)
+                self.version += 1
+            return
+        if self.round is None or self.finished is not None:
+            return
+        self.broken = Break(kind, reason, now, now + patience)
+        self.version += 1
+        if kind in (BreakKind.FAILURE, BreakKind.REFORM, BreakKind.SILENCE, BreakKind.REJOINED):
+            self._back_off(now)
+
+    def _back_off(self, now: float) -> None:
+        held = now - self._formed_at >= PROGRESS_WITHOUT_REPORTS and not self.reports_steps
+        if self._progressed or held:
+            self._barren = 0
+            return
+        self._barren += 1
+        self._not_before = now + min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(self._barren - 1, 10))
+
+    def _form(self, now: float) -> None:
+        if self.running or self.finished is not None or now < self._not_before:
+            return
+        if not all(self._is_waiting(rank) for rank in range(self._replicas)):
+            return
+        if any(now - seat.heard_at > SILENCE for seat in self._seats.values()):
+            return
+        members = tuple(self._seats[rank].member for rank in range(self._replicas))
+        self._known_attempt = self._next_attempt(members)
+        self._rounds += 1
+        self.round = Round(f"{self._name}-{self._rounds}", self._known_attempt, members)
+        self.broken = None
+        self._failures = []
+        self._formed_at = now
+        self._progressed = False
+        for seat in self._seats.values():
+            seat.waiting = seat.done = False
+        self.version += 1
+
+    def _next_attempt(self, members: tuple[Member, ...]) -> int:
+        """Restarts inside of the same pods are counted here; of a replaced pod, the operator has counted it."""
+        attempt = max(self._known_attempt, *(member.attempt for member in members))
+        before = self.round
+        cause = self.primary_failure
+        if before is None or cause is None or self.broken is None:
+            return attempt
+        if {member.id for member in before.members} != {member.id for member in members}:
+            return attempt
+        self.restarts = [*self.restarts, Restart(before.attempt, cause, self.broken.at)][-RECORDS_KEPT:]
+        return attempt + 1
+
+    def _finish(self, finished: Finished) -> None:
+        self.finished = finished
+        self.version += 1
+
+    def _tell_the_end(self, member_id: str) -> None:
+        seat = self._seat_of(member_id)
+        if seat is not None:
+            seat.told_the_end = True

@@ -1,0 +1,186 @@
+"""The ranks of this pod as the agent sees them: started, signalled and watched through the zygote."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from muster_worker.agent.config import Recipe
+from muster_worker.agent.zygote import LARGEST_MESSAGE, fork_zygote
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from muster_worker.agent.config import AgentConfig, Script, Workload
+    from muster_worker.agent.output import Output
+
+# DDP, the optimizers and checkpoints import these at their first use, in the middle of a recovery.
+IMPORTED_LATE_BY_TORCH = ("torch._dynamo", "torch.distributed.checkpoint")
+
+KILLED_BY_US = 5.0
+"""Seconds to wait for the end of killed ranks. Longer only for one stuck in the kernel, and that one cannot be helped."""
+
+ZYGOTE_LEAVES = 1.0
+
+
+class ZygoteDied(RuntimeError):  # noqa: N818 - what happened, not what kind of thing it is
+    """The process that ranks are forked from is gone; so are they."""
+
+
+@dataclass(slots=True)
+class Rank:
+    """One process. `status` is None while it lives, then its exit code, or minus the signal that ended it."""
+
+    name: str
+    global_rank: int
+    pid: int | None = None
+    status: int | None = None
+
+
+def preload(workload: Workload) -> tuple[str, ...]:
+    """The modules to have imported before the first rank starts."""
+    if not isinstance(workload, Recipe):
+        return ()
+    return (workload.entry.partition(":")[0], workload.reference.partition(":")[0], *IMPORTED_LATE_BY_TORCH)
+
+
+def script_command(script: Script, source: Path | None) -> list[str]:
+    """What to execute: a Python file runs under this interpreter, as torchrun does; anything else is a program."""
+    program, *arguments = script.command
+    path = Path(program)
+    found = program
+    if not path.is_absolute():
+        for folder in (Path.cwd(), *([source] if source else [])):
+            if (folder / path).is_file():
+                found = str(folder / path)
+                break
+    if program.endswith(".py"):
+        return [sys.executable, "-u", found, *arguments]
+    return [found if os.access(found, os.X_OK) else shutil.which(program) or program, *arguments]
+
+
+class Ranks:
+    def __init__(self, config: AgentConfig, output: Output, zygote: int, channel: socket.socket) -> None:
+        self._config = config
+        self._output = output
+        self._zygote = zygote
+        self._channel = channel
+        self._generation = 0
+        self.ranks: dict[int, Rank] = {}
+        """By local rank; those of the last start."""
+
+    @classmethod
+    def prepare(cls, config: AgentConfig, output_descriptor: int) -> tuple[int, socket.socket]:
+        """Forks the zygote; see `fork_zygote` for when this may be done."""
+        source = str(config.source) if config.source else None
+        return fork_zygote(preload(config.workload), source, output_descriptor)
+
+    def start(self, environments: Mapping[int, Mapping[str, str]]) -> None:
+        """Starts one rank for each environment (by local rank). It returns before they run."""
+        self._generation += 1
+        self.ranks = {}
+        for local_rank, environment in environments.items():
+            name = f"{self._generation}.{local_rank}"
+            global_rank = int(environment["RANK"])
+            self.ranks[local_rank] = Rank(name, global_rank)
+            message: dict[str, object] = {"name": name, "environment": dict(environment)}
+            workload = self._config.workload
+            if isinstance(workload, Recipe):
+                message["call"] = [workload.entry, workload.reference]
+            else:
+                message["command"] = script_command(workload, self._config.source)
+            descriptor = self._output.open(label(global_rank))
+            try:
+                socket.send_fds(self._channel, [json.dumps(message).encode()], [descriptor])
+            except OSError as error:
+                raise ZygoteDied(str(error)) from error
+            finally:
+                os.close(descriptor)
+
+    def poll(self) -> None:
+        """Takes in what has happened since. Raises `ZygoteDied`."""
+        while self._take_in(timeout=0.0):
+            pass
+
+    def signal(self, number: int) -> None:
+        """Signals all living ranks and what they started; also from within a signal handler."""
+        with contextlib.suppress(OSError):
+            self._channel.send(json.dumps({"signal": number}).encode())
+
+    def stop(self, number: int, patience: float) -> None:
+        """Signals all ranks; after `patience` seconds kills those that live; waits for their end."""
+        if number != signal.SIGKILL:
+            self.signal(number)
+            self.wait(patience)
+        if self.alive:
+            self.signal(signal.SIGKILL)
+            self.wait(KILLED_BY_US)
+
+    def wait(self, seconds: float) -> None:
+        """Waits for the end of all ranks, for so long at most."""
+        deadline = time.monotonic() + seconds
+        while self.alive:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            self._take_in(timeout=left)
+
+    def close(self) -> None:
+        """Ends the zygote, and with it whatever still runs."""
+        for rank in self.ranks.values():
+            if rank.pid is not None and rank.status is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(rank.pid, signal.SIGKILL)
+        self._channel.close()  # the zygote kills what it has started, and ends; unless it is busy importing
+        deadline = time.monotonic() + ZYGOTE_LEAVES
+        while time.monotonic() < deadline:
+            if os.waitpid(self._zygote, os.WNOHANG)[0]:
+                return
+            time.sleep(0.01)
+        os.kill(self._zygote, signal.SIGKILL)
+        os.waitpid(self._zygote, 0)
+
+    @property
+    def alive(self) -> list[Rank]:
+        return [rank for rank in self.ranks.values() if rank.status is None]
+
+    @property
+    def running(self) -> int:
+        """How many have really been started and live."""
+        return sum(rank.pid is not None for rank in self.alive)
+
+    def tail(self, rank: Rank, limit: float) -> list[str]:
+        return self._output.tail(label(rank.global_rank), limit)
+
+    def _take_in(self, timeout: float) -> bool:
+        self._channel.settimeout(timeout)
+        try:
+            text = self._channel.recv(LARGEST_MESSAGE)
+        except (TimeoutError, BlockingIOError):
+            return False
+        except OSError as error:
+            raise ZygoteDied(str(error)) from error
+        finally:
+            self._channel.settimeout(None)
+        if not text:
+            raise ZygoteDied("its end of the socket is closed")
+        message = json.loads(text)
+        for rank in self.ranks.values():
+            if message.get("started") == rank.name:
+                rank.pid = message["pid"]
+            elif message.get("ended") == rank.name:
+                rank.status = message["status"]
+        return True
+
+
+def label(global_rank: int) -> str:
+    return f"rank {global_rank}"

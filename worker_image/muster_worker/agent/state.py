@@ -1,0 +1,117 @@
+"""The document that `/state` answers and that the operator reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from muster_worker.agent.config import AgentConfig
+    from muster_worker.agent.coordinator import Coordinator, Restart
+    from muster_worker.agent.protocol import Member
+    from muster_worker.agent.report import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What this agent knows of itself. `error` is set once it has given up."""
+
+    formed: bool = False
+    formed_before: bool = False
+    attempt: int = 0
+    ranks_running: bool = False
+    stopping: bool = False
+    succeeded: bool = False
+    failed: bool = False
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What the coordinator knows; only on the pod with rank 0. Times are seconds since the epoch."""
+
+    attempt: int
+    running: bool
+    formed_before: bool
+    members: tuple[tuple[Member, float], ...]
+    restarts: tuple[Restart, ...]
+    trouble: str | None
+    reports_steps: bool
+
+    @classmethod
+    def of(cls, coordinator: Coordinator, now: float) -> Group:
+        failure = coordinator.primary_failure
+        return cls(
+            attempt=coordinator.attempt,
+            running=coordinator.running,
+            formed_before=coordinator.round is not None,
+            members=tuple(coordinator.seats(now)),
+            restarts=tuple(coordinator.restarts),
+            trouble=failure.message if failure is not None else None,
+            reports_steps=coordinator.reports_steps,
+        )
+
+
+def phase(own: Own, group: Group | None, progress: Progress, *, recipe: bool) -> str:
+    """Waiting: no round yet. Starting: formed, no step yet. Restarting: a round broke, no new one yet."""
+    if own.succeeded or own.failed:
+        return "Succeeded" if own.succeeded else "Failed"
+    if own.stopping:
+        return "Stopping"
+    formed = own.formed and (group is None or group.running)
+    if not formed:
+        return "Restarting" if own.formed_before or (group is not None and group.formed_before) else "Waiting"
+    if not own.ranks_running:
+        return "Starting"
+    # Only rank 0 of a recipe reports steps; of a script it shows only once it has.
+    steps_expected = group is not None and (recipe or group.reports_steps)
+    if steps_expected and "firstStepAt" not in progress.progress:
+        return "Starting"
+    return "Running"
+
+
+def document(
+    config: AgentConfig, own: Own, group: Group | None, progress: Progress, *, recipe: bool, monotonic_to_epoch: float
+) -> dict[str, Any]:
+    """The state as JSON types. `monotonic_to_epoch` is what turns the coordinator's times into seconds since the epoch."""
+    trouble = group.trouble if group is not None and not own.succeeded else None
+    return {
+        "job": config.job,
+        "pod": config.pod,
+        "rank": config.rank,
+        "podAttempt": config.attempt,
+        "attempt": max(config.attempt, own.attempt, group.attempt if group is not None else 0),
+        "phase": phase(own, group, progress, recipe=recipe),
+        "worldSize": config.world_size,
+        "members": _members(group.members) if group is not None else [],
+        "restarts": [_restart(restart, monotonic_to_epoch) for restart in group.restarts] if group else [],
+        "progress": dict(progress.progress),
+        "metrics": dict(progress.metrics),
+        "checkpoint": progress.checkpoint,
+        "model": progress.model,
+        "error": own.error or trouble or progress.error,
+    }
+
+
+def _members(members: Sequence[tuple[Member, float]]) -> list[dict[str, Any]]:
+    return [
+        {"rank": member.rank, "pod": member.pod, "podAttempt": member.attempt, "silentSeconds": round(silence, 1)}
+        for member, silence in members
+    ]
+
+
+def _restart(restart: Restart, monotonic_to_epoch: float) -> dict[str, Any]:
+    failure = restart.failure
+    return {
+        "attempt": restart.attempt,
+        "cause": failure.cause,
+        "rank": failure.rank,
+        "pod": failure.pod,
+        "exitCode": failure.exit_code,
+        "message": failure.message,
+        "at": round(restart.at + monotonic_to_epoch, 3),
+        "recoverySeconds": None if restart.recovery_seconds is None else round(restart.recovery_seconds, 3),
+        "stepsLost": restart.steps_lost,
+    }
