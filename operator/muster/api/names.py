@@ -83,7 +83,7 @@ class _AutoOrCount:
         holds=lambda value: value == "auto" if isinstance(value, str) else 1 <= value <= MAX_PROCESSES,
         message=f"write auto or a whole number from 1 to {MAX_PROCESSES}",
         found="self",
-        found_in_cel="(type(self) == string ? self : 'another number')",
+        found_in_cel="(type(self) == string ? self : 'a number out of that range')",
     )
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> core_schema.CoreSchema:

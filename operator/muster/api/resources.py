@@ -38,8 +38,8 @@ def _devices_are_limited(resources: "Resources") -> bool:
     return all(resources.limits.get(name) == amount for name, amount in resources.requests.items() if "/" in name)
 
 
-# With more than 8 the API server before 1.34 takes the rules about them for too costly.
-Amounts = Annotated[dict[str, Quantity], Field(max_length=8)]
+# With more than 7 the API server before 1.34 takes the rules about them for too costly.
+Amounts = Annotated[dict[str, Quantity], Field(max_length=7)]
 
 
 class Resources(Model):

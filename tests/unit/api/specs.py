@@ -1,0 +1,177 @@
+"""Specs of TrainingJobs for property tests: good ones, and ones that a random change may have broken."""
+
+from __future__ import annotations
+
+import copy
+import string
+from typing import Any
+
+from hypothesis import strategies as st
+
+Spec = dict[str, Any]
+
+_NAME = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?)?", fullmatch=True)
+_TEXT = st.text(string.ascii_letters + string.digits + " -_./:=é世\U0001f600\n'\"\\", max_size=20)
+_IDENTIFIER = st.from_regex(r"[A-Za-z_][0-9A-Za-z_]{0,10}", fullmatch=True)
+_QUANTITY = st.one_of(
+    st.integers(0, 10**12),
+    st.from_regex(r"\+?(0|[1-9][0-9]{0,8}|[0-9]{1,6}\.[0-9]{0,4}|\.[0-9]{1,4})([numkMGT]|[KMGT]i|[eE][-+]?[0-9])?", fullmatch=True),
+)  # fmt: skip
+_DECIMAL = st.from_regex(r"[0-9]{0,6}[1-9](\.[0-9]{1,5})?([eE][-+]?[0-9]{1,2})?", fullmatch=True)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | _TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_IDENTIFIER, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def _block(**optional: st.SearchStrategy[Any]) -> st.SearchStrategy[Spec]:
+    return st.fixed_dictionaries({}, optional=optional)
+
+
+def _resources() -> st.SearchStrategy[Spec]:
+    limits = st.dictionaries(st.sampled_from(["cpu", "memory", "ephemeral-storage"]), _QUANTITY, max_size=3)
+    devices = st.dictionaries(
+        st.sampled_from(["nvidia.com/gpu", "amd.com/gpu", "nvidia.com/mig-1g.5gb", "rdma/hca"]),
+        st.integers(0, 8) | st.integers(0, 8).map(str),
+        max_size=2,
+    )
+    requests = st.dictionaries(st.sampled_from(["hugepages-2Mi", "example"]), _QUANTITY, max_size=2)
+    return _block(limits=st.tuples(limits, devices).map(lambda both: both[0] | both[1]), requests=requests)
+
+
+def _template() -> st.SearchStrategy[Spec]:
+    variable = st.fixed_dictionaries({"name": st.from_regex(r"MY_[A-Z]{1,8}", fullmatch=True)}, optional={"value": _TEXT})
+    container = st.fixed_dictionaries(
+        {"name": st.sampled_from(["worker", "sidecar", "logs"])},
+        optional={
+            "image": _TEXT,
+            "env": st.lists(variable, max_size=3, unique_by=lambda item: item["name"]),
+            "volumeMounts": st.just([{"name": "data", "mountPath": "/data"}]),
+        },
+    )
+    pod = _block(
+        containers=st.lists(container, max_size=3, unique_by=lambda item: item["name"]),
+        nodeSelector=st.dictionaries(_NAME, _NAME, max_size=2),
+        tolerations=st.just([{"operator": "Exists"}]),
+        securityContext=st.none(),
+        terminationGracePeriodSeconds=st.integers(5, 600),
+        volumes=st.just([{"name": "data", "emptyDir": {}}]),
+    )
+    metadata = _block(
+        labels=st.dictionaries(_NAME, _NAME, max_size=2), annotations=st.dictionaries(_NAME, _TEXT, max_size=2)
+    )
+    return _block(metadata=metadata, spec=pod)
+
+
+def _common() -> dict[str, st.SearchStrategy[Any]]:
+    return {
+        "replicas": st.integers(1, 10_000),
+        "processesPerWorker": st.just("auto") | st.integers(1, 128),
+        "backend": st.sampled_from(["auto", "gloo"]),
+        "source": st.fixed_dictionaries({"configMap": _NAME}),
+        "resources": _resources(),
+        "template": _template(),
+        "storage": st.fixed_dictionaries(
+            {"persistentVolumeClaim": st.fixed_dictionaries({"claimName": _NAME})},
+            optional={"path": st.from_regex(r"[a-z0-9.]{1,3}x(/[a-z0-9_]{1,5}){0,2}", fullmatch=True)},
+        ),
+        "checkpoint": _block(
+            everySteps=st.integers(1, 10**9),
+            everySeconds=st.integers(0, 10**6),
+            keep=st.integers(1, 1000),
+            asynchronous=st.booleans(),
+        ),
+        "failurePolicy": _block(
+            maxRestarts=st.integers(0, 10_000),
+            permanentExitCodes=st.lists(st.integers(1, 255), max_size=5, unique=True),
+            nodeLostSeconds=st.integers(0, 10**6),
+        ),
+        "successPolicy": st.just("AllWorkers"),
+        "scheduling": _block(
+            gang=st.sampled_from(["auto", "none"]), priorityClassName=_NAME, topologyKey=st.just("")
+        ),
+        "suspend": st.just(False),
+        "managedBy": st.sampled_from(["muster.dev/operator", "kueue.x-k8s.io/multikueue"]),
+    }
+
+
+def _recipes() -> st.SearchStrategy[Spec]:
+    name = st.tuples(st.lists(_IDENTIFIER, min_size=1, max_size=3), _IDENTIFIER).map(
+        lambda parts: f"{'.'.join(parts[0])}:{parts[1]}"
+    )
+    config = st.dictionaries(_IDENTIFIER, _JSON, max_size=3)
+    rate = _block(
+        initial=_DECIMAL,
+        schedule=st.sampled_from(["constant", "plateau"]),
+        metric=st.text(string.ascii_letters, min_size=1, max_size=64),
+        factor=st.from_regex(r"0\.[0-9]{0,5}[1-9]", fullmatch=True),
+        patience=st.integers(0, 100),
+    )
+    return st.fixed_dictionaries(
+        {"recipe": st.fixed_dictionaries({"name": name}, optional={"config": config})},
+        optional=_common()
+        | {
+            "strategy": _block(type=st.just("ddp")),
+            "optimisation": _block(learningRate=rate, gradientAccumulation=st.integers(1, 100_000)),
+        },
+    )
+
+
+def _scripts() -> st.SearchStrategy[Spec]:
+    script = st.fixed_dictionaries({"command": st.lists(_TEXT, min_size=1, max_size=5)})
+    return st.fixed_dictionaries({"script": script}, optional=_common())
+
+
+GOOD = _recipes() | _scripts()
+
+_FOREIGN: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, 2.0, 0.5, 3, 256, 10_001, 2**31, 2**40, 10**30),
+    *("", "0", "1", "0.1", "1e3", "-1", "2Gi", "2 cores", "1.5e", "auto", "ddp", "gloo", "nccl", "none", "volcano"),
+    *("..", "a/../b", "/absolute", "a..b", "MUSTER_RANK", "RANK", "worker", "shm", "/muster/run", "/dev/shm"),
+    *("UPPER", "under_score", "-dash", "a.b:C", "a:b:c", "line\nbreak", "é", "x" * 64, "x" * 254, "x" * 520),
+    *([], {}, [1, 1], ["a", "a"], [{"name": "worker"}] * 2, [None], {"a": None}, {"name": "worker"}, [[]]),
+    *({"nvidia.com/gpu": 1}, {"nvidia.com/gpu": "0.5"}, {"cpu": "2"}, {"muster.dev/rank": "0"}, {"a/b": "c"}),
+    {"minReplicas": 1, "maxReplicas": 2},
+    {"claimName": "models"},
+    {"size": "1Gi"},
+    {"fromTrainingJob": "other"},
+    [{"clip": {"epsilon": "3"}}],
+    [{"name": "worker", "command": ["sh"]}],
+    [{"name": "worker", "env": [{"name": "LOCAL_RANK", "value": "1"}]}],
+)  # fmt: skip
+_FIELDS = (
+    "replicas elastic minReplicas processesPerWorker backend recipe name config script command source configMap"
+    " strategy type parameterServers mesh data optimisation learningRate initial schedule factor patience"
+    " gradientAccumulation compression clip quantize bits resources limits requests template metadata labels spec"
+    " containers env value volumes volumeMounts hostname restartPolicy args storage persistentVolumeClaim claimName"
+    " ephemeral path checkpoint everySteps keep asynchronous initialModel failurePolicy maxRestarts"
+    " permanentExitCodes hangTimeoutSeconds nodeLostSeconds successPolicy scheduling gang queueName topologyKey suspend"
+    " activeDeadlineSeconds ttlSecondsAfterFinished podCleanup managedBy unknown max_restarts"
+).split()
+
+
+@st.composite
+def changed(draw: st.DrawFn) -> Spec:
+    """A good spec after one to three changes anywhere in it: a value replaced, a field taken away or put in."""
+    spec: Spec = copy.deepcopy(draw(GOOD))
+    for _ in range(draw(st.integers(1, 3))):
+        parent = draw(st.sampled_from(list(_containers(spec))))
+        places: list[Any] = list(parent) if isinstance(parent, dict) else list(range(len(parent)))
+        change = draw(st.sampled_from(["replace", "remove", "add"]))
+        if change == "add" or not places:
+            if isinstance(parent, dict):
+                parent[draw(st.sampled_from(_FIELDS))] = copy.deepcopy(draw(st.sampled_from(_FOREIGN)))
+        elif change == "remove":
+            del parent[draw(st.sampled_from(places))]
+        else:
+            parent[draw(st.sampled_from(places))] = copy.deepcopy(draw(st.sampled_from(_FOREIGN)))
+    return spec
+
+
+def _containers(value: Any) -> Any:
+    """All objects and lists in a spec."""
+    if isinstance(value, dict | list):
+        yield value
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _containers(inner)
