@@ -16,13 +16,13 @@ export KUBECONFIG ?= $(LOCAL_KUBECONFIG)
 
 OPERATOR_IMAGE := localhost/muster:dev
 WORKER_IMAGE := localhost/muster-worker:dev
+WORKER_TEST_IMAGE := localhost/muster-worker:test
 NAMESPACE := muster-system
 RELEASE := muster
 # More for `helm upgrade`, for instance HELM_ARGS='--set replicas=1'.
 HELM_ARGS ?=
 
 KUBERNETES_MODULE := local_cluster/modules/kubernetes
-KUBERNETES_VERSION = $(shell sed -n 's/^.*k8s.io\/kubernetes v\([0-9.]*\).*/\1/p' $(KUBERNETES_MODULE)/go.mod)
 
 # Puts the real kubectl, helm and kubeconform first on PATH; they are built once into the user's cache.
 WITH_TOOLS := tools=$$($(LOCAL_CLUSTER) tools); export PATH="$$tools:$$PATH"
@@ -78,7 +78,7 @@ verify-chart: .venv/ready build/schemas/ready
 	  'build/schemas/{{.Group}}/{{.ResourceKind}}_{{.ResourceAPIVersion}}.json' "$$@"; }
 	for values in helm/muster/values.yaml helm/muster/ci/*.yaml; do
 	  echo "chart with $$values"
-	  arguments=(helm/muster --namespace $(NAMESPACE) --kube-version $(KUBERNETES_VERSION) --values "$$values")
+	  arguments=(helm/muster --namespace $(NAMESPACE) --values "$$values")
 	  helm lint --strict --quiet "$${arguments[@]}"
 	  helm template $(RELEASE) "$${arguments[@]}" | check
 	done
@@ -108,8 +108,9 @@ test-unit: .venv/ready ## Planner, control layer, API, chart: no cluster, no tor
 	$(BIN)/pytest tests/unit tests/local_cluster -m "not cluster and not gpu"
 
 .PHONY: test-worker
-test-worker: images ## What runs in the pods, inside of the worker image
-	@$(LOCAL_CLUSTER) run-in-image $(WORKER_IMAGE) -- python3 -m pytest tests/worker -m "not gpu"
+test-worker: ## What runs in the pods, inside of the worker image with pytest added
+	@$(LOCAL_CLUSTER) build-image $(WORKER_TEST_IMAGE) worker_image --base torch-test
+	$(LOCAL_CLUSTER) run-in-image $(WORKER_TEST_IMAGE) -- python3 -m pytest tests/worker -m "not gpu"
 
 .PHONY: test-cluster
 test-cluster: export KUBECONFIG := $(LOCAL_KUBECONFIG)
@@ -118,6 +119,7 @@ test-cluster: .venv/ready ## On the real cluster; one that had to be brought up 
 	$(MAKE) cluster
 	$(MAKE) install
 	$(WITH_TOOLS)
+	helm test $(RELEASE) --namespace $(NAMESPACE) --logs
 	$(BIN)/pytest tests/cluster tests/local_cluster -m cluster
 
 ##@ Run it
@@ -132,8 +134,8 @@ cluster-down: ## Take it away; nothing of it is left
 
 .PHONY: images
 images: ## Build the operator's and the worker's image
-	@$(LOCAL_CLUSTER) build-image $(OPERATOR_IMAGE)
-	$(LOCAL_CLUSTER) build-image $(WORKER_IMAGE)
+	@$(LOCAL_CLUSTER) build-image $(OPERATOR_IMAGE) . --file operator/Dockerfile --base python
+	$(LOCAL_CLUSTER) build-image $(WORKER_IMAGE) worker_image --base torch
 
 .PHONY: install
 install: ## Build the images and install the chart into the cluster of $KUBECONFIG, else of this checkout
@@ -145,8 +147,10 @@ install: ## Build the images and install the chart into the cluster of $KUBECONF
 	  echo "$$KUBECONFIG is not the cluster of this checkout: its nodes must be able to pull the images." >&2
 	  echo "Name them: make install HELM_ARGS='--set image.repository=… --set workerImage.repository=…'" >&2
 	fi
-	helm upgrade --install $(RELEASE) helm/muster --namespace $(NAMESPACE) --create-namespace \
-	  --wait --timeout 3m $(HELM_ARGS)
+	# The tag stays the same: without this the pods would stay too, with what they were built from before.
+	sources=$$(find operator pyproject.toml -name '*.py' -o -name Dockerfile -o -name pyproject.toml | sort | xargs cat | sha256sum)
+	helm upgrade --install $(RELEASE) helm/muster --namespace $(NAMESPACE) --create-namespace --wait --timeout 3m \
+	  --set-string "podAnnotations.muster\.dev/sources=$${sources:0:16}" $(HELM_ARGS)
 
 ##@ Work on it
 

@@ -49,7 +49,7 @@ def template(
     helm = shutil.which("helm")
     if helm is None:
         pytest.fail("there is no helm on PATH: `make test-unit` puts it there, or `python3 -m local_cluster tools`")
-    command = [helm, "template", release, str(chart), "--namespace", NAMESPACE, "--kube-version", "1.34"]
+    command = [helm, "template", release, str(chart), "--namespace", NAMESPACE]
     command += ["--values", str(values)] if values else []
     for setting in settings:
         command += ["--set", setting]
