@@ -1,0 +1,1 @@
+"""Container images: built, kept as OCI layouts, brought onto the nodes, run."""

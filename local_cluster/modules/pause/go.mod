@@ -1,0 +1,3 @@
+module muster.dev/local-cluster/pause
+
+go 1.26.0

@@ -1,0 +1,74 @@
+"""Simulated nodes: kwok answers for them, so that thousands fit on one machine. Their pods run in name only."""
+
+import json
+from pathlib import Path
+
+from local_cluster import go_builds, interrupts
+from local_cluster.checkout import write_atomically
+from local_cluster.kubernetes_api import Api, ApiError, Object
+from local_cluster.stand_ins import FAKE_GPUS, GPU, SIMULATED
+
+GPUS = 8
+ZONES = 3
+_CONFIG: Object = {
+    "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
+    "kind": "KwokConfiguration",
+    "options": {"cidr": "10.80.0.0/12"},
+}
+
+
+def kwok(directory: Path, kubeconfig: Path) -> list[str | Path]:
+    """The command that plays the nodes; its configuration is written into `directory`."""
+    # A file of its own: without one, kwok looks into the user's home.
+    config = directory / "kwok.yaml"
+    write_atomically(config, json.dumps(_CONFIG))
+    return [
+        go_builds.build(go_builds.KWOK) / "kwok",
+        f"--config={config}",
+        f"--kubeconfig={kubeconfig}",
+        f"--manage-nodes-with-annotation-selector={SIMULATED}=fake",
+        "--node-lease-duration-seconds=40",
+    ]
+
+
+def create_nodes(api: Api, count: int) -> None:
+    for number in range(1, count + 1):
+        interrupts.check()
+        try:
+            api.create("/api/v1/nodes", node(number))
+        except ApiError as error:
+            if error.status != 409:
+                raise
+
+
+def await_nodes(api: Api, count: int) -> None:
+    def ready() -> bool:
+        nodes = api.items("/api/v1/nodes", labelSelector="type=kwok", resourceVersion="0")
+        return sum(map(is_ready, nodes)) >= count
+
+    interrupts.wait_for(f"{count} simulated nodes are ready", ready, limit=60 + count / 20, every=0.5)
+
+
+def is_ready(node: Object) -> bool:
+    conditions = node.get("status", {}).get("conditions", [])
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def node(number: int) -> Object:
+    name = f"simulated-{number}"
+    amounts = {"cpu": "64", "memory": "512Gi", "pods": "110", "ephemeral-storage": "1Ti", GPU: str(GPUS)}
+    labels = {
+        "type": "kwok",
+        FAKE_GPUS: "true",
+        "kubernetes.io/hostname": name,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": "amd64",
+        "topology.kubernetes.io/zone": f"zone-{(number - 1) % ZONES + 1}",
+        "topology.kubernetes.io/region": "local",
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels, "annotations": {SIMULATED: "fake"}},
+        "status": {"capacity": amounts, "allocatable": amounts},
+    }
