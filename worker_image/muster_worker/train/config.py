@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -111,9 +112,10 @@ def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return _NOTHING
     try:
-        return float(value)
+        number = float(value)
     except ValueError:
         return _NOTHING
+    return number if math.isfinite(number) else _NOTHING
 
 
 def _wanted(kind: Any, bounds: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,7 +115,7 @@ def _number(fields: Mapping[str, Any], field: str, *, default: float, minimum: f
         number = float(value)
     except (TypeError, ValueError):
         number = float("nan")
-    if not number >= minimum:
+    if not minimum <= number < math.inf:
         raise ConfigurationError(f"{field}: found {json.dumps(value)}, wanted a number, at least {minimum:g}")
     return number
 

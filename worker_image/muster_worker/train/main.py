@@ -19,7 +19,7 @@ from muster_worker.train.environment import Environment
 from muster_worker.train.errors import TrainingError
 from muster_worker.train.export import export_model
 from muster_worker.train.model_directory import published_model
-from muster_worker.train.process_group import everywhere, joined
+from muster_worker.train.process_group import device_of, everywhere, joined
 from muster_worker.train.reference import load_recipe
 from muster_worker.train.report import Report
 from muster_worker.train.sample_log import SampleLog
@@ -64,9 +64,12 @@ def _log_to_stdout(rank: int) -> None:
 
 def _train(reference: str, environment: Environment, report: Report) -> int:
     recipe = load_recipe(reference, environment.recipe_config)
-    with joined(environment) as device:
+    device = device_of(environment)
+    # Before joining: what is wrong with the recipe is then every rank's own error, and no rank waits for another.
+    trainer = Trainer(recipe, environment, device)
+    with joined(device):
         storage = open_storage(environment)
-        trainer = Trainer(recipe, environment, device)
+        trainer.connect()
         training = Training(environment, report, trainer, storage)
         training.resume()
         if not training.fit():

@@ -23,22 +23,27 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 
+def device_of(environment: Environment) -> torch.device:
+    """The device this rank computes on; raises ConfigurationError when the backend needs one that is not there."""
+    available = torch.cuda.is_available()
+    if not (environment.backend == "nccl" or (environment.backend is None and available)):
+        return torch.device("cpu")
+    if not available:
+        raise ConfigurationError("spec.backend: found nccl, but this pod has no GPU: ask for one, or use gloo")
+    device = torch.device("cuda", environment.local_rank)
+    torch.cuda.set_device(device)
+    return device
+
+
 @contextmanager
-def joined(environment: Environment) -> Iterator[torch.device]:
-    """Inside, `torch.distributed` is up; yields this rank's device.
+def joined(device: torch.device) -> Iterator[None]:
+    """Inside, `torch.distributed` is up.
 
     Tensors on the CPU are always reduced by gloo, so that the runtime's own messages need no device.
     """
-    backend = environment.backend or ("nccl" if torch.cuda.is_available() else "gloo")
-    if backend == "nccl" and not torch.cuda.is_available():
-        raise ConfigurationError("spec.backend: found nccl, but this pod has no GPU: ask for one, or use gloo")
-    device = torch.device("cpu")
-    if backend == "nccl":
-        device = torch.device("cuda", environment.local_rank)
-        torch.cuda.set_device(device)
     _avoid_missing_libuv()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if backend == "nccl" else "gloo")
-    yield device
+    dist.init_process_group("gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl")
+    yield
     # Not in a `finally`: after a failure, peers may be gone, and taking leave of them would hang.
     dist.destroy_process_group()
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.nn.parallel import DistributedDataParallel
 
@@ -60,12 +59,12 @@ class Progress:
 
 
 class Trainer:
-    """Built alike on every rank; every method that trains or evaluates is collective."""
+    """Built alike on every rank, by itself; from `connect` on, every method that trains or evaluates is collective."""
 
     def __init__(self, recipe: Recipe, environment: Environment, device: torch.device) -> None:
         self.recipe = recipe
         self.progress = Progress()
-        self._rank, self._ranks = dist.get_rank(), dist.get_world_size()
+        self._rank, self._ranks = environment.rank, environment.world_size
         self._device = device
         self._reference = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
 
@@ -79,7 +78,9 @@ class Trainer:
         self._schedule = Schedule(rate, self._optimizer, recipe)
         self._precision = Precision.on(device, recipe.config.precision)
         self._schedule.check(self._metric_names())
-        # DDP also copies rank 0's parameters to all.
+
+    def connect(self) -> None:
+        """Gives every rank rank 0's parameters and makes gradients common. Collective."""
         self._replica = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
         self._agreement = StepAgreement()
 

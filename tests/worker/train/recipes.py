@@ -1,0 +1,116 @@
+"""Small recipes for tests."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+
+from muster_worker.train import Config, Recipe, setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class LineConfig(Config):
+    epochs: int = setting(3, minimum=1)
+    batch_size: int = setting(8, minimum=1)
+    samples: int = setting(50, minimum=0)
+    dropout: float = setting(0.0, minimum=0.0, maximum=1.0)
+
+
+class Line(Recipe):
+    """Learns a plane through noisy points: four numbers in, one out."""
+
+    config_type = LineConfig
+    learning_rate = 0.05
+
+    def model(self):
+        return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Dropout(self.config.dropout), nn.Linear(5, 1))
+
+    def datasets(self):
+        return self._points(self.config.samples), self._points(17)
+
+    def _points(self, count):
+        inputs = torch.randn(count, 4)
+        return TensorDataset(inputs, inputs @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]]) + 0.1 * torch.randn(count, 1))
+
+    def loss(self, output, target):
+        return functional.mse_loss(output, target)
+
+    def metrics(self, output, target):
+        return {"accuracy": (output.sign() == target.sign()).float().mean()}
+
+    def optimizer(self, parameters, learning_rate):
+        return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9)
+
+
+class Unvalidated(Line):
+    def datasets(self):
+        return self._points(self.config.samples), None
+
+
+class DataDependent(nn.Module):
+    """Cannot be exported: its control flow depends on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+
+    def forward(self, points):
+        return self.linear(points if points.sum() > 0 else -points)
+
+
+class Unexportable(Line):
+    def model(self):
+        return DataDependent()
+
+
+class Two(nn.Module):
+    """Two inputs, two outputs by name, parameters that share memory, a running statistic."""
+
+    def __init__(self):
+        super().__init__()
+        self.left = nn.Linear(4, 4)
+        self.right = nn.Linear(4, 4)
+        self.right.weight = self.left.weight
+        self.norm = nn.BatchNorm1d(4)
+
+    def forward(self, first, second):
+        both = self.norm(self.left(first) + self.right(second))
+        return {"sum": both.sum(dim=1, keepdim=True), "both": both}
+
+
+class Pair(Line):
+    def model(self):
+        return Two()
+
+    def datasets(self):
+        points = self._points(self.config.samples)
+        pairs = [((inputs, -inputs), target) for inputs, target in points]
+        return pairs, pairs[:5]
+
+    def loss(self, output, target):
+        return functional.mse_loss(output["sum"], target)
+
+    def metrics(self, output, target):
+        return {}
+
+
+class NoRecipe:
+    pass
+
+
+class Unfinished(Recipe):
+    def model(self):
+        return nn.Linear(1, 1)
+
+
+class NoRoom(Line):
+    """On a storage with room for a report, but not for a checkpoint."""
+
+    def model(self):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        return super().model()

@@ -1,0 +1,139 @@
+"""Errors that teach: field, found, wanted."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from muster_worker.train.config import config_as_json, parse_config
+from muster_worker.train.environment import CheckpointPolicy, Environment, LearningRate
+from muster_worker.train.errors import ConfigurationError
+from muster_worker.train.reference import load_recipe
+from tests.worker.train.recipes import LineConfig
+
+HERE = "tests.worker.train.recipes"
+
+
+def test_a_recipe_is_found_and_configured_in_camel_case():
+    recipe = load_recipe(f"{HERE}:Line", '{"batchSize": 16, "dropout": "0.5"}')
+    assert recipe.config == LineConfig(batch_size=16, dropout=0.5)
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("Line", "spec.recipe.name: found 'Line', wanted module:Class such as muster_worker.recipes.digits:Digits"),
+        ("nowhere:Line", "no module 'nowhere' for 'nowhere:Line': it must be in the image, or in the ConfigMap"),
+        (f"{HERE}.deeper:Line", "no module 'tests.worker.train.recipes.deeper'"),
+        (f"{HERE}:Lime", f"module '{HERE}' has no 'Lime', wanted one of its recipes: Line, Unvalidated"),
+        (f"{HERE}:NoRecipe", "is no recipe, wanted a class that inherits from muster_worker.train.Recipe"),
+        (f"{HERE}:Unfinished", "lacks the methods datasets, loss"),
+    ],
+)
+def test_a_wrong_reference_says_what_is_wrong(reference, message):
+    with pytest.raises(ConfigurationError) as raised:
+        load_recipe(reference, "{}")
+    assert message in str(raised.value)
+
+
+def test_a_module_that_needs_a_missing_one_says_which(tmp_path, monkeypatch):
+    (tmp_path / "my_recipe.py").write_text("import not_installed_anywhere\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigurationError, match="'my_recipe' needs the module 'not_installed_anywhere'"):
+        load_recipe("my_recipe:Mine", "{}")
+    assert "my_recipe" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            '{"bachSize": 3}',
+            "spec.recipe.config.bachSize: unknown field, wanted one of batchSize, dropout, epochs, precision, samples, seed",
+        ),
+        ('{"epochs": "3"}', 'spec.recipe.config.epochs: found "3", wanted a whole number, at least 1'),
+        ('{"epochs": true}', "spec.recipe.config.epochs: found true, wanted a whole number, at least 1"),
+        ('{"epochs": 0}', "spec.recipe.config.epochs: found 0, wanted a whole number, at least 1"),
+        ('{"epochs": 1.5}', "spec.recipe.config.epochs: found 1.5, wanted a whole number"),
+        ('{"dropout": "much"}', 'spec.recipe.config.dropout: found "much", wanted a number, at least 0.0, at most 1.0'),
+        ('{"dropout": 1.1}', "spec.recipe.config.dropout: found 1.1, wanted a number, at least 0.0, at most 1.0"),
+        ('{"dropout": "nan"}', 'spec.recipe.config.dropout: found "nan", wanted a number'),
+        ('{"precision": "int8"}', "wanted one of auto, float32, bfloat16, float16"),
+        ("[1]", "spec.recipe.config: found [1], wanted an object"),
+        ("{", "spec.recipe.config: found text that is no JSON"),
+    ],
+)
+def test_a_wrong_config_names_field_found_and_wanted(config, message):
+    with pytest.raises(ConfigurationError) as raised:
+        load_recipe(f"{HERE}:Line", config)
+    assert message in str(raised.value)
+
+
+def test_all_faults_of_a_config_are_named_at_once():
+    with pytest.raises(ConfigurationError, match=r"config\.a: .*config\.b: .*config\.epochs: "):
+        parse_config(LineConfig, {"a": 1, "b": 2, "epochs": None})
+
+
+def test_a_config_survives_json():
+    config = LineConfig(batch_size=3, dropout=0.25)
+    assert parse_config(LineConfig, config_as_json(config)) == config
+
+
+RANK = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MUSTER_STORAGE": "/storage"}
+
+
+def test_the_environment_of_a_job_is_read():
+    environment = Environment.read(
+        RANK
+        | {
+            "MUSTER_CHECKPOINT": '{"everySteps":100,"everySeconds":60,"keep":2,"asynchronous":true}',
+            "MUSTER_OPTIMISATION": '{"learningRate":{"initial":"0.1","schedule":"plateau","metric":"validationLoss",'
+            '"factor":"0.5","patience":3},"gradientAccumulation":4}',
+        }
+    )
+    assert environment.checkpoint == CheckpointPolicy(100, 60.0, 2, asynchronous=True)
+    assert environment.learning_rate == LearningRate(0.1, "plateau", "validationLoss", 0.5, 3)
+    assert environment.gradient_accumulation == 4
+
+
+def test_an_environment_without_muster_has_defaults():
+    environment = Environment.read(RANK)
+    assert environment.checkpoint == CheckpointPolicy()
+    assert environment.learning_rate == LearningRate()
+    assert (environment.gradient_accumulation, environment.attempt, environment.report) == (1, 1, None)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"MUSTER_STORAGE": ""}, "MUSTER_STORAGE: not set, wanted a directory"),
+        ({"MUSTER_CHECKPOINT": "{"}, "MUSTER_CHECKPOINT: found text that is no JSON"),
+        ({"MUSTER_CHECKPOINT": '{"keep":0}'}, "spec.checkpoint.keep: found 0, wanted a number, at least 1"),
+        (
+            {"MUSTER_OPTIMISATION": '{"learningRate":{"initial":"fast"}}'},
+            'spec.optimisation.learningRate.initial: found "fast", wanted a number',
+        ),
+        (
+            {"MUSTER_OPTIMISATION": '{"learningRate":{"factor":"2"}}'},
+            "spec.optimisation.learningRate.factor: found 2, wanted a number between 0 and 1",
+        ),
+        (
+            {"MUSTER_OPTIMISATION": '{"learningRate":{"schedule":"cosine"}}'},
+            "spec.optimisation.learningRate.schedule: found 'cosine', wanted one of constant, plateau",
+        ),
+        (
+            {"MUSTER_OPTIMISATION": '{"gradientAccumulation":0}'},
+            "spec.optimisation.gradientAccumulation: found 0, wanted a number, at least 1",
+        ),
+    ],
+)
+def test_a_wrong_environment_names_the_field(variables, message):
+    with pytest.raises(ConfigurationError) as raised:
+        Environment.read(RANK | variables)
+    assert message in str(raised.value)
+
+
+def test_a_rank_outside_of_torchrun_says_what_is_missing():
+    with pytest.raises(ConfigurationError, match="RANK: not set, wanted what torchrun or muster-worker sets"):
+        Environment.read({"MUSTER_STORAGE": "/storage"})
