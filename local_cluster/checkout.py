@@ -92,14 +92,15 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     """Readers see the old text or the new one, also when the machine stops half-way."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    partial = Path(name)
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
-        os.chmod(name, mode)
-        os.replace(name, path)
+        partial.chmod(mode)
+        partial.replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+            partial.unlink()
         raise
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from local_cluster import interrupts
-from local_cluster.errors import ClusterError, CommandFailed
+from local_cluster.errors import ClusterError, CommandFailedError
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -22,21 +22,19 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     check: bool = True,
-    log: Path | None = None,
 ) -> str:
-    """Runs a program to its end and returns what it printed (both streams), or writes that to `log`.
+    """Runs a program to its end and returns what it printed, both streams.
 
     The program dies with this process, whatever way this process dies. `env` is added to the environment.
     """
     words = [str(word) for word in argv]
-    with contextlib.ExitStack() as stack:
-        sink = stack.enter_context(log.open("w+b") if log else tempfile.TemporaryFile())
+    with tempfile.TemporaryFile() as sink:
         child = _start(words, stdin=stdin, env=env, cwd=cwd, sink=sink.fileno())
         _wait(child)
         sink.seek(0)
         output = sink.read().decode(errors="replace")
     if check and child.returncode != 0:
-        raise CommandFailed(words, child.returncode, output)
+        raise CommandFailedError(words, child.returncode, output)
     return output
 
 

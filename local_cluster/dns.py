@@ -27,5 +27,6 @@ def question(name: str) -> bytes:
 def has_answer(reply: bytes) -> bool:
     if len(reply) < 12:
         return False
-    number, flags, _questions, found, _, _ = struct.unpack("!6H", reply[:12])
+    header: tuple[int, ...] = struct.unpack("!6H", reply[:12])
+    number, flags, _questions, found = header[:4]
     return number == _QUESTION_ID and flags & 0x000F == 0 and found > 0

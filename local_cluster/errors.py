@@ -5,7 +5,7 @@ class ClusterError(Exception):
     """Something the person can act on: the message says what was found and what to do."""
 
 
-class CommandFailed(ClusterError):
+class CommandFailedError(ClusterError):
     """A program that was run ended with an error."""
 
     def __init__(self, argv: list[str], status: int, output: str) -> None:

@@ -76,7 +76,7 @@ class Api:
 
     def delete(self, path: str) -> None:
         """Deletes; an object that is not there is fine."""
-        with contextlib.suppress(_NotFound):
+        with contextlib.suppress(_NotFoundError):
             self.request("DELETE", path)
 
     def apply(self, manifest: Object) -> Object:
@@ -130,13 +130,13 @@ class Api:
             raise
         self._kept = connection
         if response.status == 404:
-            raise _NotFound(404, _message(answer))
+            raise _NotFoundError(404, _message(answer))
         if response.status >= 300:
             raise ApiError(response.status, _message(answer))
         return answer
 
 
-class _NotFound(ApiError):
+class _NotFoundError(ApiError):
     pass
 
 

@@ -41,7 +41,7 @@ class Daemons:
         self._logs = logs
         self._children: list[subprocess.Popen[bytes]] = []
 
-    def start(self, name: str, argv: Sequence[str | Path], entrances: Sequence[Path] = ()) -> Daemon:
+    def start(self, name: str, argv: Sequence[object], entrances: Sequence[Path] = ()) -> Daemon:
         """Starts a program in a session of its own, its output in the log `name`.log."""
         interrupts.check()
         self._logs.mkdir(parents=True, exist_ok=True)

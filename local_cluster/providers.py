@@ -1,4 +1,4 @@
-"""Chooses the provider: the one that runs this checkout's cluster, the one asked for, or the one that fits the machine."""
+"""Chooses the provider: that of the cluster that is there, the one asked for, or the one that fits the machine."""
 
 from local_cluster.checkout import Checkout
 from local_cluster.errors import ClusterError

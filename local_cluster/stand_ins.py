@@ -66,8 +66,8 @@ def wants_volume(claim: Object) -> bool:
 
 
 def is_abandoned(volume: Object) -> bool:
-    ours = volume["metadata"].get("annotations", {}).get("pv.kubernetes.io/provisioned-by") == PROVISIONER
-    return ours and volume.get("status", {}).get("phase") == "Released"
+    provisioner = volume["metadata"].get("annotations", {}).get("pv.kubernetes.io/provisioned-by")
+    return bool(provisioner == PROVISIONER and volume.get("status", {}).get("phase") == "Released")
 
 
 def lacks_gpus(node: Object) -> bool:

@@ -6,7 +6,6 @@ pull it. The others are it and more packages, so that a Dockerfile's own `apt-ge
 
 import re
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,7 +150,7 @@ def _apt_sources() -> str:
 
 def mirror(sources: str) -> str:
     """Where this machine gets Debian from, out of its apt sources in either format."""
-    found: Iterable[str] = re.findall(r"^(?:deb\s+(?:\[[^\]]*\]\s+)?|URIs:\s*)(https?://\S+)", sources, re.MULTILINE)
+    found: list[str] = re.findall(r"^(?:deb\s+(?:\[[^\]]*\]\s+)?|URIs:\s*)(https?://\S+)", sources, re.MULTILINE)
     for address in found:
         if re.search(r"/debian/?$", address):
             return address.rstrip("/")

@@ -1,7 +1,6 @@
 """Builds an image when what goes into it has changed, and takes images to the cluster."""
 
 import fnmatch
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,7 +63,7 @@ def fingerprint(recipe: Recipe, engine: str) -> str:
     arguments = [f"{name}={value}" for name, value in sorted(recipe.arguments.items())]
     parts: list[str | bytes] = [engine, recipe.dockerfile.read_bytes(), *arguments]
     for path in context_files(recipe.context):
-        content = os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
+        content = bytes(path.readlink()) if path.is_symlink() else path.read_bytes()
         parts += [str(path.relative_to(recipe.context)), str(path.lstat().st_mode & 0o111), content]
     return cache.key(*parts)
 

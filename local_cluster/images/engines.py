@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from local_cluster import cache, commands
-from local_cluster.errors import ClusterError, CommandFailed
+from local_cluster.errors import ClusterError, CommandFailedError
+from local_cluster.images import buildah_storage
 from local_cluster.images.oci import Layout
 
 _CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -52,7 +53,7 @@ class ContainerEngine:
             return False
         try:
             commands.run(self.name, "info")
-        except CommandFailed:  # Docker's client is there, its daemon is not
+        except CommandFailedError:  # Docker's client is there, its daemon is not
             return False
         return True
 
@@ -68,7 +69,7 @@ class ContainerEngine:
     def find(self, reference: str) -> str | None:
         try:
             found = commands.run(self.name, "image", "inspect", "--format", "{{.Id}}", reference)
-        except CommandFailed:
+        except CommandFailedError:
             return None
         return found.strip().removeprefix("sha256:")
 
@@ -115,15 +116,13 @@ class Buildah:
     def find(self, reference: str) -> str | None:
         try:
             found = json.loads(self._run("inspect", "--type", "image", reference))
-        except CommandFailed:
+        except CommandFailedError:
             return None
         return str(found["FromImageID"])
 
     def export(self, image: str, layout: Layout) -> str:
-        layout.directory.mkdir(parents=True, exist_ok=True)
-        # Uncompressed: gzip would take a minute and save nothing that is kept.
-        self._run("push", "--disable-compression", image, f"oci:{layout.directory}:{image}")
-        return layout.named(image)
+        # `buildah push` would pack and compress every layer anew, half a minute for a base that is there already.
+        return buildah_storage.export(self._storage, image, layout)
 
     def run(self, image: str, words: Sequence[str], mount: Path, environment: Mapping[str, str]) -> int:
         self._remove_stale_containers()
@@ -144,15 +143,25 @@ class Buildah:
             if pid != name and not Path(f"/proc/{pid}").exists():
                 self._run("rm", name)
 
-    def _run(self, *words: str | Path) -> str:
+    def _run(self, *words: object) -> str:
         return commands.run(*self._command(*words), env=_ENVIRONMENT)
 
-    def _command(self, *words: str | Path) -> list[str]:
-        storage = cache.root() / "images" / "storage"
-        where = ["--root", storage, "--runroot", cache.root() / "images" / "run", "--storage-driver", "overlay"]
-        return commands.in_own_world("buildah", *where, *words)
+    @property
+    def _storage(self) -> Path:
+        return cache.root() / "images" / "storage"
+
+    def _command(self, *words: object) -> list[str]:
+        where = ["--root", self._storage, "--runroot", cache.root() / "images" / "run"]
+        command = ["buildah", *where, "--storage-driver", "overlay", *words]
+        return commands.in_own_world("/bin/sh", "-ec", _HIDE_CONTAINERS, "sh", cache.root(), *command)
 
 
+# It writes to /var/lib/containers too, whatever its root.
+_HIDE_CONTAINERS = """
+case $1 in /var/lib/*) ;; *) mount -t tmpfs tmpfs /var/lib ;; esac
+shift
+exec "$@"
+"""
 _ENVIRONMENT = {"BUILDAH_ISOLATION": "chroot"}
 
 

@@ -6,16 +6,16 @@ import json
 import os
 import shutil
 import tarfile
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-from local_cluster.checkout import write_atomically
 from local_cluster.errors import ClusterError
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
-_LAYER = "application/vnd.oci.image.layer.v1.tar"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
 _LAYOUT = '{"imageLayoutVersion":"1.0.0"}'
 
 
@@ -78,15 +78,19 @@ class Layout:
             "config": {"Entrypoint": entrypoint},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
         }
+        return self.write_manifest(json.dumps(config).encode(), [{"mediaType": LAYER, **self.write_blob(layer)}])
+
+    def write_manifest(self, configuration: bytes, layers: list[dict[str, Any]]) -> str:
+        """An image from its configuration and the descriptors of its layers; returns the manifest's digest."""
         manifest = {
             "schemaVersion": 2,
             "mediaType": _MANIFEST,
-            "config": {"mediaType": _CONFIG, **self.write_blob(json.dumps(config).encode())},
-            "layers": [{"mediaType": _LAYER, **self.write_blob(layer)}],
+            "config": {"mediaType": _CONFIG, **self.write_blob(configuration)},
+            "layers": layers,
         }
         return str(self.write_blob(json.dumps(manifest).encode())["digest"]).removeprefix("sha256:")
 
-    def pack(self, images: Mapping[str, str], leave_out: Set[str], archive: Path) -> None:
+    def pack(self, images: Mapping[str, str], leave_out: AbstractSet[str], archive: Path) -> None:
         """Writes an archive of images, name -> manifest digest, without the blobs that the receiver has."""
         digests = {digest for manifest in images.values() for digest in (manifest, *self.parts(manifest))}
         with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
@@ -109,19 +113,6 @@ class Layout:
             ],
         }
 
-    def keep_only(self, manifests: Set[str]) -> int:
-        """Deletes the blobs that none of the manifests needs; returns the bytes that became free."""
-        kept = {digest for manifest in manifests for digest in (manifest, *self.parts(manifest))}
-        freed = 0
-        for blob in (self.directory / "blobs" / "sha256").iterdir():
-            if blob.name not in kept:
-                freed += blob.stat().st_size
-                blob.unlink()
-        return freed
-
-    def write_index(self, images: Mapping[str, str]) -> None:
-        write_atomically(self.directory / "index.json", json.dumps(self._index(images)))
-
 
 def _layer(programs: Mapping[str, Path]) -> bytes:
     """An uncompressed layer; the same programs give the same bytes."""
@@ -142,5 +133,5 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def architecture() -> str:
-    """This machine's, in the words of OCI and Go."""
+    """What OCI and Go call the architecture of this machine."""
     return {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)

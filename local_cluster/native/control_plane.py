@@ -1,6 +1,7 @@
 """etcd, API server, controller manager and scheduler, and the kube-proxy that lets them reach Services."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +90,7 @@ class ControlPlane:
         proxy = [self.programs / "kube-proxy", "--config", self.directory / "kube-proxy.json"]
         self._start(daemons, "kube-proxy-control-plane", [*_WITH_OWN_RUN, *proxy])
 
-    def _start(self, daemons: Daemons, name: str, argv: list[str | Path]) -> None:
+    def _start(self, daemons: Daemons, name: str, argv: Sequence[object]) -> None:
         group = f"{self.slot.name}/{GROUP}"
         entrances = self.trees.entrances(group)
         daemons.start(name, [*network.enter(self.slot, network.CONTROL_PLANE), *argv], entrances)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from local_cluster import commands
-from local_cluster.errors import CommandFailed
+from local_cluster.errors import CommandFailedError
 from local_cluster.native.slots import Slot
 
 SWITCH = "switch"
@@ -118,7 +118,7 @@ def remove(slot: Slot) -> None:
     """Takes away whatever of the network is there."""
     try:
         commands.run("ip", "link", "delete", slot.name)
-    except CommandFailed as error:
+    except CommandFailedError as error:
         if "Cannot find device" not in error.output:
             raise
     for namespace in namespaces(slot, commands.run("ip", "netns", "list")):

@@ -6,6 +6,7 @@ paths, no two nodes meet in them, and all that is mounted there goes with the no
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -141,7 +142,7 @@ class Node:
         namespaces = [f"--mount=/proc/{pid}/ns/mnt", f"--net=/run/netns/{self.slot.namespace(self.name)}"]
         return ["nsenter", *namespaces, "--"]
 
-    def _start(self, daemons: Daemons, program: str, argv: list[str | Path]) -> None:
+    def _start(self, daemons: Daemons, program: str, argv: Sequence[object]) -> None:
         daemons.start(self.daemon(program), argv, self.trees.entrances(f"{self.group}/daemons"))
 
 

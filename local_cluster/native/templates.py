@@ -66,7 +66,7 @@ def derive(template: Path, root: Path) -> None:
     for name in _LINKED:
         (root / name).mkdir(parents=True)
         for source in (template / name).iterdir():
-            os.symlink(link_target(source, template.name, name), root / name / source.name)
+            (root / name / source.name).symlink_to(link_target(source, template.name, name))
     for name in _DATABASES:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(template / name, root / name)
@@ -75,7 +75,7 @@ def derive(template: Path, root: Path) -> None:
 def link_target(source: Path, template: str, name: str) -> PurePosixPath:
     """Where a node finds an entry of a template: never by way of a second link."""
     if source.is_symlink():
-        return PurePosixPath(os.readlink(source))
+        return PurePosixPath(source.readlink())
     return TEMPLATES / template / name / source.name
 
 
