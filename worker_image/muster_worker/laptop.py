@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import socket
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from muster_worker.agent.agent import TERMINATED, run
 from muster_worker.agent.config import AgentConfig, Recipe
+from muster_worker.agent.output import Output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,8 +44,9 @@ def train(recipe: str, *, processes: int, settings: Sequence[str], storage: str 
     with TemporaryDirectory(prefix="muster-") as scratch:
         config = _config(recipe, processes, folder, Path(scratch))
         os.environ.update(_environment(merged, folder, config.report, backend))
-        display = _Display(sys.stdout.isatty())
-        code = run(config, hear=display.hear)
+        display = _Display()
+        output = Output(before=display.WIPE.encode() if display.terminal else b"")
+        code = run(config, hear=display.hear, output=output)
     display.end()
     if code == TERMINATED:
         print(f"Stopped. The checkpoint is in {folder}; the same command goes on from it.")  # noqa: T201
@@ -83,7 +84,7 @@ def _json_or_text(text: str) -> Any:
 def _config(recipe: str, processes: int, storage: Path, scratch: Path) -> AgentConfig:
     return AgentConfig(
         workload=Recipe(recipe),
-        job=f"{getpass.getuser()}-{os.getpid()}",
+        job=f"local-{os.getpid()}",
         pod=socket.gethostname(),
         rank=0,
         replicas=1,
@@ -113,15 +114,15 @@ def _environment(settings: Mapping[str, Any], storage: Path, report: Path, backe
 
 
 class _Display:
-    """One line of progress: rewritten in a terminal, now and then a new one elsewhere."""
+    """On a terminal, a last line that tells how far the training is. What the ranks print goes on above it."""
 
-    EVERY_SECONDS = 0.5
+    EVERY_SECONDS = 0.2
+    WIPE = "\r\x1b[K"
 
-    def __init__(self, terminal: bool) -> None:
-        self._terminal = terminal
+    def __init__(self) -> None:
+        self.terminal = sys.stdout.isatty()
         self._known: dict[str, Any] = {}
         self._shown_at = 0.0
-        self._open_line = False
         self.model: str | None = None
 
     def hear(self, line: Mapping[str, Any]) -> None:
@@ -129,22 +130,16 @@ class _Display:
         model = line.get("model")
         if isinstance(model, dict):
             self.model = str(model.get("path", "")) or None
-        evaluated = any(key.startswith("validation") for key in line)
-        if evaluated or time.monotonic() - self._shown_at >= self.EVERY_SECONDS:
-            self._show(keep=evaluated)
+        if self.terminal and time.monotonic() - self._shown_at >= self.EVERY_SECONDS:
+            self._shown_at = time.monotonic()
+            self._write(self._line())
 
     def end(self) -> None:
-        if self._open_line:
-            sys.stdout.write("\n")
+        if self.terminal:
+            self._write("")
 
-    def _show(self, *, keep: bool) -> None:
-        self._shown_at = time.monotonic()
-        text = self._line()
-        if self._terminal:
-            sys.stdout.write(f"\r\x1b[K{text}" + ("\n" if keep else ""))
-            self._open_line = not keep
-        elif keep:
-            sys.stdout.write(f"{text}\n")
+    def _write(self, text: str) -> None:
+        sys.stdout.write(self.WIPE + text)
         sys.stdout.flush()
 
     def _line(self) -> str:

@@ -53,13 +53,14 @@ class _Stop:
         return 0.0 if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
 
-def run(config: AgentConfig, *, hear: Callable[[Mapping[str, Any]], None] | None = None, quiet: bool = False) -> int:
+def run(
+    config: AgentConfig, *, hear: Callable[[Mapping[str, Any]], None] | None = None, output: Output | None = None
+) -> int:
     """Runs one agent to its end and returns the process's exit code. `hear` gets every line that the ranks report.
 
     The calling process must have no other thread yet: see `zygote.py`.
     """
-    output = Output()
-    say = (lambda _: None) if quiet else output.say
+    output = output or Output()
     _prepare_environment(config)
     preloading = output.open("agent")
     gc.disable()  # during the imports; see zygote.py
@@ -69,22 +70,20 @@ def run(config: AgentConfig, *, hear: Callable[[Mapping[str, Any]], None] | None
     os.close(preloading)
     gc.freeze()
     gc.enable()
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.ERROR)
+    logging.getLogger("torch.distributed.elastic.agent.server.api").setLevel(logging.ERROR)  # we say it ourselves
     output.start()
-    return _Agent(config, output, say, Ranks(config, output, zygote, channel), hear).run()
+    return _Agent(config, output.say, Ranks(config, output, zygote, channel), hear).run()
 
 
 class _Agent:
     def __init__(
         self,
         config: AgentConfig,
-        output: Output,
         say: Callable[[str], None],
         ranks: Ranks,
         hear: Callable[[Mapping[str, Any]], None] | None,
     ) -> None:
         self._config = config
-        self._output = output
         self._say = say
         self._ranks = ranks
         self._hear = hear
@@ -199,11 +198,9 @@ class _Agent:
         self._starts += 1
         present = self._membership.round
         if present is not None:
-            first = present.members[0]
-            self._say(
-                f"attempt {present.attempt}: all {len(present.members)} pods are here, rank 0 is {first.pod} at "
-                f"{first.address}:{first.port}"
-            )
+            first, pods = present.members[0], len(present.members)
+            here = "the pod is" if pods == 1 else f"all {pods} pods are"
+            self._say(f"attempt {present.attempt}: {here} here, rank 0 is in {first.pod} at {first.address}")
 
     def _after_start(self) -> None:
         self._ranks_run = True

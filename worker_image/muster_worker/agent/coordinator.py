@@ -2,7 +2,7 @@
 
 Invariants, whatever is said in whatever order:
 
-1. A round has exactly one member for each rank 0 … replicas − 1, all of them heard from a moment ago.
+1. A round has exactly one member for each rank 0 … replicas-1, all of them heard from a moment ago.
 2. A member that was superseded (its rank was taken by one with a higher attempt, or by a later process of the
    same attempt) is refused from then on: a zombie never comes back.
 3. A round that broke is never entered again; the next one has another id.

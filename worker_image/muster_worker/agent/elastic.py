@@ -112,17 +112,23 @@ class GroupAgent(SimpleElasticAgent):
         else:
             self._ranks.stop(signal.SIGTERM, self._patience())
 
-    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:  # noqa: ARG002 - there is one group
+    def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         self._rendezvous_handler.check_stopping()
         self._ranks.poll()
         if not self._started_told and self._ranks.running:
             self._started_told = True
             self._after_start()
         self._report_ends()
-        return RunResult(state=self._judge())
+        state = self._judge()
+        ranks = [worker.global_rank for worker in worker_group.workers] if state == WorkerState.SUCCEEDED else []
+        return RunResult(state=state, return_values=dict.fromkeys(ranks))
 
     def _assign_worker_ranks(
-        self, store: Any, group_rank: int, group_world_size: int, spec: WorkerSpec
+        self,
+        store: Any,  # noqa: ARG002 - every pod has as many ranks: nothing needs to be exchanged
+        group_rank: int,
+        group_world_size: int,
+        spec: WorkerSpec,
     ) -> list[Worker]:
         size = spec.local_world_size
         world = group_world_size * size

@@ -1,8 +1,8 @@
-"""This pod's place in the group: all talk with the coordinator, in a thread of its own.
+"""The pod's place in the group: all talk with the coordinator, in a thread of its own.
 
 The agent's main thread never waits for the network: it says what it wants (`ask_to_join`, `report`) and looks at
-what is known (`round`, `verdict`). That no answer came for `SILENCE` seconds is seen by the clock, even while the
-thread hangs in a name look-up.
+what is known (`round`, `broken`, `ended`). That no answer came for `SILENCE` seconds is seen by the clock, even
+while the thread hangs in a name look-up.
 """
 
 from __future__ import annotations

@@ -22,10 +22,14 @@ class _Stream:
 
 
 class Output:
-    """One thread that reads all ranks' pipes. Standard output and error share a pipe, so their order is kept."""
+    """One thread that reads all ranks' pipes. Standard output and error share a pipe, so their order is kept.
 
-    def __init__(self, descriptor: int = 1) -> None:
+    `before` is written ahead of whatever is written, to wipe a line that somebody else keeps at the bottom.
+    """
+
+    def __init__(self, descriptor: int = 1, before: bytes = b"") -> None:
         self._descriptor = descriptor
+        self._before = before
         self._writing = threading.Lock()
         self._selector = selectors.DefaultSelector()
         self._streams: dict[str, _Stream] = {}
@@ -89,5 +93,6 @@ class Output:
 
     def _write(self, text: bytes) -> None:
         with self._writing, contextlib.suppress(OSError):  # nobody reads any more: training goes on
+            text = self._before + text
             while text:
                 text = text[os.write(self._descriptor, text) :]

@@ -111,7 +111,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """This member can never be in the group."""
+    """Never will this member be in the group."""
 
     reason: str
 

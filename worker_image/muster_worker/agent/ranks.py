@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 IMPORTED_LATE_BY_TORCH = ("torch._dynamo", "torch.distributed.checkpoint")
 
 KILLED_BY_US = 5.0
-"""Seconds to wait for the end of killed ranks. Longer only for one stuck in the kernel, and that one cannot be helped."""
+"""Seconds to wait for the end of killed ranks. One that takes longer is stuck in the kernel and cannot be helped."""
 
 ZYGOTE_LEAVES = 1.0
 
@@ -50,7 +50,8 @@ def preload(workload: Workload) -> tuple[str, ...]:
     """The modules to have imported before the first rank starts."""
     if not isinstance(workload, Recipe):
         return ()
-    return (workload.entry.partition(":")[0], workload.reference.partition(":")[0], *IMPORTED_LATE_BY_TORCH)
+    modules = [name.partition(":")[0] for name in (workload.entry, workload.reference) if ":" in name]
+    return (*modules, *IMPORTED_LATE_BY_TORCH)
 
 
 def script_command(script: Script, source: Path | None) -> list[str]:

@@ -75,7 +75,7 @@ def phase(own: Own, group: Group | None, progress: Progress, *, recipe: bool) ->
 def document(
     config: AgentConfig, own: Own, group: Group | None, progress: Progress, *, recipe: bool, monotonic_to_epoch: float
 ) -> dict[str, Any]:
-    """The state as JSON types. `monotonic_to_epoch` is what turns the coordinator's times into seconds since the epoch."""
+    """The state as JSON types. `monotonic_to_epoch` added to the coordinator's times makes seconds since the epoch."""
     trouble = group.trouble if group is not None and not own.succeeded else None
     return {
         "job": config.job,

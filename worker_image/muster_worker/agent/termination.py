@@ -24,7 +24,7 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def fit(state: Mapping[str, Any], limit: int = LIMIT) -> bytes:
-    """The state as compact JSON of at most `limit` bytes: members go first, then messages are cut, then old restarts."""
+    """The state as compact JSON of at most `limit` bytes: members go first, then long messages, then old restarts."""
     document = dict(state)
     text = _compact(document)
     if len(text) > limit:

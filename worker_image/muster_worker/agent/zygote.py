@@ -1,9 +1,8 @@
 """The process that ranks are forked from: torch and the recipe are imported there once, and a restart costs no import.
 
 It is forked from the agent while the agent has one thread only, right after the import of torch that both need.
-A `multiprocessing` forkserver would import all of it a second time (1.4 s and 160 MB a pod). Measured with three ranks on
-two cores: from the fork to the first DDP step 0.07 s; 1.3 s where `torch._dynamo` is left for DDP to import; 5 s with
-processes started anew.
+A `multiprocessing` forkserver would import all of it a second time (1.4 s and 160 MB a pod). Measured with three ranks
+on two cores: from the fork to the first DDP step 0.07 s; 1.3 s where `torch._dynamo` is left for DDP to import.
 
 The agent speaks to it through one socket, in JSON: `start` (with the write end of a pipe for what the rank prints)
 and `signal`; it says which process it started and how each ended. When the socket closes, all ranks are killed.
@@ -146,7 +145,7 @@ class _Zygote:
         os.close(output)
         os.environ.update(environment)
         if command is not None:
-            os.execvp(command[0], command)
+            os.execvp(command[0], command)  # noqa: S606 - no shell is what is wanted
         assert call is not None
         _call(*call)
 
