@@ -1,0 +1,211 @@
+"""The command line: `muster run`, `muster crds`, `muster plan FILE`, `muster version`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO, cast
+
+import click
+
+import muster
+
+if TYPE_CHECKING:
+    from muster.control.observability import LogFormat
+    from muster.control.operator import Options
+
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_GROUP = "muster.dev"
+_WORKER_IMAGE = "localhost/muster-worker:dev"
+
+_worker_image = click.option(
+    "--worker-image",
+    default=_WORKER_IMAGE,
+    envvar="MUSTER_WORKER_IMAGE",
+    show_default=True,
+    show_envvar=True,
+    help="The image of worker pods that name no other.",
+)
+_pull_policy = click.option(
+    "--worker-image-pull-policy",
+    type=click.Choice(["Always", "IfNotPresent", "Never"]),
+    default="IfNotPresent",
+    envvar="MUSTER_WORKER_IMAGE_PULL_POLICY",
+    show_default=True,
+    show_envvar=True,
+    help="When nodes fetch that image.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Train large PyTorch models on Kubernetes."""
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(muster.__version__)
+
+
+@main.command()
+@click.option(
+    "--output", type=click.Path(file_okay=False, path_type=Path), help="Write one file each into this directory."
+)
+def crds(output: Path | None) -> None:
+    """Print the custom resource definitions, as YAML."""
+    from muster.api import crd  # noqa: PLC0415 - each command imports what it needs: `run` takes half a second
+
+    if output is None:
+        click.echo("---\n".join(crd.crds().values()), nl=False)
+    else:
+        crd.write_crds(output)
+
+
+@main.command()
+@click.argument("file", type=click.File(encoding="utf-8"))
+@_worker_image
+@_pull_policy
+def plan(file: TextIO, worker_image: str, worker_image_pull_policy: str) -> None:
+    """Print what would be made of the resources in FILE (- for standard input), without a cluster."""
+    import pydantic  # noqa: PLC0415
+    import yaml  # noqa: PLC0415
+
+    from muster.api.errors import explain  # noqa: PLC0415
+    from muster.plan import offline  # noqa: PLC0415
+    from muster.plan.model import Settings  # noqa: PLC0415
+
+    try:
+        ours = [document for document in yaml.safe_load_all(file) if _is_ours(document)]
+        if not ours:
+            raise click.ClickException(f"{file.name} has no resource of {_GROUP}: wanted one TrainingJob or more")
+        click.echo(offline.render(ours, Settings(worker_image, worker_image_pull_policy)), nl=False)
+    except yaml.YAMLError as error:
+        raise click.ClickException(f"{file.name} is not YAML: {error}") from None
+    except pydantic.ValidationError as error:
+        raise click.ClickException(f"{file.name}: {explain(error)}") from None
+
+
+def _is_ours(document: object) -> bool:
+    return isinstance(document, dict) and str(document.get("apiVersion", "")).startswith(f"{_GROUP}/")
+
+
+@main.command()
+@click.option(
+    "--namespace",
+    "namespaces",
+    multiple=True,
+    help="Look after this namespace only (may be repeated). [env var: MUSTER_NAMESPACES, separated by commas;"
+    " default: all namespaces]",
+)
+@_worker_image
+@_pull_policy
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    default="info",
+    envvar="MUSTER_LOG_LEVEL",
+    show_default=True,
+    show_envvar=True,
+    help="What is worth a line.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["json", "console"]),
+    default="json",
+    envvar="MUSTER_LOG_FORMAT",
+    show_default=True,
+    show_envvar=True,
+    help="For machines or for people.",
+)
+@click.option(
+    "--leader-election/--no-leader-election",
+    default=True,
+    envvar="MUSTER_LEADER_ELECTION",
+    show_default=True,
+    show_envvar=True,
+    help="Whether several operators may run, of which one writes.",
+)
+@click.option(
+    "--lease-name",
+    default="muster",
+    envvar="MUSTER_LEASE_NAME",
+    show_default=True,
+    show_envvar=True,
+    help="The Lease that they elect by.",
+)
+@click.option(
+    "--lease-namespace",
+    envvar="MUSTER_LEASE_NAMESPACE",
+    show_envvar=True,
+    help="Where that Lease is. [default: the operator's own namespace, else muster-system]",
+)
+@click.option(
+    "--http-port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    envvar="MUSTER_HTTP_PORT",
+    show_default=True,
+    show_envvar=True,
+    help="Port of /healthz, /readyz and /metrics; 0: any that is free.",
+)
+def run(
+    *,
+    namespaces: tuple[str, ...],
+    worker_image: str,
+    worker_image_pull_policy: str,
+    log_level: str,
+    log_format: str,
+    leader_election: bool,
+    lease_name: str,
+    lease_namespace: str | None,
+    http_port: int,
+) -> None:
+    """Run the operator until SIGTERM."""
+    from muster.control.observability import configure_logging  # noqa: PLC0415
+    from muster.control.operator import Options  # noqa: PLC0415
+    from muster.plan.model import Settings  # noqa: PLC0415
+
+    configure_logging(log_level, cast("LogFormat", log_format))
+    given = namespaces or tuple(os.environ.get("MUSTER_NAMESPACES", "").split(","))
+    options = Options(
+        settings=Settings(worker_image, worker_image_pull_policy),
+        # Told apart from an earlier life of the same pod, whose writes may still be on their way.
+        identity=f"{os.environ.get('POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}",
+        namespaces=tuple(dict.fromkeys(name.strip() for name in given if name.strip())),
+        leader_election=leader_election,
+        lease_name=lease_name,
+        lease_namespace=lease_namespace or _own_namespace(),
+        http_port=http_port,
+    )
+    asyncio.run(_run(options))
+
+
+def _own_namespace() -> str:
+    try:
+        return _NAMESPACE_FILE.read_text(encoding="utf-8").strip()
+    except OSError:
+        return "muster-system"
+
+
+async def _run(options: Options) -> None:
+    from muster.client import KubernetesClient  # noqa: PLC0415
+    from muster.control.kinds import TRAINING_JOBS, Controlled  # noqa: PLC0415
+    from muster.control.observability import Metrics  # noqa: PLC0415
+    from muster.control.operator import Operator  # noqa: PLC0415
+    from muster.plan.training import planner  # noqa: PLC0415
+
+    metrics = Metrics()
+    client = await KubernetesClient.connect(metrics.called)
+    controlled = [Controlled(TRAINING_JOBS, planner.plan, label="muster.dev/training-job")]
+    try:
+        await Operator(options, controlled, client, metrics).run()
+    finally:
+        await client.close()
+
+
+if __name__ == "__main__":
+    main()
