@@ -120,7 +120,7 @@ test-cluster: .venv/ready ## On the real cluster; one that had to be brought up 
 	$(MAKE) install
 	$(WITH_TOOLS)
 	helm test $(RELEASE) --namespace $(NAMESPACE) --logs
-	$(BIN)/pytest tests/cluster tests/local_cluster -m cluster
+	$(BIN)/pytest tests/cluster tests/unit tests/local_cluster -m cluster
 
 ##@ Run it
 
