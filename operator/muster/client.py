@@ -65,6 +65,10 @@ EVENTS = Kind("events.k8s.io", "v1", "events", "Event")
 LEASES = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 
 
+class NoCluster(Exception):  # noqa: N818
+    """Nothing says where the API server is, or who we are."""
+
+
 class ApiError(Exception):
     """The API server refused a call, or did not answer it. `status` is 0 when there was no answer."""
 
@@ -228,13 +232,22 @@ class _Transport(RESTClientObject):  # type: ignore[misc]
 async def load_configuration() -> Configuration:
     """Where the API server is, who we are: $KUBECONFIG, else the pod's account, else ~/.kube/config."""
     configuration = Configuration()
+    try:
+        await _load(configuration)
+    except kubernetes_config.ConfigException as error:
+        raise NoCluster(
+            f"no cluster to speak to: {error}. Wanted: KUBECONFIG set to a kubeconfig, or a pod with a service account"
+        ) from error
+    return configuration
+
+
+async def _load(configuration: Configuration) -> None:
     if _IN_CLUSTER in os.environ and "KUBECONFIG" not in os.environ:
         kubernetes_config.load_incluster_config(client_configuration=configuration)
     else:
         await kubernetes_config.load_kube_config(
             config_file=os.environ.get("KUBECONFIG"), client_configuration=configuration
         )
-    return configuration
 
 
 @dataclass(frozen=True, slots=True)

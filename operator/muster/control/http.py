@@ -32,8 +32,8 @@ def application(registry: CollectorRegistry, *, alive: Callable[[], str], ready:
 
 
 async def serve(app: web.Application, port: int) -> tuple[web.AppRunner, int]:
-    """Serve on all addresses; returns what to clean up, and the port (0 lets the system choose one)."""
+    """Serve on all addresses; returns what to clean up, and the port (0: the system chooses one for each family)."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
     await runner.setup()
     await web.TCPSite(runner, port=port).start()
-    return runner, int(runner.addresses[0][1])
+    return runner, next(int(address[1]) for address in sorted(runner.addresses, key=len))

@@ -166,17 +166,31 @@ class Elector:
         """Give the lease up, so that another need not wait for its end. Nothing may be writing any more."""
         was_open = self._fence.is_open
         self._fence.close()
-        self._announce()
-        if not was_open or self._own is None:
+        self.leading.clear()
+        self.following.set()
+        if not was_open:
             return
-        record = self._record(self._own, holder="", lasts=1)
         try:
             async with asyncio.timeout(min(1.0, self._times.call)):
-                await self._client.replace(LEASES, record)
+                await self._give_up()
         except (TimeoutError, ApiError) as error:
             log.warning("lease not released, it runs out by itself", lease=self._name, error=str(error))
         else:
             log.info("lease released", lease=self._name)
+
+    async def _give_up(self) -> None:
+        """Write the lease without a holder; again when our own last renewal, cut short, came in between."""
+        for last in (False, True):
+            lease = await self._client.get(LEASES, self._namespace, self._name)
+            if lease.get("spec", {}).get("holderIdentity") != self._identity:
+                return
+            try:
+                await self._client.replace(LEASES, self._record(lease, holder="", lasts=1))
+            except Conflict:
+                if last:
+                    raise
+            else:
+                return
 
     def _pause(self) -> float:
         """Leaders renew at their own pace but never past the fence; others look at random, not in step."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -45,6 +44,7 @@ class Options:
     lease_namespace: str = "muster-system"
     lease_times: LeaseTimes = field(default_factory=LeaseTimes)
     http_port: int = 8080
+    take_signals: bool = True
     workers: int = 16
     resync_every: float = 180.0
 
@@ -132,7 +132,7 @@ class Operator:
             asyncio.create_task(self._follow_the_leadership()),
         ]
         observing = [asyncio.create_task(self._resync.run())]
-        electing = [asyncio.create_task(self._elector.run())] if self._options.leader_election else []
+        electing = [asyncio.create_task(self._elect())] if self._options.leader_election else []
         watching: list[asyncio.Task[None]] = []
         stop = asyncio.create_task(self.stopping.wait())
         try:
@@ -161,11 +161,17 @@ class Operator:
         for key in keys:
             self.queue.add(key)
 
+    async def _elect(self) -> None:
+        """Stand for election once the cluster is known: who cannot see must not lead."""
+        await self._resync.synced.wait()
+        await self._elector.run()
+
     async def _follow_the_leadership(self) -> None:
         """Reconcile while leading, beginning from a fresh look at everything."""
         while True:
             if self._options.leader_election:
                 await self._elector.leading.wait()
+            await self._resync.synced.wait()
             await self._resync.first()
             self._enqueue(self.store.keys())
             self._reconciler.active.set()
@@ -183,10 +189,11 @@ class Operator:
 
     def _take_signals(self) -> None:
         """Have signals set `stopping`; kopf takes them for itself at each of its starts, so we take them back."""
+        if not self._options.take_signals:
+            return
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(RuntimeError, ValueError):  # not in the main thread, as in tests
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self.stopping.set)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
 
 
 async def _end(tasks: Iterable[asyncio.Task[object]]) -> None:

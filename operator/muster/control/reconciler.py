@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -33,6 +34,18 @@ class PlanningFailed(Exception):  # noqa: N818
     """A planner raised, or asked for what it had been given."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """What was counted, when, and how often room had changed by then."""
+
+    at: float
+    room_changes: int
+    counted: Capacity
+
+    def serves(self, room_changes: int) -> bool:
+        return room_changes == self.room_changes and time.monotonic() - self.at <= _CAPACITY_AGE
+
+
 class Reconciler:
     """Looks at resources, each by itself and never twice at once; the queue sees to that."""
 
@@ -55,7 +68,7 @@ class Reconciler:
         self._executor, self._scraper, self._fence = executor, scraper, fence
         self._metrics, self._now = metrics, now
         self._admission = asyncio.Lock()
-        self._capacity: tuple[float, Capacity] | None = None
+        self._capacity: _Count | None = None
         self.active = asyncio.Event()
 
     async def work(self) -> None:
@@ -146,12 +159,13 @@ class Reconciler:
         return "written" if wrote else "unchanged", plan.look_again
 
     async def _count(self) -> Capacity:
-        """Everyone's pods and all nodes, from lists no older than a second."""
-        now = time.monotonic()
-        if self._capacity is not None and now - self._capacity[0] <= _CAPACITY_AGE:
-            return self._capacity[1]
+        """Everyone's pods and all nodes, from lists no older than a second or the last change of room seen."""
+        valid = self._store.room_changes
+        if self._capacity is not None and self._capacity.serves(valid):
+            return self._capacity.counted
+        started = time.monotonic()
         nodes = await self._client.list(NODES)
         pods = await self._client.list(PODS, field_selector=_ALIVE)
-        capacity = Capacity(tuple(map(lean, nodes.items)), tuple(map(lean, pods.items)))
-        self._capacity = (now, capacity)
-        return capacity
+        counted = Capacity(tuple(map(lean, nodes.items)), tuple(map(lean, pods.items)))
+        self._capacity = _Count(started, valid, counted)
+        return counted

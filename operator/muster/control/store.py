@@ -76,6 +76,8 @@ class Store:
         self._nodes: Mapping[str, Object] | None = None
         self._reports: dict[str, WorkerReport] = {}
         self._waiting: set[Key] = set()
+        self.room_changes = 0
+        """How often room may have come free or gone: a count of room from before the last time is void."""
 
     def keys(self) -> list[Key]:
         return [Key(kind, *identity) for kind in self._controlled for identity in self._objects[kind]]
@@ -179,6 +181,7 @@ class Store:
         keys = {key for one in (old, new) if one is not None for key in self._owners(one)}
         if kind == PODS and (new is None or _has_ended(new)):
             keys |= self._waiting
+            self.room_changes += 1
         return keys
 
     def _affected_by_node(self, old: Object | None, new: Object | None) -> set[Key]:
@@ -186,6 +189,7 @@ class Store:
         if old and new and _room(old) == _room(new):
             return set()
         keys = set(self._waiting)
+        self.room_changes += 1
         if old is None or new is None or _standing(old) != _standing(new):
             for pod in self._by_node.get(present["metadata"]["name"], {}).values():
                 keys |= self._owners(pod)

@@ -103,6 +103,7 @@ class FakeApi:
         self._hanging: set[asyncio.Event] = set()
         self._runner: web.AppRunner | None = None
         self._closing = False
+        self._watched_since = 0
 
     async def __aenter__(self) -> Self:
         app = web.Application()
@@ -133,6 +134,11 @@ class FakeApi:
 
     def all(self, plural: str) -> list[dict[str, Any]]:
         return self.storage.select(plural, "")
+
+    def end_watches(self) -> None:
+        """Break off every watch, as a restart of the server does."""
+        self._watched_since += 1
+        self.wake()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         parts = request.path.strip("/").split("/")
@@ -236,10 +242,10 @@ class FakeApi:
             await response.write(_event("ERROR", {"kind": "Status", "code": code, "reason": "injected"}))
             return response
         left = fault.after if isinstance(fault, BreakWatch) else None
-        changed = asyncio.Event()
+        changed, begun = asyncio.Event(), self._watched_since
         self._watching.add(changed)
         try:
-            while not self._closing:
+            while not self._closing and begun == self._watched_since:
                 changed.clear()
                 for change in [one for one in self.storage.history if one.version > since]:
                     since = change.version

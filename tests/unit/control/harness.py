@@ -28,7 +28,7 @@ async def until(condition: Callable[[], Any], what: str = "", limit: float = 15.
     """Wait for the condition, in vain at most so many seconds."""
     try:
         async with asyncio.timeout(limit):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - conditions are about what a server was sent
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"not within {limit:g} s: {what or condition}") from None
@@ -98,14 +98,12 @@ async def operator(
     api: FakeApi, planner: Planner = pods_and_a_service, *, who: str = "a", wait: bool = True, **options: Any
 ) -> AsyncIterator[Operator]:
     """An operator, run as `muster run` does, until the block ends."""
-    client = KubernetesClient(
-        api.configuration(who), limits=Limits(call=1.0, attempts=4, pauses=(0.01, 0.05, 0.1))
-    )
-    chosen = Options(settings=SETTINGS, identity=who, http_port=0, workers=4, lease_times=QUICK)
     metrics = Metrics()
-    one = Operator(
-        replace(chosen, **options), [Controlled(TRAINING_JOBS, planner, LABEL)], client, metrics
+    client = KubernetesClient(
+        api.configuration(who), observer=metrics.called, limits=Limits(call=1.0, attempts=4, pauses=(0.01, 0.05, 0.1))
     )
+    chosen = Options(settings=SETTINGS, identity=who, http_port=0, workers=4, take_signals=False, lease_times=QUICK)
+    one = Operator(replace(chosen, **options), [Controlled(TRAINING_JOBS, planner, LABEL)], client, metrics)
     task = asyncio.create_task(one.run())
     try:
         if wait:
