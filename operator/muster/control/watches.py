@@ -64,7 +64,7 @@ class Watches:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        pause = 0.5
+        pause = 0.25
         while True:
             started = time.monotonic()
             reclaim = asyncio.create_task(self._tell_when_started())  # before kopf, or kopf would cancel it
@@ -80,7 +80,7 @@ class Watches:
                     await session.close()
                 self._sessions.clear()
             self._metrics.watch_failures.inc()
-            pause = 0.5 if time.monotonic() - started > _HEALTHY_AFTER else min(pause * 2, _LONGEST_PAUSE)
+            pause = 0.25 if time.monotonic() - started > _HEALTHY_AFTER else min(pause * 2, _LONGEST_PAUSE)
             await asyncio.sleep(pause)
             await self._resync.first()
 

@@ -100,7 +100,7 @@ async def operator(
     """An operator, run as `muster run` does, until the block ends."""
     metrics = Metrics()
     client = KubernetesClient(
-        api.configuration(who), observer=metrics.called, limits=Limits(call=1.0, attempts=4, pauses=(0.01, 0.05, 0.1))
+        api.configuration(who), observer=metrics.called, limits=Limits(call=0.5, attempts=4, pauses=(0.01, 0.05, 0.1))
     )
     chosen = Options(settings=SETTINGS, identity=who, http_port=0, workers=4, take_signals=False, lease_times=QUICK)
     one = Operator(replace(chosen, **options), [Controlled(TRAINING_JOBS, planner, LABEL)], client, metrics)
