@@ -21,6 +21,13 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _without_nulls(value: Any) -> Any:
+    return {name: item for name, item in value.items() if item is not None} if isinstance(value, dict) else value
+
+
+# The API server removes nulls before it fills in defaults: from maps, and from fields, which the models do themselves.
+WITHOUT_NULLS = BeforeValidator(_without_nulls)
+
 Int = Annotated[int, Strict(), BeforeValidator(_whole)]
 Bool = Annotated[bool, Strict()]
 
@@ -46,10 +53,11 @@ class Model(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, value: Any) -> Any:
-        """The API server removes nulls before it fills in defaults."""
-        if isinstance(value, dict):
-            return {name: item for name, item in value.items() if item is not None}
-        return value
+        """A null in a field that does not exist is as wrong as any other value there."""
+        if not isinstance(value, dict):
+            return value
+        known = {field.alias for field in cls.model_fields.values()}
+        return {name: item for name, item in value.items() if item is not None or name not in known}
 
     @model_validator(mode="after")
     def _keep_rules(self) -> Self:

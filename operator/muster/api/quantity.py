@@ -64,7 +64,7 @@ class _IntegerOrString:
         if isinstance(value, bool) or not isinstance(value, int | str):
             raise PydanticCustomError("int_or_string", "wanted an integer or a string")
         if len(str(value)) > MAX_LENGTH:
-            raise PydanticCustomError("too_long", f"wanted at most {MAX_LENGTH} characters")
+            raise PydanticCustomError("quantity_too_long", f"wanted at most {MAX_LENGTH} characters")
         return str(value)
 
 

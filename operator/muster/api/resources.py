@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from muster.api.base import Model
+from muster.api.base import WITHOUT_NULLS, Model
 from muster.api.quantity import Quantity, parse_quantity
 from muster.api.rules import Rule
 
@@ -39,7 +39,7 @@ def _devices_are_limited(resources: "Resources") -> bool:
 
 
 # With more than 7 the API server before 1.34 takes the rules about them for too costly.
-Amounts = Annotated[dict[str, Quantity], Field(max_length=7)]
+Amounts = Annotated[dict[str, Quantity], Field(max_length=7), WITHOUT_NULLS]
 
 
 class Resources(Model):

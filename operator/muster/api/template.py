@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, StringConstraints
 from pydantic_core import core_schema
 
-from muster.api.base import Int, Model
+from muster.api.base import WITHOUT_NULLS, Int, Model
 from muster.api.core_v1 import CONTAINER_FIELDS, POD_FIELDS, opaque
 from muster.api.lists import ListType
 from muster.api.rules import Rule
@@ -193,6 +193,7 @@ Labels = Annotated[
             f"muster.dev/* and app.kubernetes.io/{{{', '.join(LABELS_OF_MUSTER)}}} are set by Muster: write other keys"
         ),
     ),
+    WITHOUT_NULLS,
 ]
 
 
@@ -201,7 +202,7 @@ class PodMetadata(Model):
 
     labels: Labels | None = None
     """Labels beside those that Muster sets."""
-    annotations: dict[str, str] | None = None
+    annotations: Annotated[dict[str, str], WITHOUT_NULLS] | None = None
     """Annotations."""
 
 
@@ -219,19 +220,18 @@ class PodTemplate(Model):
     """The pod."""
 
 
-class _KeptRaw:
-    """Validates as the model, keeps the dict: pods stay plain JSON from the manifest to the API server."""
+class _AsDict:
+    """Validates as the model and becomes a dict again: pods stay plain JSON from the manifest to the API server."""
 
     def __get_pydantic_core_schema__(self, _source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        def check(value: Any, validate: core_schema.ValidatorFunctionWrapHandler) -> Any:
-            validate(value)
-            return value
+        def plain(template: PodTemplate) -> dict[str, Any]:
+            return template.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
-        return core_schema.no_info_wrap_validator_function(
-            check,
+        return core_schema.no_info_after_validator_function(
+            plain,
             handler.generate_schema(PodTemplate),
             serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value),
         )
 
 
-RawPodTemplate = Annotated[dict[str, Any], _KeptRaw()]
+RawPodTemplate = Annotated[dict[str, Any], _AsDict()]

@@ -92,7 +92,8 @@ def _nccl_has_gpus(spec: "TrainingJobSpec") -> bool:
 class TrainingJobSpec(Model):
     """What is wanted. Only failurePolicy can be changed once the job exists."""
 
-    replicas: Annotated[Int, Field(ge=1, le=MAX_REPLICAS)] = 1
+    # Not Int: the scale subresource does not read 3.0.
+    replicas: Annotated[int, Field(strict=True, ge=1, le=MAX_REPLICAS)] = 1
     """How many worker pods train together."""
     elastic: Elastic | None = None
     processes_per_worker: AutoOrCount = "auto"

@@ -41,7 +41,9 @@ def _resources() -> st.SearchStrategy[Spec]:
 
 
 def _template() -> st.SearchStrategy[Spec]:
-    variable = st.fixed_dictionaries({"name": st.from_regex(r"MY_[A-Z]{1,8}", fullmatch=True)}, optional={"value": _TEXT})
+    variable = st.fixed_dictionaries(
+        {"name": st.from_regex(r"MY_[A-Z]{1,8}", fullmatch=True)}, optional={"value": _TEXT}
+    )
     container = st.fixed_dictionaries(
         {"name": st.sampled_from(["worker", "sidecar", "logs"])},
         optional={
@@ -88,9 +90,7 @@ def _common() -> dict[str, st.SearchStrategy[Any]]:
             nodeLostSeconds=st.integers(0, 10**6),
         ),
         "successPolicy": st.just("AllWorkers"),
-        "scheduling": _block(
-            gang=st.sampled_from(["auto", "none"]), priorityClassName=_NAME, topologyKey=st.just("")
-        ),
+        "scheduling": _block(gang=st.sampled_from(["auto", "none"]), priorityClassName=_NAME, topologyKey=st.just("")),
         "suspend": st.just(False),
         "managedBy": st.sampled_from(["muster.dev/operator", "kueue.x-k8s.io/multikueue"]),
     }
@@ -126,7 +126,7 @@ def _scripts() -> st.SearchStrategy[Spec]:
 GOOD = _recipes() | _scripts()
 
 _FOREIGN: tuple[Any, ...] = (
-    *(None, True, False, 0, 1, -1, 2.0, 0.5, 3, 256, 10_001, 2**31, 2**40, 10**30),
+    *(None, True, False, 0, 1, -1, 2.0, 0.5, 3, 256, 10_001, 2**31, 2**40, 2**62),
     *("", "0", "1", "0.1", "1e3", "-1", "2Gi", "2 cores", "1.5e", "auto", "ddp", "gloo", "nccl", "none", "volcano"),
     *("..", "a/../b", "/absolute", "a..b", "MUSTER_RANK", "RANK", "worker", "shm", "/muster/run", "/dev/shm"),
     *("UPPER", "under_score", "-dash", "a.b:C", "a:b:c", "line\nbreak", "é", "x" * 64, "x" * 254, "x" * 520),

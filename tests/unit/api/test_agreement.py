@@ -40,9 +40,7 @@ class Server:
         """Return the job with defaults filled in; raises ApiException where it is refused."""
         options = {"dry_run": "All"} if dry_run else {}
         return dict(
-            self._jobs.create_namespaced_custom_object(
-                **self._where, body=job, field_validation="Strict", **options
-            )
+            self._jobs.create_namespaced_custom_object(**self._where, body=job, field_validation="Strict", **options)
         )
 
     def patch(self, name: str, spec: Spec) -> dict[str, Any]:
