@@ -89,6 +89,8 @@ class Watches:
             registry=registry_for(self._watched, self, self._login),
             settings=settings_for(self._watched),
             standalone=True,
+            # Of no use without peers; but left to itself, kopf asks for the user's name, which a pod's has not.
+            identity="muster",  # type: ignore[arg-type]
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
             ready_flag=self._ready,
