@@ -51,7 +51,7 @@ def settings_for(watched: Sequence[Watched]) -> kopf.OperatorSettings:
     settings.peering.standalone = True
     settings.watching.inactivity_timeout = 70.0
     settings.watching.connect_timeout = 5.0
-    settings.watching.server_timeout = 300.0
+    settings.watching.server_timeout = 300  # kopf passes it on as it is, and the server takes no fraction
     settings.watching.chunk_size = 500
     settings.networking.request_timeout = 30.0
     settings.networking.error_backoffs = (0.1, 0.5, 1.0, 2.0, 5.0)

@@ -234,6 +234,8 @@ class FakeApi:
         return {"apiVersion": resource.api_version, "kind": kind, "metadata": meta, "items": chunk}
 
     async def _watch(self, request: web.Request, seen: Seen, fault: Fault | None) -> web.StreamResponse:
+        if not seen.query.get("timeoutSeconds", "0").isdigit():
+            raise RefusalError(400, "BadRequest", "timeoutSeconds: invalid syntax")
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         since = int(seen.query.get("resourceVersion") or self.storage.version)
