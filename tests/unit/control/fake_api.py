@@ -104,6 +104,8 @@ class FakeApi:
         self._runner: web.AppRunner | None = None
         self._closing = False
         self._watched_since = 0
+        self._connections: set[object] = set()
+        self.most_connections = 0
 
     async def __aenter__(self) -> Self:
         app = web.Application()
@@ -141,6 +143,8 @@ class FakeApi:
         self.wake()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        self._connections.add(request.transport)
+        self.most_connections = max(self.most_connections, len(self._connections))
         parts = request.path.strip("/").split("/")
         if (found := _discovery(parts)) is not None:
             return web.json_response(found)

@@ -1,0 +1,96 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import structlog
+import yaml
+from click.testing import CliRunner
+
+import muster
+from muster.__main__ import main
+
+JOB = """
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: models}
+---
+apiVersion: muster.dev/v1alpha1
+kind: TrainingJob
+metadata: {name: digits}
+spec: {replicas: 2, recipe: {name: "muster_worker.recipes.digits:Digits"}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def run(*words, stdin=None, **environment):
+    return CliRunner(env={"KUBECONFIG": "/nowhere", **environment}).invoke(main, words, input=stdin)
+
+
+def test_version():
+    assert run("version").output == f"{muster.__version__}\n"
+
+
+def test_plan_prints_what_would_be_made_and_passes_over_what_is_not_ours():
+    result = run("plan", "--worker-image", "worker:1", "-", stdin=JOB)
+    made = list(yaml.safe_load_all(result.output))
+    assert [one["kind"] for one in made] == ["Service", "Pod", "Pod"]
+    assert {one["spec"]["containers"][0]["image"] for one in made[1:]} == {"worker:1"}
+
+
+@pytest.mark.parametrize(
+    ("stdin", "complaint"),
+    [
+        ("kind: [", "is not YAML"),
+        ("kind: Pod", "no resource of muster.dev"),
+        (JOB.replace("replicas: 2", "replicas: none"), "spec.replicas"),
+    ],
+)
+def test_plan_says_what_is_wrong_with_a_file(stdin, complaint):
+    result = run("plan", "-", stdin=stdin)
+    assert result.exit_code == 1
+    assert complaint in result.output
+    assert "Traceback" not in result.output
+
+
+def test_crds_are_printed_or_written(tmp_path):
+    printed = list(yaml.safe_load_all(run("crds").output))
+    assert [one["metadata"]["name"] for one in printed] == ["trainingjobs.muster.dev"]
+    assert run("crds", "--output", str(tmp_path)).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["muster.dev_trainingjobs.yaml"]
+
+
+def test_run_without_a_cluster_says_what_is_missing():
+    result = run("run", "--http-port", "0")
+    assert result.exit_code == 1
+    assert "KUBECONFIG" in result.output
+
+
+@pytest.mark.parametrize("words", [("--log-level", "loud"), ("--http-port", "99999"), ("--log-format", "xml")])
+def test_run_refuses_what_it_does_not_know(words):
+    assert run("run", *words).exit_code == 2
+
+
+def test_every_flag_of_run_has_its_environment_variable():
+    names = {parameter.envvar for parameter in main.commands["run"].params if parameter.envvar}
+    assert names == {
+        "MUSTER_WORKER_IMAGE",
+        "MUSTER_WORKER_IMAGE_PULL_POLICY",
+        "MUSTER_LOG_LEVEL",
+        "MUSTER_LOG_FORMAT",
+        "MUSTER_LEADER_ELECTION",
+        "MUSTER_LEASE_NAME",
+        "MUSTER_LEASE_NAMESPACE",
+        "MUSTER_HTTP_PORT",
+    }
