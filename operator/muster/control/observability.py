@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Literal
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 if TYPE_CHECKING:
     from muster.client import Call
@@ -22,6 +22,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         own = {"registry": self.registry}
         self.queue_depth = Gauge("muster_queue_depth", "Resources waiting for their turn.", **own)
         self.queue_waited = Histogram(
@@ -110,4 +111,5 @@ def configure_logging(level: str, log_format: LogFormat) -> None:
     root.setLevel(level.upper())
     # kopf tells of every watch and every object; what matters of it we tell ourselves.
     logging.getLogger("kopf").setLevel(max(logging.WARNING, root.level))
+    logging.getLogger("kopf._core.reactor").setLevel(logging.CRITICAL)
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

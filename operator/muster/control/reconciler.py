@@ -153,7 +153,8 @@ class Reconciler:
 
     async def _carry_out(self, key: Key, observed: Observed, plan: Plan) -> tuple[str, float | None]:
         wrote = await self._executor.execute(self._controlled[key.kind].kind, observed, plan)
-        self._scraper.ask(key, plan.scrape)
+        if self.active.is_set():  # not when the leadership, and with it all asking, ended meanwhile
+            self._scraper.ask(key, plan.scrape)
         if wrote:  # what follows from what was just written
             self._queue.add(key)
         return "written" if wrote else "unchanged", plan.look_again
