@@ -9,7 +9,11 @@ import signal
 import socket
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 LIMIT = 60.0
 """Seconds after which a test gives up waiting."""

@@ -50,7 +50,7 @@ def test_a_module_that_needs_a_missing_one_says_which(tmp_path, monkeypatch):
     [
         (
             '{"bachSize": 3}',
-            "spec.recipe.config.bachSize: unknown field, wanted one of batchSize, dropout, epochs, precision, samples, seed",
+            "bachSize: unknown field, wanted one of batchSize, dropout, epochs, precision, samples, seed",
         ),
         ('{"epochs": "3"}', 'spec.recipe.config.epochs: found "3", wanted a whole number, at least 1'),
         ('{"epochs": true}', "spec.recipe.config.epochs: found true, wanted a whole number, at least 1"),

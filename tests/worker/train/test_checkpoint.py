@@ -1,0 +1,199 @@
+"""Checkpoints are whole or not there; the newest whole one is found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from muster_worker.train import checkpoint, durable
+from muster_worker.train.checkpoint import Checkpoints
+from muster_worker.train.errors import StorageError
+from muster_worker.train.storage import Storage
+
+
+@pytest.fixture
+def saved():
+    """What `on_saved` was told."""
+    return []
+
+
+@pytest.fixture
+def checkpoints(tmp_path, lone_rank, saved):
+    (tmp_path / "checkpoints").mkdir()
+    return Checkpoints(Storage(tmp_path, dist.group.WORLD, "run"), keep=3, on_saved=saved.append)
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return tmp_path / "checkpoints"
+
+
+def save(checkpoints, step, *, asynchronous=False):
+    checkpoints.save(
+        step, {"model": {"weight": torch.full((1000,), float(step))}}, {"step": step}, asynchronous=asynchronous
+    )
+
+
+def loaded(checkpoints):
+    """Step, state and a weight of the newest intact checkpoint."""
+    found = checkpoints.newest_intact()
+    tensors = {"model": {"weight": torch.zeros(1000)}}
+    checkpoints.load(found, tensors)
+    return found.step, found.state["step"], tensors["model"]["weight"][0].item()
+
+
+def test_the_newest_is_found_and_loaded(checkpoints):
+    for step in (5, 10):
+        save(checkpoints, step)
+    assert loaded(checkpoints) == (10, 10, 10.0)
+
+
+def test_without_any_there_is_none(checkpoints):
+    assert checkpoints.newest_intact() is None
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def lengthen(path):
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def remove(path):
+    path.unlink()
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_byte, lengthen, remove, empty])
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "manifest.json"])
+def test_a_damaged_one_is_skipped_for_the_one_before(checkpoints, directory, damage, name, caplog):
+    for step in (5, 10):
+        save(checkpoints, step)
+    damage(directory / "step-00000010" / name)
+    if (damage, name) == (lengthen, "manifest.json"):
+        (directory / "step-00000010" / name).write_text("{}")
+    assert loaded(checkpoints) == (5, 5, 5.0)
+    assert checkpoints.broken == 1
+    assert f"skipped the broken checkpoint {directory / 'step-00000010'}: {name}" in caplog.text
+
+
+def test_a_flipped_bit_anywhere_in_the_manifest_is_noticed(checkpoints, directory):
+    save(checkpoints, 5)
+    path = directory / "step-00000005" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["state"]["step"] = 6
+    path.write_text(json.dumps(manifest))
+    assert checkpoints.newest_intact() is None
+
+
+def test_when_all_are_damaged_there_is_none(checkpoints, directory):
+    for step in (5, 10):
+        save(checkpoints, step)
+        flip_a_byte(directory / f"step-{step:08d}" / "__0_0.distcp")
+    assert checkpoints.newest_intact() is None
+    assert checkpoints.broken == 2
+
+
+def test_a_damaged_one_is_replaced_by_the_next_of_its_step_and_removed_by_a_later_one(checkpoints, directory):
+    for step in (5, 10, 15):
+        save(checkpoints, step)
+    for step in (10, 15):
+        truncate(directory / f"step-{step:08d}" / ".metadata")
+    assert loaded(checkpoints)[0] == 5
+    save(checkpoints, 10)
+    assert loaded(checkpoints) == (10, 10, 10.0)
+    assert sorted(path.name for path in directory.iterdir()) == ["step-00000005", "step-00000010"]
+
+
+def test_one_that_was_being_written_is_not_seen(checkpoints, directory):
+    save(checkpoints, 5)
+    shutil.copytree(directory / "step-00000005", durable.temporary_beside(directory / "step-00000010", "other-run"))
+    (directory / "step-1").mkdir()
+    assert loaded(checkpoints)[0] == 5
+    durable.clear_leftovers(directory)
+    assert sorted(path.name for path in directory.iterdir()) == ["step-00000005", "step-1"]
+
+
+def test_one_of_another_format_is_skipped(checkpoints, directory, monkeypatch, caplog):
+    save(checkpoints, 5)
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    assert checkpoints.newest_intact() is None
+    assert "its format is 1, wanted 2" in caplog.text
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_only_the_newest_are_kept(checkpoints, directory, asynchronous, saved):
+    for step in range(1, 8):
+        save(checkpoints, step, asynchronous=asynchronous)
+    checkpoints.wait()
+    assert sorted(path.name for path in directory.iterdir()) == [f"step-{step:08d}" for step in (5, 6, 7)]
+    assert [one.step for one in saved] == list(range(1, 8))
+    size = sum(path.stat().st_size for path in (directory / "step-00000007").iterdir() if path.name != "manifest.json")
+    assert saved[-1] == checkpoint.Saved(7, size, "checkpoints/step-00000007")
+
+
+def test_what_training_does_meanwhile_does_not_reach_an_asynchronous_checkpoint(checkpoints):
+    weight = torch.ones(1000)
+    checkpoints.save(5, {"model": {"weight": weight}}, {"step": 5}, asynchronous=True)
+    weight.zero_()
+    checkpoints.wait()
+    assert loaded(checkpoints) == (5, 5, 1.0)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("failing", ["record_of", "write_json", "publish"])
+def test_a_storage_that_fails_is_named_and_nothing_half_is_left(
+    checkpoints, directory, monkeypatch, asynchronous, failing
+):
+    save(checkpoints, 5)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, failing, full)
+
+    def save_and_wait():
+        save(checkpoints, 10, asynchronous=asynchronous)
+        checkpoints.wait()
+
+    with pytest.raises(StorageError, match=r"checkpoint of step 10 could not be written .*No space left on device"):
+        save_and_wait()
+    assert [path.name for path in directory.iterdir()] == ["step-00000005"]
+    monkeypatch.undo()
+    save(checkpoints, 10)
+    assert loaded(checkpoints)[0] == 10
+
+
+def test_a_crash_between_two_renames_leaves_the_old_or_the_new(checkpoints, directory, monkeypatch):
+    for step in (5, 10):
+        save(checkpoints, step)
+
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(durable.shutil, "rmtree", crash)
+    with pytest.raises(KeyboardInterrupt):
+        save(checkpoints, 10)
+    monkeypatch.undo()
+    assert loaded(checkpoints) == (10, 10, 10.0)
+
+
+def test_a_checkpoint_of_another_model_says_so(checkpoints):
+    save(checkpoints, 5)
+    found = checkpoints.newest_intact()
+    with pytest.raises(StorageError, match=r"does not fit the recipe's model: .*bias"):
+        checkpoints.load(found, {"model": {"bias": torch.zeros(3)}})
