@@ -48,10 +48,21 @@ def _up(checkout: Checkout, given: argparse.Namespace) -> None:
     with checkout.lock():
         provider = for_new_cluster(checkout, given.provider)
         if existing(checkout) and (status := provider.status()).usable:
+            _agree(provider, given)
             print("\n".join(("the cluster is running already", *status.details)))
         else:
             provider.up(Size(nodes, given.simulated_nodes))
     print(f"export KUBECONFIG={checkout.kubeconfig}")
+
+
+def _agree(provider: Provider, given: argparse.Namespace) -> None:
+    """A size that was asked for in so many words and is not there must not pass for done."""
+    size = provider.size()
+    if given.nodes not in (None, size.nodes) or given.simulated_nodes not in (0, size.simulated):
+        raise ClusterError(
+            f"a cluster with {size.nodes} nodes and {size.simulated} simulated ones is running: "
+            "join more by `node add node-N`, or run `down` first"
+        )
 
 
 def _down(checkout: Checkout, _given: argparse.Namespace) -> None:

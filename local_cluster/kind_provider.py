@@ -107,8 +107,13 @@ class KindProvider:
         wrong += [f"{name} is not ready" for name in record.nodes if name not in ready | set(record.harmed)]
         if record.nodes and not _dns_ready(api):
             wrong.append("CoreDNS is not ready")
-        told = [f"{name} was {harm} on purpose: `node heal {name}` undoes it" for name, harm in record.harmed.items()]
-        return Status(not wrong, "degraded" if wrong else "running", (*wrong, *told, f"{len(record.nodes)} nodes"))
+        return Status(
+            not wrong, "degraded" if wrong else "running", (*wrong, *record.told, f"{len(record.nodes)} nodes")
+        )
+
+    def size(self) -> Size:
+        record = ClusterRecord(**(self._checkout.read_record() or {"provider": self.name}))
+        return Size(len(record.nodes), record.simulated)
 
     def load(self, names: list[str]) -> None:
         for name in names:

@@ -110,12 +110,15 @@ def _dns_deployment() -> Object:
         "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": labels},
     }
+    expression = {"key": "type", "operator": "NotIn", "values": ["kwok"]}  # a simulated node answers nothing
+    really = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
     pod = {
         "serviceAccountName": "coredns",
         "dnsPolicy": "Default",
         "priorityClassName": "system-cluster-critical",
         "tolerations": [{"operator": "Exists"}],
         "topologySpreadConstraints": [apart],
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": really}},
         "containers": [container],
         "volumes": [{"name": "config", "configMap": {"name": "coredns"}}],
     }

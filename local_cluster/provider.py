@@ -28,6 +28,8 @@ class Provider(Protocol):
 
     def status(self) -> Status: ...
 
+    def size(self) -> Size: ...
+
     def load(self, names: list[str]) -> None: ...
 
     def add_node(self, name: str) -> None: ...
@@ -45,6 +47,7 @@ class ClusterRecord:
 
     provider: str
     complete: bool = False
+    programs: str = ""  # the directory with the components that it runs
     simulated: int = 0
     # name -> what was done to it: "" (nothing), "failed" or "hung"
     nodes: dict[str, str] = field(default_factory=dict)
@@ -52,3 +55,8 @@ class ClusterRecord:
     @property
     def harmed(self) -> dict[str, str]:
         return {name: harm for name, harm in self.nodes.items() if harm}
+
+    @property
+    def told(self) -> list[str]:
+        """A line for each node that was harmed."""
+        return [f"{name} was {harm} on purpose: `node heal {name}` undoes it" for name, harm in self.harmed.items()]

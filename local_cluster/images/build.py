@@ -1,17 +1,19 @@
 """Builds an image when what goes into it has changed, and takes images to the cluster."""
 
-import fnmatch
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from local_cluster import cache, packages
 from local_cluster.checkout import Checkout
 from local_cluster.errors import ClusterError
 from local_cluster.images import bases, records
-from local_cluster.images.engines import Buildah, Recipe, choose
+from local_cluster.images.engines import Buildah, Engine, Recipe, choose
 from local_cluster.images.store import layout
 
-_NEVER = ("__pycache__", "*.pyc", ".git", ".mypy_cache", ".pytest_cache", ".ruff_cache", "*.egg-info")
+# Left behind by tools, never part of what an image is built for.
+_NEVER = {"__pycache__", ".git", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
 
 
 def build(checkout: Checkout, tag: str, recipe: Recipe, base: str | None) -> bool:
@@ -34,28 +36,24 @@ def build(checkout: Checkout, tag: str, recipe: Recipe, base: str | None) -> boo
 
 
 def export(checkout: Checkout, tag: str) -> str:
-    """Brings an image into the layout; returns the digest of its manifest.
-
-    What this checkout built under the tag goes before what another one may have tagged since.
-    """
+    """Brings an image into the layout; returns the digest of its manifest. The caller holds the images' lock."""
     engine = choose()
-    with cache.lock("images"):
-        known = records.of(checkout).built(tag)
-        image = engine.find(known["image"]) if known else None
-        image = image or engine.find(tag)
-        if image is None:
-            raise ClusterError(f"{engine.name} has no image {tag}: build it with `build-image {tag} CONTEXT`")
-        return engine.export(image, layout())
+    return engine.export(_find(checkout, tag, engine), layout())
 
 
 def run(checkout: Checkout, tag: str, words: list[str], environment: dict[str, str]) -> int:
     """Runs a command in an image with the checkout mounted at its own path."""
     engine = choose()
+    return engine.run(_find(checkout, tag, engine), words, checkout.root, environment)
+
+
+def _find(checkout: Checkout, tag: str, engine: Engine) -> str:
+    """The id of an image. What this checkout built under the tag goes before what another tagged so since."""
     known = records.of(checkout).built(tag)
-    image = engine.find(known["image"] if known else tag)
+    image = (engine.find(known["image"]) if known else None) or engine.find(tag)
     if image is None:
         raise ClusterError(f"{engine.name} has no image {tag}: build it with `build-image {tag} CONTEXT`")
-    return engine.run(image, words, checkout.root, environment)
+    return image
 
 
 def fingerprint(recipe: Recipe, engine: str) -> str:
@@ -70,21 +68,43 @@ def fingerprint(recipe: Recipe, engine: str) -> str:
 
 def context_files(context: Path) -> list[Path]:
     """The files of a build's context, those that .dockerignore and common sense leave out aside."""
-    return sorted(_walk(context, context, (*_NEVER, *_ignored(context))))
+    file = context / ".dockerignore"
+    rules = Rules.parse(file.read_text() if file.exists() else "")
+    return sorted(_walk(context, context, rules))
 
 
-def _walk(context: Path, directory: Path, ignored: tuple[str, ...]) -> Iterator[Path]:
+@dataclass(frozen=True)
+class Rules:
+    """The lines of a .dockerignore: (pattern, whether it leaves out or takes back in); the last that fits counts."""
+
+    lines: tuple[tuple[re.Pattern[str], bool], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "Rules":
+        wanted = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+        return cls(tuple((_expression(line.removeprefix("!")), not line.startswith("!")) for line in wanted))
+
+    def leave_out(self, path: str) -> bool:
+        """`path` is relative to the context. A pattern also fits all that is below what it fits."""
+        parts = path.split("/")
+        ways = ["/".join(parts[: end + 1]) for end in range(len(parts))]
+        verdicts = [out for pattern, out in self.lines if any(pattern.fullmatch(way) for way in ways)]
+        return bool(verdicts and verdicts[-1])
+
+
+_GLOBS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?)", pattern.strip("/"))
+    return re.compile("".join(_GLOBS.get(piece) or re.escape(piece) for piece in pieces))
+
+
+def _walk(context: Path, directory: Path, rules: Rules) -> Iterator[Path]:
     for path in directory.iterdir():
-        inside = path.relative_to(context).as_posix()
-        if any(fnmatch.fnmatch(inside, pattern) or fnmatch.fnmatch(path.name, pattern) for pattern in ignored):
+        if path.name in _NEVER:
             continue
         if path.is_dir() and not path.is_symlink():
-            yield from _walk(context, path, ignored)
-        else:
+            yield from _walk(context, path, rules)
+        elif not rules.leave_out(path.relative_to(context).as_posix()):
             yield path
-
-
-def _ignored(context: Path) -> list[str]:
-    file = context / ".dockerignore"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [line.strip().strip("/").removeprefix("**/") for line in lines if line.strip() and line[0] not in "#!"]

@@ -99,6 +99,13 @@ class Layout:
             for digest in sorted(digests - leave_out):
                 tar.add(self.blob(digest), arcname=f"blobs/sha256/{digest}", recursive=False)
 
+    def keep_only(self, manifests: AbstractSet[str]) -> None:
+        """Deletes the blobs that none of the manifests needs."""
+        kept = {digest for manifest in manifests if self.complete(manifest) for digest in self.parts(manifest)}
+        for blob in (self.directory / "blobs" / "sha256").iterdir():
+            if blob.name not in kept | manifests:
+                blob.unlink()
+
     def _index(self, images: Mapping[str, str]) -> dict[str, Any]:
         return {
             "schemaVersion": 2,

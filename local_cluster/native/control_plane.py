@@ -16,6 +16,7 @@ from local_cluster.processes import Daemons
 
 API_PORT = 6443
 GROUP = "control-plane"
+_PROXY = "kube-proxy-control-plane"
 _READY_LIMIT = 60  # seconds
 
 # The kube-proxy would leave its lock in the machine's /run.
@@ -86,9 +87,24 @@ class ControlPlane:
         self._start(daemons, "kube-controller-manager", self.controller_manager())
         self._start(daemons, "kube-scheduler", self.scheduler())
 
+    def restart_api(self, daemons: Daemons, dead: Sequence[str]) -> None:
+        if "etcd" in dead:
+            self._start(daemons, "etcd", etcd(self.programs, self.directory / "etcd"))
+        if "kube-apiserver" in dead:
+            self._start(daemons, "kube-apiserver", self.api_server())
+        interrupts.wait_for("the API server is ready", self.api().ready, _READY_LIMIT)
+
+    def restart_others(self, daemons: Daemons, dead: Sequence[str]) -> None:
+        if "kube-controller-manager" in dead:
+            self._start(daemons, "kube-controller-manager", self.controller_manager())
+        if "kube-scheduler" in dead:
+            self._start(daemons, "kube-scheduler", self.scheduler())
+        if _PROXY in dead:
+            self.start_proxy(daemons)
+
     def start_proxy(self, daemons: Daemons) -> None:
         proxy = [self.programs / "kube-proxy", "--config", self.directory / "kube-proxy.json"]
-        self._start(daemons, "kube-proxy-control-plane", [*_WITH_OWN_RUN, *proxy])
+        self._start(daemons, _PROXY, [*_WITH_OWN_RUN, *proxy])
 
     def _start(self, daemons: Daemons, name: str, argv: Sequence[object]) -> None:
         group = f"{self.slot.name}/{GROUP}"

@@ -1,29 +1,26 @@
-"""Puts the native pieces together: up, down, status, nodes, images."""
+"""The native provider: what each command does to the cluster of a checkout."""
 
 import os
 import signal
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from local_cluster import dns, go_builds, interrupts, manifests, packages, simulated, stand_ins
+from local_cluster import cache, go_builds, interrupts, packages
 from local_cluster.checkout import Checkout, write_json
 from local_cluster.errors import ClusterError
-from local_cluster.images import bases, build, records
-from local_cluster.kubernetes_api import Api
-from local_cluster.native import cgroups, cleanup, network, node_images, pki, slots, templates
-from local_cluster.native.control_plane import GROUP, ControlPlane
-from local_cluster.native.node import STORAGE, Node
+from local_cluster.images import bases, build, records, store
+from local_cluster.native import cgroups, cleanup, network, node_images, slots
+from local_cluster.native.cluster import Cluster
 from local_cluster.native.slots import Slot
-from local_cluster.processes import Daemons
 from local_cluster.progress import Progress
 from local_cluster.provider import ClusterRecord, Size, Status
 
-_NODES_READY_LIMIT = 120  # seconds; on a machine that is busy with something else, too
-_DNS_LIMIT = 90  # seconds
+_RECOVERY_LIMIT = 60  # seconds, for a cluster whose dead parts were started again
+_LAST_NODE = 200
 
-# The steps of `up` and the seconds they take on two cores.
-_TOOLS = "build the components"
+# The steps of `up`.
+_PROGRAMS = "build the components"
 _IMAGES = "prepare the nodes' images"
 _NETWORK = "lay the network"
 _CONTROL_PLANE = "start the control plane"
@@ -31,21 +28,6 @@ _NODES = "start the nodes"
 _READY = "nodes are ready"
 _DNS = "DNS answers"
 _SIMULATED = "simulated nodes are ready"
-
-
-@dataclass(frozen=True)
-class _Site:
-    """The parts of one cluster that are the same in every command on it."""
-
-    checkout: Checkout
-    slot: Slot
-    control_plane: ControlPlane
-    daemons: Daemons
-
-    def node(self, name: str) -> Node:
-        number = int(name.removeprefix("node-"))
-        plane = self.control_plane
-        return Node(self.checkout, self.slot, number, plane.programs, templates.directory(), plane.trees)
 
 
 class NativeProvider:
@@ -57,18 +39,16 @@ class NativeProvider:
     # -- up and down ------------------------------------------------------------------------------
 
     def up(self, size: Size) -> None:
-        if os.geteuid() != 0:
-            raise ClusterError(
-                "the native provider makes namespaces and cgroups and must be root: type\n"
-                f"  sudo {sys.executable} -m local_cluster up\n"
-                "or start Docker or Podman, then no root is needed"
-            )
-        progress = Progress(self._plan(size))
-        _show_other_clusters(self._checkout)
-        with progress.step(_TOOLS):
+        _must_be_root("up")
+        _sweep_orphans(self._checkout)
+        if self._record().complete and slots.slot_of(self._checkout):
+            self._repair()
+            return
+        progress = Progress(_plan(size))
+        with progress.step(_PROGRAMS):
             packages.ensure(packages.FOR_NODES)
-            programs = self._build(size)
-        template: Path | None = None
+            programs = _build(size)
+        template = None
         if size.nodes:
             with progress.step(_IMAGES):
                 bases.prepare()
@@ -78,178 +58,135 @@ class NativeProvider:
         slot = slots.claim(self._checkout)
         try:
             self._start(progress, slot, programs, template, size)
-        except BaseException as error:
-            progress.note(f"  stopped: removing what was started ({type(error).__name__})")
+        except BaseException:
+            progress.note(f"  removing what was started; the logs stay in {self._checkout.logs}")
             cleanup.remove(self._checkout, keep_logs=True)
             raise
 
     def down(self) -> None:
+        _must_be_root("down")
         cleanup.remove(self._checkout)
-
-    def _plan(self, size: Size) -> dict[str, float]:
-        missing = [wanted for wanted in self._builds(size) if not go_builds.is_built(wanted)]
-        plan = {_TOOLS: 0.1 + sum(wanted.seconds for wanted in missing)}
-        if size.nodes:
-            plan |= {_IMAGES: 0.5 + bases.seconds_to_prepare()}
-        plan |= {_NETWORK: 0.5, _CONTROL_PLANE: 5.0}
-        if size.nodes:
-            plan |= {_NODES: 1.0, _READY: 4.0, _DNS: 3.0}
-        if size.simulated:
-            plan |= {_SIMULATED: 5 + size.simulated / 100}
-        return plan
-
-    def _builds(self, size: Size) -> list[go_builds.GoBuild]:
-        return [
-            go_builds.KUBERNETES,
-            *([go_builds.COREDNS, go_builds.PAUSE] if size.nodes else []),
-            *([go_builds.KWOK] if size.simulated else []),
-        ]
-
-    def _build(self, size: Size) -> Path:
-        for wanted in self._builds(size):
-            go_builds.build(wanted)
-        return go_builds.build(go_builds.KUBERNETES)
 
     def _start(self, progress: Progress, slot: Slot, programs: Path, template: Path | None, size: Size) -> None:
         names = [network.node_place(number) for number in range(1, size.nodes + 1)]
-        record = ClusterRecord(self.name, simulated=size.simulated, nodes=dict.fromkeys(names, ""))
-        write_json(self._checkout.record, asdict(record))
-        site = self._site(slot, programs)
+        nodes = dict.fromkeys(names, "")
+        record = ClusterRecord(self.name, simulated=size.simulated, nodes=nodes, programs=str(programs))
+        self._write(record)
+        cluster = self._cluster(slot, record)
+        plane, daemons = cluster.control_plane, cluster.daemons
         with progress.step(_NETWORK):
-            cgroups.create(site.control_plane.trees, f"{slot.name}/{GROUP}")
-            network.create(slot)
+            cluster.lay_network()
         with progress.step(_CONTROL_PLANE):
-            site.control_plane.prepare()
-            site.control_plane.start_api(site.daemons)
-            # While the API server starts, the nodes come as far as they can without it.
-            for name in names:
-                assert template is not None
-                self._make_node(site, name, template, [other for other in names if other < name])
-            api = site.control_plane.await_api(site.daemons)
-            site.control_plane.start_controllers(site.daemons)
-            self._start_stand_ins(site)
-            self._give(api, slot)
+            plane.prepare()
+            plane.start_api(daemons)
+            if template is not None:  # meanwhile, the nodes come as far as they can
+                for position, name in enumerate(names):
+                    cluster.make_node(name, template, names[:position])
+            api = plane.await_api(daemons)
+            plane.start_controllers(daemons)
+            cluster.furnish(api, with_nodes=bool(names))
         if names:
             with progress.step(_NODES):
                 for name in names:
-                    _start_services(site, name)
+                    cluster.start_services(name)
             with progress.step(_READY):
-                _await_ready(site, api, names)
-                site.control_plane.start_proxy(site.daemons)
+                cluster.await_ready(api, names)
+                plane.start_proxy(daemons)
             with progress.step(_DNS):
-                interrupts.wait_for("DNS answers", lambda: dns.answers(slot.dns_address), _DNS_LIMIT)
+                cluster.await_dns()
         if size.simulated:
             with progress.step(_SIMULATED):
-                self._start_simulator(site)
-                simulated.create_nodes(api, size.simulated)
-                simulated.await_nodes(api, size.simulated)
-        site.control_plane.authority.write_kubeconfig(pki.ADMIN, site.control_plane.server, self._checkout.kubeconfig)
-        _give_to_owner(self._checkout)
-        write_json(self._checkout.record, asdict(replace(record, complete=True)))
+                cluster.simulate(api, size.simulated)
+        cluster.hand_over()
+        self._write(replace(record, complete=True))
         progress.note(f"  the cluster is up after {progress.elapsed:.1f} s")
 
-    def _make_node(self, site: _Site, name: str, template: Path, others: list[str]) -> None:
-        node = site.node(name)
-        self._checkout.storage.mkdir(parents=True, exist_ok=True)
-        network.join(site.slot, node.number, [site.node(other).number for other in others])
-        node.prepare(site.control_plane)
-        templates.derive(template, node.directory / "lib" / "containerd")
-        node.start_containerd(site.daemons)
-
-    def _start_stand_ins(self, site: _Site) -> None:
-        plane = site.control_plane
-        access = plane.access(pki.STAND_INS)
-        command = stand_ins.command(self._checkout.root, sys.executable, access, self._checkout.storage, STORAGE)
-        site.daemons.start("stand-ins", command, plane.trees.entrances(f"{site.slot.name}/{GROUP}"))
-
-    def _start_simulator(self, site: _Site) -> None:
-        plane = site.control_plane
-        plane.authority.issue(pki.SIMULATOR)
-        plane.authority.write_kubeconfig(pki.SIMULATOR, plane.server, plane.kubeconfig(pki.SIMULATOR))
-        kwok = simulated.kwok(plane.directory, plane.kubeconfig(pki.SIMULATOR))
-        entrances = plane.trees.entrances(f"{site.slot.name}/{GROUP}")
-        site.daemons.start("kwok", [*network.enter(site.slot, network.CONTROL_PLANE), *kwok], entrances)
-
-    def _give(self, api: Api, slot: Slot) -> None:
-        for manifest in (manifests.storage_class(), *manifests.dns(slot.dns_address)):
-            api.apply(manifest)
+    def _repair(self) -> None:
+        """Starts what has died; never throws away a cluster that somebody has something on."""
+        cluster, record = self._running()
+        well = [name for name in record.nodes if name not in record.harmed]
+        for name in cluster.restart_dead(list(record.nodes)):
+            print(f"started again: {name}")
+        try:
+            interrupts.wait_for("usable", lambda: not cluster.wrong(well), _RECOVERY_LIMIT, every=0.5)
+        except ClusterError:
+            wrong = "\n".join(f"  {line}" for line in cluster.wrong(well))
+            raise ClusterError(f"the cluster is not usable; run `down`, then `up`:\n{wrong}") from None
 
     # -- status -----------------------------------------------------------------------------------
 
     def status(self) -> Status:
-        record = self._record()
-        slot = slots.slot_of(self._checkout)
+        record, slot = self._record(), slots.slot_of(self._checkout)
         if slot is None or not record.complete:
             return Status(False, "broken", ("an earlier command was killed: `up` or `down` tidies up",))
-        site = self._site(slot, go_builds.build(go_builds.KUBERNETES))
-        wrong = [f"{name} is not running, see {site.daemons.log(name)}" for name in site.daemons.dead()]
-        if not site.control_plane.api().ready():
-            wrong.append(f"the API server at {site.control_plane.server} does not answer")
-        else:
-            wrong += _wrong_nodes(site.control_plane.api(), record)
-            if record.nodes and not _dns_answers(slot):
-                wrong.append("DNS does not answer")
-        told = [f"{name} was {harm} on purpose: `node heal {name}` undoes it" for name, harm in record.harmed.items()]
+        wrong = self._cluster(slot, record).wrong([name for name in record.nodes if name not in record.harmed])
         size = f"{len(record.nodes)} nodes" + (f", {record.simulated} simulated" if record.simulated else "")
-        return Status(not wrong, "degraded" if wrong else "running", (*wrong, *told, f"{size}, slot {slot.number}"))
+        place = f"{size}; network {slot.machines}, link and cgroups {slot.name}"
+        return Status(not wrong, "degraded" if wrong else "running", (*wrong, *record.told, place))
+
+    def size(self) -> Size:
+        record = self._record()
+        return Size(len(record.nodes), record.simulated)
 
     # -- nodes ------------------------------------------------------------------------------------
 
     def add_node(self, name: str) -> None:
-        site, record = self._running()
+        cluster, record = self._running()
         if name in record.nodes:
             raise ClusterError(f"{name} is there already")
-        if not name.removeprefix("node-").isdecimal() or not 1 <= int(name.removeprefix("node-")) <= 200:
-            raise ClusterError(f"node name {name}: wanted node-1 to node-200")
+        number = name.removeprefix("node-")
+        if not number.isdecimal() or name != f"node-{int(number)}" or not 1 <= int(number) <= _LAST_NODE:
+            raise ClusterError(f"node name {name}: wanted node-1 to node-{_LAST_NODE}")
         template = node_images.prepare_template(self._checkout)
         others = list(record.nodes)
         record.nodes[name] = ""
-        self._write(record)  # before it is made, so that `down` and `status` know of it
-        self._make_node(site, name, template, others)
-        _start_services(site, name)
-        _await_ready(site, site.control_plane.api(), [name])
+        self._write(record)  # before it is made, so that `status` knows of it whatever happens
+        cluster.make_node(name, template, others)
+        cluster.start_services(name)
+        cluster.await_ready(cluster.control_plane.api(), [name])
 
     def fail_node(self, name: str) -> None:
-        site, record = self._running(name)
-        network.cut(site.slot, site.node(name).number)
+        cluster, record = self._running(name)
+        network.cut(cluster.slot, cluster.node(name).number)
         self._write_harm(record, name, "failed")
 
     def hang_node(self, name: str) -> None:
-        site, record = self._running(name)
-        site.daemons.get(site.node(name).daemon("kubelet")).signal(signal.SIGSTOP)
+        cluster, record = self._running(name)
+        cluster.daemons.get(cluster.node(name).daemon("kubelet")).signal(signal.SIGSTOP)
         self._write_harm(record, name, "hung")
 
     def heal_node(self, name: str) -> None:
-        site, record = self._running(name)
-        node = site.node(name)
-        network.mend(site.slot, node.number)
-        site.daemons.get(node.daemon("kubelet")).signal(signal.SIGCONT)
+        cluster, record = self._running(name)
+        node = cluster.node(name)
+        network.mend(cluster.slot, node.number)
+        cluster.daemons.get(node.daemon("kubelet")).signal(signal.SIGCONT)
         self._write_harm(record, name, "")
-        _await_ready(site, site.control_plane.api(), [name])
+        cluster.await_ready(cluster.control_plane.api(), [name])
 
     # -- images -----------------------------------------------------------------------------------
 
     def load(self, names: list[str]) -> None:
-        site, record = self._running()
-        images = {name: build.export(self._checkout, name) for name in names}
-        node_images.bring([site.node(name) for name in record.nodes], site.daemons, images)
-        for name, manifest in images.items():
-            records.of(self._checkout).remember_loaded(name, manifest)
+        cluster, record = self._running()
+        with cache.lock("images"):
+            images = {name: build.export(self._checkout, name) for name in names}
+            node_images.bring([cluster.node(name) for name in record.nodes], cluster.daemons, images)
+            for name, manifest in images.items():
+                records.of(self._checkout).remember_loaded(name, manifest)
+            store.layout().keep_only(records.everything_loaded() | set(bases.on_nodes().values()))
 
     # -- shared -----------------------------------------------------------------------------------
 
-    def _running(self, node: str | None = None) -> tuple[_Site, ClusterRecord]:
+    def _running(self, node: str | None = None) -> tuple[Cluster, ClusterRecord]:
+        _must_be_root("…")
         record, slot = self._record(), slots.slot_of(self._checkout)
         if slot is None or not record.complete:
             raise ClusterError("the cluster is not complete: run `up` first")
         if node is not None and node not in record.nodes:
             raise ClusterError(f"there is no node {node}: the nodes are {', '.join(record.nodes) or 'none'}")
-        return self._site(slot, go_builds.build(go_builds.KUBERNETES)), record
+        return self._cluster(slot, record), record
 
-    def _site(self, slot: Slot, programs: Path) -> _Site:
-        plane = ControlPlane(self._checkout, slot, programs, cgroups.mounted())
-        daemons = Daemons(self._checkout.state / "processes.json", self._checkout.logs)
-        return _Site(self._checkout, slot, plane, daemons)
+    def _cluster(self, slot: Slot, record: ClusterRecord) -> Cluster:
+        return Cluster(self._checkout, slot, Path(record.programs), cgroups.mounted())
 
     def _record(self) -> ClusterRecord:
         return ClusterRecord(**(self._checkout.read_record() or {"provider": self.name}))
@@ -262,42 +199,49 @@ class NativeProvider:
         self._write(record)
 
 
-def _dns_answers(slot: Slot) -> bool:
-    """One lost packet is no failure."""
-    return any(dns.answers(slot.dns_address) for _ in range(3))
+def _must_be_root(command: str) -> None:
+    if os.geteuid() != 0:
+        raise ClusterError(
+            "the native provider makes namespaces and cgroups and must be root: type\n"
+            f"  sudo {sys.executable} -m local_cluster {command}\n"
+            "or start Docker or Podman: with kind no root is needed"
+        )
 
 
-def _start_services(site: _Site, name: str) -> None:
-    node = site.node(name)
-    node.await_containerd(site.daemons)
-    node.start_kubelet(site.daemons)
-    node.start_proxy(site.daemons)
+def _plan(size: Size) -> dict[str, float]:
+    """The steps of `up` and the seconds they take on two cores."""
+    missing = [wanted for wanted in _builds(size) if not go_builds.is_built(wanted)]
+    plan = {_PROGRAMS: 0.1 + sum(wanted.seconds for wanted in missing)}
+    if size.nodes:
+        plan |= {_IMAGES: 0.5 + bases.seconds_to_prepare()}
+    plan |= {_NETWORK: 0.2, _CONTROL_PLANE: 4.0}
+    if size.nodes:
+        plan |= {_NODES: 0.2, _READY: 2.0, _DNS: 2.5}
+    if size.simulated:
+        plan |= {_SIMULATED: 5 + size.simulated / 100}
+    return plan
 
 
-def _await_ready(site: _Site, api: Api, names: list[str]) -> None:
-    def ready() -> bool:
-        for dead in site.daemons.dead():
-            raise ClusterError(f"{dead} ended while starting:\n{site.daemons.last_words(dead)}")
-        nodes = {node["metadata"]["name"]: node for node in api.items("/api/v1/nodes")}
-        return all(name in nodes and simulated.is_ready(nodes[name]) for name in names)
-
-    interrupts.wait_for(f"{', '.join(names)} ready", ready, _NODES_READY_LIMIT, every=0.2)
+def _builds(size: Size) -> list[go_builds.GoBuild]:
+    return [
+        go_builds.KUBERNETES,
+        *([go_builds.COREDNS, go_builds.PAUSE] if size.nodes else []),
+        *([go_builds.KWOK] if size.simulated else []),
+    ]
 
 
-def _wrong_nodes(api: Api, record: ClusterRecord) -> list[str]:
-    nodes = {node["metadata"]["name"]: node for node in api.items("/api/v1/nodes", resourceVersion="0")}
-    expected = [name for name in record.nodes if name not in record.harmed]
-    return [f"{name} is not ready" for name in expected if name not in nodes or not simulated.is_ready(nodes[name])]
+def _build(size: Size) -> Path:
+    for wanted in _builds(size):
+        go_builds.build(wanted)
+    return go_builds.build(go_builds.KUBERNETES)
 
 
-def _show_other_clusters(checkout: Checkout) -> None:
+def _sweep_orphans(checkout: Checkout) -> None:
+    """Clusters of checkouts that were deleted cannot be reached by anybody: they go. The others are told."""
     for slot, owner in slots.read_claims().items():
-        if owner != checkout.root:
-            print(f"note: {owner} has a cluster on this machine too (slot {slot.number}); the two do not meet")
-
-
-def _give_to_owner(checkout: Checkout) -> None:
-    """The checkout's owner, who may have typed sudo, can read the kubeconfig."""
-    owner = checkout.root.stat()
-    os.chown(checkout.state, owner.st_uid, owner.st_gid)
-    os.chown(checkout.kubeconfig, owner.st_uid, owner.st_gid)
+        if not owner.exists():
+            print(f"note: {owner} is gone; removing its cluster ({slot.name})")
+            cleanup.sweep(slot)
+            slots.release(slot)
+        elif owner != checkout.root:
+            print(f"note: {owner} has a cluster on this machine too ({slot.name}); the two do not meet")
