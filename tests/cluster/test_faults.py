@@ -83,7 +83,9 @@ def test_a_deleted_pod_is_replaced_and_the_others_stay(training, measure, rank):
     leader = "digits-0-2" if rank == 0 else "digits-0-1"
     after = wait_until_it_trains(training, leader, attempt=2)
     record = wait_for_restart(training, attempt=2)
-    measure(f"pod of rank {rank} deleted: next step after, seconds", after["progress"]["firstStepAt"] - deleted, "at most 8")
+    measure(
+        f"pod of rank {rank} deleted: next step after, seconds", after["progress"]["firstStepAt"] - deleted, "at most 8"
+    )
     measure(f"pod of rank {rank} deleted: steps lost", record["stepsLost"], f"at most {jobs.CHECKPOINT_STEPS}")
     assert (record["cause"], record["rank"]) == ("PodDeleted", rank)
     assert record["stepsLost"] <= jobs.CHECKPOINT_STEPS

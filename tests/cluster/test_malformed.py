@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from tests.cluster.kube import ROOT, kubectl
+from tests.cluster.kube import ROOT
 
 MANIFESTS = sorted((ROOT / "tests" / "unit" / "api" / "malformed").glob("*.yaml"))
 

@@ -87,7 +87,7 @@ def write_crds(directory: Path) -> None:
 
 
 def _root_schema() -> dict[str, Any]:
-    """Leave to Kubernetes what it checks itself in every object."""
+    """Leave to Kubernetes what it checks and describes itself in every object."""
     schema = structural(TrainingJob)
     schema["properties"] |= {
         "apiVersion": {"type": "string"},

@@ -10,6 +10,7 @@ on, follows recursive models without end, and keeps all defaults or none.
 from __future__ import annotations
 
 import inspect
+import json
 from typing import TYPE_CHECKING, Any
 
 from muster.api.rules import VALIDATIONS
@@ -46,8 +47,8 @@ _SAME = {
 _BOUNDS = {"ge": "minimum", "le": "maximum"}
 
 
-class UnknownKeywordError(ValueError):
-    """Pydantic says something that a CRD cannot say, or that nobody has looked at yet."""
+class NotStructuralError(ValueError):
+    """The model says something that a CRD cannot say, or that nobody has looked at yet."""
 
 
 def structural(model: type[Model]) -> Schema:
@@ -66,8 +67,6 @@ def _convert(schema: Mapping[str, Any], definitions: Mapping[str, Any], path: tu
             }
         elif keyword == "items":
             converted["items"] = _convert(value, definitions, (*path, "items"))
-        elif keyword == "description":
-            converted["description"] = inspect.cleandoc(value)
         elif keyword == "const":
             converted["enum"] = [value]
         elif keyword in _BOUNDS:
@@ -76,9 +75,12 @@ def _convert(schema: Mapping[str, Any], definitions: Mapping[str, Any], path: tu
             converted |= _additional_properties(value, definitions, path)
         elif keyword in _SAME:
             converted[keyword] = value
-        elif keyword not in {"title", "$defs", "default"}:
-            raise UnknownKeywordError(f"{'.'.join(path)}: no rule for the keyword {keyword} = {value!r}")
-    return converted | _default(flat, converted)
+        elif keyword not in {"title", "$defs", "default", "description"}:
+            raise NotStructuralError(f"{'.'.join(path)}: no rule for the keyword {keyword} = {value!r}")
+    if converted.get("type") == "array" and "x-kubernetes-list-type" not in converted:
+        raise NotStructuralError(f"{'.'.join(path)}: a list without ListType, which server-side apply merges wrongly")
+    default = _default(flat, converted)
+    return _description(flat, default) | converted | default
 
 
 def _flatten(
@@ -90,22 +92,30 @@ def _flatten(
         if "$ref" in flat:
             name = flat.pop("$ref").removeprefix(_REFERENCE)
             if f"<{name}>" in path:
-                raise UnknownKeywordError(f"{'.'.join(path)}: {name} contains itself, which no CRD can say")
+                raise NotStructuralError(f"{'.'.join(path)}: {name} contains itself, which no CRD can say")
             path = (*path, f"<{name}>")
             inner = definitions[name]
         else:
             choices = [choice for choice in flat.pop("anyOf") if choice != {"type": "null"}]
             if len(choices) != 1:
-                raise UnknownKeywordError(f"{'.'.join(path)}: a union of {len(choices)} types, which no CRD can say")
+                raise NotStructuralError(f"{'.'.join(path)}: a union of {len(choices)} types, which no CRD can say")
             inner = choices[0]
-        flat = {**inner, **flat, **_description(flat, inner)}
+        flat = {**inner, **flat, "description": _both(flat, inner)}
     return flat, path
 
 
-def _description(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> Schema:
-    """Tell both what the field is for and what its type is."""
-    texts = [inspect.cleandoc(schema["description"]) for schema in (outer, inner) if "description" in schema]
-    return {"description": "\n\n".join(texts)} if texts else {}
+def _both(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> str:
+    """Tell what the field is for and then what its type is."""
+    return "\n\n".join(schema["description"] for schema in (outer, inner) if schema.get("description"))
+
+
+def _description(flat: Mapping[str, Any], default: Schema) -> Schema:
+    """Return the text for `kubectl explain`, which wraps lines itself and does not show defaults."""
+    paragraphs = inspect.cleandoc(flat.get("description", "")).split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    if default and default["default"] != {}:
+        text += f" Default: {json.dumps(default['default'])}."
+    return {"description": text} if text else {}
 
 
 def _additional_properties(value: Any, definitions: Mapping[str, Any], path: tuple[str, ...]) -> Schema:

@@ -8,7 +8,7 @@ from pydantic_core import core_schema
 
 from muster.api.base import WITHOUT_NULLS, Int, Model
 from muster.api.core_v1 import CONTAINER_FIELDS, POD_FIELDS, opaque
-from muster.api.lists import ListType
+from muster.api.lists import ATOMIC, ListType
 from muster.api.rules import Rule
 
 WORKER = "worker"
@@ -109,9 +109,9 @@ class Container(Partial):
 
     name: Name
     """`worker` for the container that trains; any other name adds a container beside it."""
-    command: tuple[str, ...] | None = None
+    command: Annotated[tuple[str, ...], ATOMIC] | None = None
     """The program of a container beside the worker; the worker's is Muster's agent."""
-    args: tuple[str, ...] | None = None
+    args: Annotated[tuple[str, ...], ATOMIC] | None = None
     """The arguments of a container beside the worker; the worker's are Muster's."""
     resources: dict[str, Any] | None = None
     """The resources of a container beside the worker; the worker's are written in spec.resources."""
@@ -215,9 +215,7 @@ class PodTemplate(Model):
     """
 
     metadata: PodMetadata | None = None
-    """Labels and annotations."""
     spec: PodSpec | None = None
-    """The pod."""
 
 
 class _AsDict:

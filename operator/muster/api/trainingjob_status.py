@@ -40,7 +40,7 @@ class Restart(Reported):
 
 
 class Progress(Reported):
-    """How far the training is."""
+    """How far the training is, as the workers last said."""
 
     epoch: Int | None = None
     """The current pass over the data."""
@@ -98,7 +98,7 @@ class CompressionResult(Reported):
 
 
 class TrainedModel(Reported):
-    """The result: a directory with model.json, the weights as safetensors, and an exported program."""
+    """The result, once there is one: a directory with model.json, safetensors weights and an exported program."""
 
     path: str | None = None
     """Where it is, below spec.storage.path."""
@@ -143,7 +143,6 @@ class TrainingJobStatus(Reported):
     restarts: Annotated[tuple[Restart, ...], ATOMIC] = ()
     """The last ten restarts, the oldest first."""
     progress: Progress | None = None
-    """How far the training is, as the workers last said."""
     metrics: dict[str, str] = Field(default_factory=dict)
     """The newest measurements, as strings: loss, samplesPerSecond, learningRate, whatever the recipe evaluates."""
     metric: str | None = None
@@ -151,9 +150,7 @@ class TrainingJobStatus(Reported):
     stragglers: Annotated[tuple[Straggler, ...], ATOMIC] = ()
     """Workers that slow the others down."""
     checkpoint: SavedCheckpoint | None = None
-    """The newest checkpoint."""
     model: TrainedModel | None = None
-    """The trained model, once there is one."""
     start_time: Timestamp | None = None
     """When the first pods were made."""
     completion_time: Timestamp | None = None

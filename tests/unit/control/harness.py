@@ -113,7 +113,11 @@ async def operator(
             task.result()
     finally:
         one.stopping.set()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait([task], timeout=20)
+        if not task.done():
+            for other in asyncio.all_tasks():
+                other.print_stack()
+        assert task.done(), "the operator does not stop"
         await client.close()
 
 

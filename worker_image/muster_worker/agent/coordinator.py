@@ -237,7 +237,7 @@ class Coordinator:
 
     @property
     def running(self) -> bool:
-        return self.round is not None and self.broken is None
+        return self.round is not None and self.broken is None and self.finished is None
 
     @property
     def primary_failure(self) -> Failure | None:
@@ -272,7 +272,7 @@ class Coordinator:
             self._fences[rank] = max(attempt, self._fences.get(rank, 0))
         self._known_attempt = max(self._known_attempt, join.attempt, join.member.attempt)
         for rank, seat in list(self._seats.items()):
-            if seat.member.attempt < self._fences.get(rank, 0) and seat.member.id != join.member.id:
+            if rank != join.member.rank and seat.member.attempt < self._fences.get(rank, 0):
                 self._supersede(now, seat.member, f"rank {rank} has a newer pod than {seat.member.pod}")
 
     def _supersede(self, now: float, member: Member, reason: str) -> None:

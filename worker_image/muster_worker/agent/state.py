@@ -45,7 +45,7 @@ class Group:
         failure = coordinator.primary_failure
         return cls(
             attempt=coordinator.attempt,
-            running=coordinator.running,
+            running=coordinator.running or coordinator.finished is not None,
             formed_before=coordinator.round is not None,
             members=tuple(coordinator.seats(now)),
             restarts=tuple(coordinator.restarts),

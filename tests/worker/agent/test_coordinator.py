@@ -1,0 +1,362 @@
+"""The coordinator, fed by hand: who gets into which round, and what is recorded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from muster_worker.agent.coordinator import (
+    LONGEST_BACKOFF,
+    PATIENCE_FOR_SAVING,
+    PATIENCE_FOR_THE_CAUSE,
+    SILENCE,
+    Coordinator,
+)
+from muster_worker.agent.protocol import (
+    Broken,
+    Failure,
+    Finished,
+    Formed,
+    Healthy,
+    Join,
+    Member,
+    Refused,
+    Round,
+    Wait,
+)
+
+
+def member(rank: int, attempt: int = 1, process: str = "a") -> Member:
+    return Member(f"{rank}.{attempt}.{process}", rank, f"digits-{rank}-{attempt}", attempt, "10.0.0.1", 4000 + rank)
+
+
+def killed(rank: int) -> Failure:
+    return Failure(rank, f"digits-{rank}-1", "Signal", 137, f"rank {rank} was killed by SIGKILL")
+
+
+def peer_gone(rank: int) -> Failure:
+    return Failure(rank, f"digits-{rank}-1", "ExitCode", 1, f"rank {rank}: Connection closed by peer", secondary=True)
+
+
+class Job:
+    """A coordinator with a clock and the members that talk to it."""
+
+    def __init__(self, replicas: int = 3) -> None:
+        self.now = 100.0
+        self.replicas = replicas
+        self.coordinator = Coordinator("uid-1", replicas, "c")
+
+    def join(self, who: Member, left: str | None = None, **fields):
+        return self.coordinator.join(self.now, Join("uid-1", who, left=left, **fields))
+
+    def form(self, *members: Member, left: str | None = None) -> Round:
+        members = members or tuple(member(rank) for rank in range(self.replicas))
+        for who in members:
+            self.join(who, left)
+        answer = self.coordinator.answer_to_join(members[0].id, left)
+        assert isinstance(answer, Formed)
+        return answer.round
+
+    def beat(self, who: Member, of: Round, **fields):
+        return self.coordinator.beat(self.now, who.id, of.id, **fields)
+
+    def fail(self, who: Member, of: Round, *failures: Failure) -> None:
+        self.coordinator.fail(self.now, who.id, of.id, failures)
+
+    def rejoin(self, of: Round, *, then: float = 0.0) -> Round | None:
+        """Everybody leaves this round for the next; `then` seconds pass with everybody still asking."""
+        for who in of.members:
+            self.join(who, of.id)
+        self.pass_time(then, of.members, of)
+        answer = self.coordinator.answer_to_join(of.members[0].id, of.id)
+        return answer.round if isinstance(answer, Formed) else None
+
+    def pass_time(self, seconds: float, alive: tuple[Member, ...], of: Round | None) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + 0.25)
+            for who in alive:
+                if of is not None:
+                    self.beat(who, of)
+            self.coordinator.tick(self.now)
+
+
+@pytest.fixture
+def job() -> Job:
+    return Job()
+
+
+def test_a_round_forms_when_every_rank_has_joined(job: Job) -> None:
+    assert job.join(member(0)) == Wait((1, 2))
+    assert job.join(member(2)) == Wait((1,))
+
+    answer = job.join(member(1))
+
+    assert isinstance(answer, Formed)
+    assert [found.rank for found in answer.round.members] == [0, 1, 2]
+    assert answer.round.attempt == 1
+
+
+def test_a_lost_answer_is_given_again(job: Job) -> None:
+    formed = job.form()
+
+    assert job.join(member(1)) == Formed(formed)
+    assert job.beat(member(1), formed) == Healthy()
+
+
+@pytest.mark.parametrize(
+    ("join", "said"),
+    [
+        (Join("uid-2", member(0)), "run id uid-2 is not this job's"),
+        (Join("uid-1", member(3)), "rank 3 is not one of 0 … 2"),
+    ],
+)
+def test_a_stranger_is_refused(job: Job, join: Join, said: str) -> None:
+    answer = job.coordinator.join(job.now, join)
+
+    assert isinstance(answer, Refused)
+    assert said in answer.reason
+
+
+def test_a_failed_rank_breaks_the_round_and_is_recorded_when_the_same_pods_form_again(job: Job) -> None:
+    first = job.form()
+    job.coordinator.step(job.now, 20, 0)
+    job.fail(member(1), first, killed(1))
+
+    assert job.beat(member(0), first) == Broken("rank 1 was killed by SIGKILL", 0.0)
+    second = job.rejoin(first)
+
+    assert second is not None
+    assert second.attempt == 2
+    (restart,) = job.coordinator.restarts
+    assert (restart.attempt, restart.failure, restart.recovery_seconds) == (1, killed(1), None)
+
+
+def test_recovery_and_lost_steps_are_known_at_the_next_step(job: Job) -> None:
+    first = job.form()
+    job.coordinator.step(job.now, 812, 0)
+    job.fail(member(1), first, killed(1))
+    job.now += 1.5
+    assert job.rejoin(first) is not None
+    job.now += 0.5
+
+    job.coordinator.step(job.now, 801, 800)
+
+    (restart,) = job.coordinator.restarts
+    assert (restart.recovery_seconds, restart.steps_lost) == (2.0, 12)
+
+
+def test_ranks_that_never_report_have_recovered_once_they_run(job: Job) -> None:
+    first = job.form()
+    job.pass_time(31, first.members, first)
+    job.fail(member(1), first, killed(1))
+    assert job.rejoin(first) is not None
+    job.now += 0.5
+
+    job.coordinator.ranks_started(job.now)
+
+    assert job.coordinator.restarts[0].recovery_seconds == 0.5
+
+
+def test_the_rank_to_blame_is_recorded_not_the_first_to_complain(job: Job) -> None:
+    first = job.form()
+    job.coordinator.step(job.now, 5, 0)
+    job.fail(member(0), first, peer_gone(0))
+
+    assert job.beat(member(2), first) == Broken(peer_gone(0).message, PATIENCE_FOR_THE_CAUSE)
+    job.fail(member(1), first, killed(1))
+    assert job.beat(member(2), first) == Broken(killed(1).message, 0.0)
+    assert job.rejoin(first) is not None
+
+    assert job.coordinator.restarts[0].failure == killed(1)
+
+
+def test_a_failure_told_only_when_joining_counts_as_well(job: Job) -> None:
+    first = job.form()
+    job.coordinator.step(job.now, 5, 0)
+
+    job.join(member(1), first.id, failures=(killed(1),))
+
+    assert job.rejoin(first) is not None
+    assert job.coordinator.restarts[0].failure == killed(1)
+
+
+def test_a_silent_member_breaks_the_round(job: Job) -> None:
+    first = job.form()
+    job.coordinator.step(job.now, 5, 0)
+
+    job.pass_time(SILENCE + 0.5, (member(0), member(1)), first)
+
+    assert job.beat(member(0), first) == Broken("digits-2-1 did not answer for 3 s", 0.0)
+    assert job.join(member(0), first.id) == Wait((1, 2))
+
+
+def test_a_silent_member_that_comes_back_is_recorded_as_a_hang(job: Job) -> None:
+    first = job.form()
+    job.coordinator.step(job.now, 5, 0)
+    job.pass_time(SILENCE + 0.5, (member(0), member(1)), first)
+
+    second = job.rejoin(first)
+
+    assert second is not None
+    assert second.attempt == 2
+    assert job.coordinator.restarts[0].failure.cause == "Hang"
+
+
+def test_a_replaced_pod_brings_its_own_attempt_and_no_record(job: Job) -> None:
+    first = job.form()
+    job.fail(member(0), first, peer_gone(0))
+    job.pass_time(SILENCE + 0.5, (member(0), member(1)), first)
+
+    second = job.form(member(0), member(1), member(2, 4), left=first.id)
+
+    assert second.attempt == 4
+    assert [found.pod for found in second.members] == ["digits-0-1", "digits-1-1", "digits-2-4"]
+    assert job.coordinator.restarts == []
+
+
+def test_a_pod_that_takes_a_living_ones_place_breaks_the_round(job: Job) -> None:
+    first = job.form()
+
+    job.join(member(2, 2))
+
+    assert job.beat(member(0), first) == Broken("digits-2-2 has taken the place of digits-2-1", 0.0)
+    assert isinstance(job.beat(member(2), first), Refused)
+    assert isinstance(job.join(member(2), first.id), Refused)
+
+
+def test_a_new_coordinator_learns_the_fences_and_the_attempt_from_the_members(job: Job) -> None:
+    job.join(member(0, 6))
+    job.join(member(1), "old-4", attempt=5, fences=((0, 1), (1, 1), (2, 3)))
+
+    assert isinstance(job.join(member(2, 2)), Refused)
+    answer = job.join(member(2, 3), "old-4", attempt=5)
+
+    assert isinstance(answer, Formed)
+    assert answer.round.attempt == 6
+
+
+def test_a_zombie_that_came_first_is_put_out_once_its_better_is_known(job: Job) -> None:
+    job.join(member(0))
+    job.join(member(2, 1))
+
+    answer = job.join(member(1), fences=((2, 3),))
+
+    assert answer == Wait((2,))
+    assert isinstance(job.coordinator.answer_to_join(member(2, 1).id, None), Refused)
+
+
+def test_a_member_that_leaves_gives_the_others_time_to_save(job: Job) -> None:
+    first = job.form()
+
+    job.coordinator.leave(job.now, member(2).id, first.id)
+
+    assert job.beat(member(0), first) == Broken("digits-2-1 left", PATIENCE_FOR_SAVING)
+    job.join(member(1), first.id)
+    assert job.join(member(0), first.id) == Wait((2,))
+
+
+def test_ranks_that_ask_for_a_new_round_get_it_without_a_record(job: Job) -> None:
+    first = job.form()
+    job.coordinator.step(job.now, 5, 0)
+    job.coordinator.leave(job.now, member(2).id, first.id, reform=True)
+
+    second = job.rejoin(first)
+
+    assert second is not None
+    assert second.id != first.id
+    assert (second.attempt, job.coordinator.restarts) == (1, [])
+
+
+def test_the_group_is_done_when_every_member_is(job: Job) -> None:
+    first = job.form()
+
+    assert job.beat(member(0), first, done=True) == Healthy()
+    assert job.beat(member(1), first, done=True) == Healthy()
+    assert job.beat(member(2), first, done=True) == Finished(0)
+
+    assert not job.coordinator.everybody_knows_the_end(job.now)
+    assert job.beat(member(0), first, done=True) == Finished(0)
+    assert job.beat(member(1), first, done=True) == Finished(0)
+    assert job.coordinator.everybody_knows_the_end(job.now)
+
+
+def test_members_that_were_done_start_again_with_the_others(job: Job) -> None:
+    first = job.form()
+    job.coordinator.step(job.now, 5, 0)
+    job.beat(member(0), first, done=True)
+    job.fail(member(1), first, killed(1))
+    second = job.rejoin(first)
+    assert second is not None
+
+    job.beat(member(1), second, done=True)
+    job.beat(member(2), second, done=True)
+
+    assert job.coordinator.finished is None
+
+
+def test_a_permanent_failure_ends_the_job_for_all(job: Job) -> None:
+    first = job.form()
+    hopeless = Failure(1, "digits-1-1", "ExitCode", 2, "rank 1 ended with exit code 2", permanent=True)
+
+    job.fail(member(1), first, hopeless)
+
+    assert job.beat(member(0), first) == Finished(2, "rank 1 ended with exit code 2")
+    assert job.join(member(1), first.id, failures=(hopeless,)) == Finished(2, "rank 1 ended with exit code 2")
+
+
+def test_a_permanent_code_of_a_rank_whose_peer_went_away_is_no_end(job: Job) -> None:
+    first = job.form()
+
+    job.fail(member(0), first, replace(peer_gone(0), permanent=True))
+
+    assert job.coordinator.finished is None
+
+
+def test_restarts_without_progress_wait_longer_and_longer(job: Job) -> None:
+    formed = job.form()
+    waits = []
+    for _ in range(7):
+        job.fail(member(1), formed, killed(1))
+        failed_at = job.now
+        following = job.rejoin(formed)
+        while following is None:
+            following = job.rejoin(formed, then=0.25)
+        waits.append(job.now - failed_at)
+        formed = following
+
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, LONGEST_BACKOFF, LONGEST_BACKOFF]
+
+
+def test_progress_ends_the_waiting(job: Job) -> None:
+    formed = job.form()
+    job.fail(member(1), formed, killed(1))
+    second = job.rejoin(formed, then=1.0)
+    assert second is not None
+    job.coordinator.step(job.now, 1, 0)
+    job.fail(member(1), second, killed(1))
+
+    assert job.rejoin(second) is not None
+
+
+def test_steps_made_before_are_no_progress(job: Job) -> None:
+    formed = job.form()
+    job.coordinator.step(job.now, 100, 0)
+    job.fail(member(1), formed, killed(1))
+    second = job.rejoin(formed)
+    assert second is not None
+    job.coordinator.step(job.now, 90, 80)
+    job.fail(member(1), second, killed(1))
+
+    assert job.rejoin(second) is None
+
+
+def test_a_coordinator_that_was_held_up_blames_nobody(job: Job) -> None:
+    first = job.form()
+    job.coordinator.tick(job.now)
+    job.now += 20
+
+    job.coordinator.tick(job.now)
+
+    assert job.beat(member(0), first) == Healthy()
