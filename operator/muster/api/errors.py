@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
 from muster.api.rules import BROKEN
+from muster.api.structural import structural
 from muster.api.trainingjob import TrainingJob
 
 if TYPE_CHECKING:
@@ -77,23 +77,18 @@ def _unknown(location: tuple[str | int, ...]) -> str:
     return f"there is no such field: did you mean {near[0]}?" if near else "there is no such field: leave it out"
 
 
-def _siblings(location: Iterable[str | int]) -> list[str]:
+def _siblings(location: Iterable[str | int]) -> Iterable[str]:
     """Return the fields that exist where the location leads."""
-    model: Any = TrainingJob
+    schema = _schema()
     for part in location:
-        if isinstance(part, str):
-            fields = {field.alias: field for field in model.model_fields.values()}
-            model = _model_in(fields[part].annotation) if part in fields else None
-        if model is None:
-            return []
-    return [str(field.alias) for field in model.model_fields.values()]
+        inner = schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {})
+        schema = inner or schema.get("additionalProperties", {})
+    return schema.get("properties", {}).keys()
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the model in an annotation like `tuple[Model, ...] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in getattr(annotation, "__args__", ()) if (found := _model_in(part))), None)
+@cache
+def _schema() -> dict[str, Any]:
+    return structural(TrainingJob)
 
 
 def _shown(value: Any) -> str:

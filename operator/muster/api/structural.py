@@ -114,7 +114,7 @@ def _description(flat: Mapping[str, Any], default: Schema) -> Schema:
     paragraphs = inspect.cleandoc(flat.get("description", "")).split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     if default and default["default"] != {}:
-        text += f" Default: {json.dumps(default['default'])}."
+        text = f"{text} Default: {json.dumps(default['default'])}.".lstrip()
     return {"description": text} if text else {}
 
 

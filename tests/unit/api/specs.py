@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import copy
 import string
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
+
+from muster.api import TrainingJobSpec
+from muster.api.structural import structural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Spec = dict[str, Any]
 
@@ -15,8 +21,11 @@ _TEXT = st.text(string.ascii_letters + string.digits + " -_./:=é世\U0001f600\n
 _IDENTIFIER = st.from_regex(r"[A-Za-z_][0-9A-Za-z_]{0,10}", fullmatch=True)
 _QUANTITY = st.one_of(
     st.integers(0, 10**12),
-    st.from_regex(r"\+?(0|[1-9][0-9]{0,8}|[0-9]{1,6}\.[0-9]{0,4}|\.[0-9]{1,4})([numkMGT]|[KMGT]i|[eE][-+]?[0-9])?", fullmatch=True),
-)  # fmt: skip
+    st.from_regex(
+        r"\+?(0|[1-9][0-9]{0,8}|[0-9]{1,6}\.[0-9]{0,4}|\.[0-9]{1,4})([numkMGT]|[KMGT]i|[eE][-+]?[0-9])?",
+        fullmatch=True,
+    ),
+)
 _DECIMAL = st.from_regex(r"[0-9]{0,6}[1-9](\.[0-9]{1,5})?([eE][-+]?[0-9]{1,2})?", fullmatch=True)
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**9), 10**9) | _TEXT,
@@ -140,78 +149,16 @@ _FOREIGN: tuple[Any, ...] = (
     [{"name": "worker", "command": ["sh"]}],
     [{"name": "worker", "env": [{"name": "LOCAL_RANK", "value": "1"}]}],
 )  # fmt: skip
-_FIELDS = [
-    "replicas",
-    "elastic",
-    "minReplicas",
-    "processesPerWorker",
-    "backend",
-    "recipe",
-    "name",
-    "config",
-    "script",
-    "command",
-    "source",
-    "configMap",
-    "strategy",
-    "type",
-    "parameterServers",
-    "mesh",
-    "data",
-    "optimisation",
-    "learningRate",
-    "initial",
-    "schedule",
-    "factor",
-    "patience",
-    "gradientAccumulation",
-    "compression",
-    "clip",
-    "quantize",
-    "bits",
-    "resources",
-    "limits",
-    "requests",
-    "template",
-    "metadata",
-    "labels",
-    "spec",
-    "containers",
-    "env",
-    "value",
-    "volumes",
-    "volumeMounts",
-    "hostname",
-    "restartPolicy",
-    "args",
-    "storage",
-    "persistentVolumeClaim",
-    "claimName",
-    "ephemeral",
-    "path",
-    "checkpoint",
-    "everySteps",
-    "keep",
-    "asynchronous",
-    "initialModel",
-    "failurePolicy",
-    "maxRestarts",
-    "permanentExitCodes",
-    "hangTimeoutSeconds",
-    "nodeLostSeconds",
-    "successPolicy",
-    "scheduling",
-    "gang",
-    "queueName",
-    "topologyKey",
-    "suspend",
-    "activeDeadlineSeconds",
-    "ttlSecondsAfterFinished",
-    "podCleanup",
-    "managedBy",
-    "unknown",
-    "max_restarts",
-]
+
+
+def _names(schema: dict[str, Any]) -> Iterator[str]:
+    """All names of fields in a schema."""
+    yield from schema.get("properties", {})
+    for inner in (*schema.get("properties", {}).values(), schema.get("items", {})):
+        yield from _names(inner)
+
+
+_FIELDS = sorted({*_names(structural(TrainingJobSpec)), "unknown", "max_restarts"})
 
 
 @st.composite

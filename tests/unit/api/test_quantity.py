@@ -36,7 +36,7 @@ def test_a_quantity_is_read_as_kubernetes_reads_it(text: str | int, amount: str)
 
 
 @pytest.mark.parametrize(
-    "text", ["", " 1", "1 ", "2 cores", "4GB", "1K", "1mi", "0x10", "1_000", "١", "1e", ".", "--1"]
+    "text", ["", " 1", "1 ", "2 cores", "4GB", "1K", "1mi", "0x10", "1_000", "\u0661", "1e", ".", "--1"]
 )
 def test_what_is_no_quantity_is_refused_with_examples_of_what_is(text: str):
     with pytest.raises(

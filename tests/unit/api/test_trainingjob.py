@@ -126,8 +126,10 @@ def test_a_malformed_manifest_is_refused_in_a_sentence(case: Malformed):
         ),
         (
             manifest(suspend=True, elastic={"minReplicas": 1, "maxReplicas": 2}),
-            "spec.elastic is not supported by this version of Muster yet: leave it out;"
-            " spec.suspend is not supported by this version of Muster yet: leave it out",
+            (
+                "spec.elastic is not supported by this version of Muster yet: leave it out;"
+                " spec.suspend is not supported by this version of Muster yet: leave it out"
+            ),
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

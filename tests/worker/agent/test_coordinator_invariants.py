@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from muster_worker.agent.coordinator import LONGEST_BACKOFF, SILENCE, Coordinator
-from muster_worker.agent.protocol import Failure, Finished, Formed, Join, Member, Refused, Round
+from muster_worker.agent.protocol import Broken, Failure, Finished, Formed, Join, Member, Refused, Round
 
 RANKS = st.integers(0, 3)
 OUTCOMES = st.sampled_from(["killed", "peer gone", "reform"])
@@ -164,7 +164,7 @@ class Network(RuleBasedStateMachine):
         for agent in chosen:
             self.say_join(agent)
         deadline = self.now + LONGEST_BACKOFF + 2 * SILENCE
-        while not all(agent.round is not None for agent in chosen):
+        while not all(agent.round is not None and agent.round == self.coordinator.round for agent in chosen):
             assert self.now < deadline, "no round forms though everybody asks"
             self.now += 0.5
             self.coordinator.tick(self.now)
@@ -175,7 +175,8 @@ class Network(RuleBasedStateMachine):
                     answer = self.coordinator.beat(self.now, agent.member.id, agent.round.id)
                     if isinstance(answer, Finished):
                         return
-        assert {agent.round.id for agent in chosen if agent.round} == {self.coordinator.round.id}
+                    if isinstance(answer, Broken):
+                        self.say_join(agent)
         assert [member.id for member in self.coordinator.round.members] == [agent.member.id for agent in chosen]
 
 
