@@ -77,13 +77,13 @@ def _unknown(location: tuple[str | int, ...]) -> str:
     return f"there is no such field: did you mean {near[0]}?" if near else "there is no such field: leave it out"
 
 
-def _siblings(location: Iterable[str | int]) -> Iterable[str]:
+def _siblings(location: Iterable[str | int]) -> list[str]:
     """Return the fields that exist where the location leads."""
     schema = _schema()
     for part in location:
         inner = schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {})
         schema = inner or schema.get("additionalProperties", {})
-    return schema.get("properties", {}).keys()
+    return list(schema.get("properties", {}))
 
 
 @cache

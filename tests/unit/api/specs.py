@@ -154,8 +154,9 @@ _FOREIGN: tuple[Any, ...] = (
 def _names(schema: dict[str, Any]) -> Iterator[str]:
     """All names of fields in a schema."""
     yield from schema.get("properties", {})
-    for inner in (*schema.get("properties", {}).values(), schema.get("items", {})):
+    for inner in schema.get("properties", {}).values():
         yield from _names(inner)
+        yield from _names(inner.get("items", {}))
 
 
 _FIELDS = sorted({*_names(structural(TrainingJobSpec)), "unknown", "max_restarts"})
