@@ -83,6 +83,6 @@ def test_the_articles_training_program_prints_its_parameters_on_rank_zero(kube, 
     kube.apply(jobs.example("article.yaml"))
     kube.wait_for_phase("article", "Succeeded", limit=180)
     measure("article: apply to Succeeded, seconds", time.time() - begun, "")
-    assert "[rank 0] [tensor(" in kube.logs("article-0-1")
+    assert "[rank 0] step 10 of 10, 3 ranks: [tensor(" in kube.logs("article-0-1")
     for quiet in ("article-1-1", "article-2-1"):
         assert "tensor(" not in kube.logs(quiet)

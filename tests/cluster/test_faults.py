@@ -11,15 +11,17 @@ import pytest
 from tests.cluster import jobs
 from tests.cluster.kube import Kube, kubectl, local_cluster, wait_for
 
+# The rank is the deepest of tini, the agent, the process that ranks are forked from, and the rank.
 KILL_RANK = """
 import os, pathlib, signal
+parent = {}
 for entry in pathlib.Path('/proc').iterdir():
     if entry.name.isdigit() and int(entry.name) != os.getpid():
-        try:
-            environment = (entry / 'environ').read_bytes().split(b'\\0')
-            command = (entry / 'cmdline').read_bytes()
-        except OSError:
-            continue
+        fields = (entry / 'stat').read_text().rpartition(')')[2].split()
+        parent[int(entry.name)] = int(fields[1])
+def depth(pid):
+    return 1 + depth(parent[pid]) if pid in parent else 0
+os.kill(max(parent, key=depth), signal.SIGKILL)
 """
 
 
@@ -51,10 +53,6 @@ def wait_for_restart(kube: Kube, attempt: int, limit: float = 120) -> dict[str, 
         return next((r for r in restarts if r["attempt"] == attempt - 1 and "recoverySeconds" in r), None)
 
     return wait_for(f"restart to attempt {attempt} in the status", recorded, limit)
-
-
-def ranks_of(kube: Kube, pod: str) -> list[int]:
-    return kube.state(pod).get("pids", [])
 
 
 def uids(kube: Kube) -> dict[str, str]:
