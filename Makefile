@@ -119,7 +119,7 @@ test-cluster: .venv/ready ## On the real cluster; one that had to be brought up 
 	$(MAKE) cluster
 	$(MAKE) install
 	$(WITH_TOOLS)
-	helm test $(RELEASE) --namespace $(NAMESPACE) --logs
+	helm test $(RELEASE) --namespace $(NAMESPACE) --hide-notes
 	$(BIN)/pytest tests/cluster tests/unit tests/local_cluster -m cluster
 
 ##@ Run it
