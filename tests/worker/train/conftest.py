@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from tests.worker.train import ranks
@@ -20,6 +21,13 @@ def start_ranks(tmp_path):
     yield start
     for group in started:
         group.stop()
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="there is no GPU here"))
 
 
 @pytest.fixture

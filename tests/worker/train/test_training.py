@@ -297,3 +297,13 @@ def test_bfloat16_trains_on_a_cpu_too(start_ranks):
     group = finish(start_ranks(config={"precision": "bfloat16", "epochs": 20}))
     assert group.reports()[-1]["validationAccuracy"] > 0.8
     assert all(tensor.dtype == torch.float32 for tensor in weights(group).values())
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_trains_in_mixed_precision_and_goes_on_from_its_checkpoint(start_ranks):
+    options = {"config": {"epochs": 40}, "MUSTER_BACKEND": "nccl"}
+    whole = finish(start_ranks("whole", 1, **options))
+    interrupted(start_ranks("interrupted", 1, **options), step=50)
+    second = finish(start_ranks("interrupted", 1, **options))
+    assert second.reports()[-1]["validationAccuracy"] > 0.8
+    assert_same(weights(second), weights(whole), rtol=1e-3, atol=1e-4)
