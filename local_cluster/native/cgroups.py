@@ -18,13 +18,22 @@ _WANTED = ("cpuset", "cpu", "io", "memory", "pids")
 
 @dataclass(frozen=True)
 class Hierarchies:
-    """The mounted trees. `unified` tells version 2; then there is exactly one."""
+    """The mounted trees. `unified` tells version 2; then there is exactly one.
+
+    In the hybrid layout, `bystanders` is the version-2 tree beside: it limits nothing, so nothing is made
+    there, but runc makes groups in it that must go again.
+    """
 
     roots: tuple[Path, ...]
     unified: bool
+    bystanders: tuple[Path, ...] = ()
 
     def paths(self, group: str) -> list[Path]:
         return [root / group for root in self.roots]
+
+    def traces(self, group: str) -> list[Path]:
+        """Wherever something of a group may be left."""
+        return [root / group for root in (*self.roots, *self.bystanders)]
 
     def entrances(self, group: str) -> list[Path]:
         """The files to which a process writes itself to be in the group."""
@@ -35,9 +44,9 @@ def mounted(mounts: str | None = None) -> Hierarchies:
     """Reads /proc/mounts. In the hybrid layout the version-1 trees have the controllers, so they count."""
     lines = [line.split() for line in (mounts or Path("/proc/self/mounts").read_text()).splitlines()]
     version_1 = {fields[1] for fields in lines if fields[2] == "cgroup"}
-    if version_1:
-        return Hierarchies(tuple(Path(path) for path in sorted(version_1)), unified=False)
     version_2 = [fields[1] for fields in lines if fields[2] == "cgroup2"]
+    if version_1:
+        return Hierarchies(tuple(map(Path, sorted(version_1))), unified=False, bystanders=tuple(map(Path, version_2)))
     if not version_2:
         raise ClusterError("no cgroups are mounted: mount cgroup2 on /sys/fs/cgroup")
     return Hierarchies((Path(version_2[0]),), unified=True)
@@ -83,7 +92,7 @@ def _inherit_cpuset(parent: Path, child: Path) -> None:
 def processes(trees: Hierarchies, group: str) -> set[int]:
     """All processes in a group and the groups below it."""
     found: set[int] = set()
-    for top in trees.paths(group):
+    for top in trees.traces(group):
         for directory, _children, files in os.walk(top):
             if "cgroup.procs" in files:
                 with contextlib.suppress(OSError):  # the group went away meanwhile
@@ -108,10 +117,10 @@ def remove(trees: Hierarchies, group: str, limit: float = 10) -> None:
     """Removes an emptied group with all below it, the deepest first."""
 
     def gone() -> bool:
-        for top in trees.paths(group):
+        for top in trees.traces(group):
             for directory, _children, _files in os.walk(top, topdown=False):
                 with contextlib.suppress(OSError):  # busy for a moment after its last process
                     Path(directory).rmdir()
-        return not any(path.exists() for path in trees.paths(group))
+        return not any(path.exists() for path in trees.traces(group))
 
     interrupts.wait_for(f"the cgroup {group} can be removed", gone, limit, every=0.05)
