@@ -1,0 +1,198 @@
+"""Schema and model agree: what the real API server takes the models take, with the same defaults, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, event, example, given, settings
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from pydantic import ValidationError
+
+from muster.api import TrainingJob
+from muster.api.crd import training_job_crd
+from muster.api.errors import explain
+
+from .manifests import Malformed, malformed, manifest
+from .specs import GOOD, Spec, changed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[3]
+GENERATED = settings(deadline=None, suppress_health_check=list(HealthCheck), database=None)
+
+pytestmark = pytest.mark.cluster
+
+
+class Server:
+    """The real API server. Nothing stays there but what `create(..., dry_run=False)` made, until `delete`."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._jobs = client.CustomObjectsApi(api)
+        self._where = {"group": "muster.dev", "version": "v1alpha1", "namespace": "default", "plural": "trainingjobs"}
+
+    def create(self, job: dict[str, Any], *, dry_run: bool = True) -> dict[str, Any]:
+        """Return the job with defaults filled in; raises ApiException where it is refused."""
+        options = {"dry_run": "All"} if dry_run else {}
+        return dict(
+            self._jobs.create_namespaced_custom_object(**self._where, body=job, field_validation="Strict", **options)
+        )
+
+    def patch(self, name: str, spec: Spec) -> dict[str, Any]:
+        return dict(self._jobs.patch_namespaced_custom_object(**self._where, name=name, body={"spec": spec}))
+
+    def delete(self, name: str) -> None:
+        self._jobs.delete_namespaced_custom_object(**self._where, name=name)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    path = os.environ.get("KUBECONFIG") or str(ROOT / ".cluster" / "kubeconfig")
+    assert Path(path).is_file(), f"no cluster: {path} does not exist; `make cluster` first"
+    with config.new_client_from_config(path) as api:
+        yield from _with_crd(api)
+
+
+def _with_crd(api: client.ApiClient) -> Iterator[Server]:
+    """The chart may have installed the CRD already; then it has to be this one."""
+    definitions = client.CustomObjectsApi(api)
+    where = {"group": "apiextensions.k8s.io", "version": "v1", "plural": "customresourcedefinitions"}
+    name = training_job_crd()["metadata"]["name"]
+    present = {crd["metadata"]["name"]: crd for crd in definitions.list_cluster_custom_object(**where)["items"]}
+    if name not in present:
+        definitions.create_cluster_custom_object(**where, body=training_job_crd())
+        _until_served(api)
+        yield Server(api)
+        definitions.delete_cluster_custom_object(**where, name=name)
+        return
+    version = present[name]["spec"]["versions"][0]
+    assert version["schema"] == training_job_crd()["spec"]["versions"][0]["schema"], "the cluster has an old CRD"
+    yield Server(api)
+
+
+def _until_served(api: client.ApiClient) -> None:
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            Server(api).create(manifest())
+        except ApiException as error:
+            if error.status != 404:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+    pytest.fail("the API server did not serve trainingjobs within 30 s")
+
+
+def message(error: ApiException) -> str:
+    return str(json.loads(error.body)["message"])
+
+
+def model_answer(job: dict[str, Any]) -> tuple[TrainingJob | None, str]:
+    try:
+        return TrainingJob.model_validate(job), ""
+    except ValidationError as error:
+        return None, explain(error)
+
+
+def server_answer(server: Server, job: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+    try:
+        return server.create(job), ""
+    except ApiException as error:
+        if error.status not in {400, 422}:
+            raise
+        return None, message(error)
+
+
+@given(spec=GOOD)
+@settings(GENERATED, max_examples=1500)
+def test_what_is_well_formed_is_taken_by_both_with_the_same_defaults(server: Server, spec: Spec):
+    made = server.create(manifest(**spec))
+    assert TrainingJob.model_validate(made).spec == TrainingJob.model_validate(manifest(**spec)).spec
+
+
+@given(spec=changed())
+@settings(GENERATED, max_examples=6000)
+@example(spec={"recipe": {"name": "a:B"}, "replicas": None})
+@example(spec={"recipe": {"name": "a:B"}, "replicas": 2.0})
+@example(spec={"recipe": {"name": "a:B"}, "resources": {"limits": {"cpu": None}}})
+@example(spec={"recipe": {"name": "a:B"}, "failurePolicy": {"permanentExitCodes": [None]}})
+def test_what_may_be_wrong_is_judged_alike(server: Server, spec: Spec):
+    made, refusal = server_answer(server, manifest(**spec))
+    job, complaint = model_answer(manifest(**spec))
+    event("refused" if refusal else "taken")
+    assert (made is None) == (job is None), f"server: {refusal or 'takes it'}; model: {complaint or 'takes it'}"
+    if made is not None and job is not None:
+        assert TrainingJob.model_validate(made).spec == job.spec
+
+
+@pytest.mark.parametrize("case", malformed(), ids=str)
+def test_a_malformed_manifest_is_refused_with_the_field_and_what_to_write(server: Server, case: Malformed):
+    made, refusal = server_answer(server, case.manifest)
+    assert made is None
+    assert case.field in refusal
+    assert case.sentence in refusal
+
+
+CHANGES = [
+    ("replicas", {"replicas": 2}),
+    ("processesPerWorker", {"processesPerWorker": 2}),
+    ("backend", {"backend": "gloo"}),
+    ("recipe", {"recipe": {"config": {"epochs": 3}}}),
+    ("source", {"source": {"configMap": "code"}}),
+    ("strategy", {"strategy": {"type": "ddp"}}),
+    ("optimisation", {"optimisation": {"gradientAccumulation": 2}}),
+    ("resources", {"resources": {"limits": {"cpu": "3"}}}),
+    ("template", {"template": {"spec": {"nodeSelector": None, "tolerations": []}}}),
+    ("template", {"template": {"spec": {"nodeSelector": {"disk": "ssd"}}}}),
+    ("template", {"template": {"spec": {"containers": [{"name": "worker", "image": "other"}]}}}),
+    ("storage", {"storage": None}),
+    ("checkpoint", {"checkpoint": {"keep": 4}}),
+    ("scheduling", {"scheduling": {"gang": "none"}}),
+    ("managedBy", {"managedBy": "kueue.x-k8s.io/multikueue"}),
+]
+
+
+@pytest.fixture
+def existing(server: Server) -> Iterator[str]:
+    """A job that stays until the test ends and that nobody looks after."""
+    name = f"agreement-{uuid.uuid4().hex[:8]}"
+    template = {"spec": {"nodeSelector": {"disk": "nvme"}, "containers": [{"name": "worker", "image": "mine"}]}}
+    spec: Spec = {
+        "managedBy": "example.com/nobody",
+        "resources": {"limits": {"cpu": "2"}},
+        "template": template,
+        "storage": {"persistentVolumeClaim": {"claimName": "models"}},
+    }
+    server.create(manifest(name, **spec), dry_run=False)
+    yield name
+    server.delete(name)
+
+
+@pytest.mark.parametrize(("field", "change"), CHANGES, ids=[str(change) for _, change in CHANGES])
+def test_a_job_stays_as_it_was_made(server: Server, existing: str, field: str, change: Spec):
+    with pytest.raises(ApiException) as refused:
+        server.patch(existing, change)
+    assert f"spec.{field} cannot change once the job exists: delete it and create another" in message(refused.value)
+
+
+def test_the_failure_policy_may_change(server: Server, existing: str):
+    changed_job = server.patch(existing, {"failurePolicy": {"maxRestarts": 9, "permanentExitCodes": [2]}})
+    assert changed_job["spec"]["failurePolicy"] == {
+        "maxRestarts": 9,
+        "permanentExitCodes": [2],
+        "nodeLostSeconds": 0,
+    }
+
+
+def test_the_generated_file_is_what_the_server_was_asked(server: Server):
+    written = yaml.safe_load((ROOT / "crds" / "muster.dev_trainingjobs.yaml").read_text(encoding="utf-8"))
+    assert written == training_job_crd()
