@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class GoBuild:
     version_of: str = ""  # the module whose version counts
     target: str = "tool"
     sources: tuple[str, ...] = ()  # of our own, beside go.mod and go.sum
+    data: tuple[str, ...] = ()  # files of the module `version_of` that are wanted beside the programs
     stamps: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
     seconds: float = 120  # to build it from nothing on two cores
@@ -53,7 +55,18 @@ KUBERNETES = GoBuild(
 )
 PAUSE = GoBuild("pause", target=".", sources=("main.go",), seconds=5)
 COREDNS = GoBuild("coredns", version_of="github.com/coredns/coredns")
-KWOK = GoBuild("kwok", version_of="sigs.k8s.io/kwok", stamps=("sigs.k8s.io/kwok/pkg/consts.Version={version}",))
+KWOK = GoBuild(
+    "kwok",
+    version_of="sigs.k8s.io/kwok",
+    data=(
+        "kustomize/stage/node/fast/node-initialize.yaml",
+        "kustomize/stage/node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
+        "kustomize/stage/pod/fast/pod-ready.yaml",
+        "kustomize/stage/pod/fast/pod-complete.yaml",
+        "kustomize/stage/pod/fast/pod-delete.yaml",
+    ),
+    stamps=("sigs.k8s.io/kwok/pkg/consts.Version={version}",),
+)
 HELM = GoBuild(
     "helm",
     version_of="helm.sh/helm/v3",
@@ -97,7 +110,7 @@ def _entry_name(wanted: GoBuild, flags: list[str]) -> str:
     # The version of Go is pinned from below by go.mod; a newer one makes programs that do the same.
     files = [wanted.folder / name for name in ("go.mod", "go.sum", *wanted.sources)]
     settings = [f"{name}={value}" for name, value in sorted(_ENVIRONMENT.items())]
-    return f"{wanted.name}-{cache.key(*files, *flags, *settings, os.uname().machine)}"
+    return f"{wanted.name}-{cache.key(*files, *flags, *settings, *wanted.data, os.uname().machine)}"
 
 
 def _flags(wanted: GoBuild) -> list[str]:
@@ -122,6 +135,12 @@ def _compile(wanted: GoBuild, flags: list[str], toolchain: dict[str, str], place
     commands.run("go", "build", *flags, "-o", f"{place}/", wanted.target, cwd=wanted.folder, env=toolchain)
     for old, new in wanted.renamed:
         (place / old).rename(place / new)
+    if wanted.data:
+        listing = commands.run(
+            "go", "list", "-m", "-f", "{{.Dir}}", wanted.version_of, cwd=wanted.folder, env=toolchain
+        )
+        for name in wanted.data:
+            shutil.copyfile(Path(listing.strip()) / name, place / Path(name).name)
 
 
 def _toolchain(wanted: GoBuild) -> dict[str, str]:

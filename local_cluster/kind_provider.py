@@ -83,7 +83,7 @@ class KindProvider:
         if size.simulated:
             self._daemons.start("kwok", simulated.kwok(self._checkout.state, self._checkout.kubeconfig))
             simulated.create_nodes(api, size.simulated)
-            simulated.await_nodes(api, size.simulated)
+            simulated.await_nodes(api, self._daemons, size.simulated)
         if size.nodes:
             interrupts.wait_for("CoreDNS is ready", lambda: _dns_ready(api), 120, every=0.5)
 

@@ -74,6 +74,11 @@ class Daemons:
     def dead(self) -> list[str]:
         return [name for name, daemon in self.all().items() if not daemon.alive()]
 
+    def must_live(self) -> None:
+        """Raises with the last lines of its log when one of them has ended."""
+        for name in self.dead():
+            raise ClusterError(f"{name} ended while starting:\n{self.last_words(name)}")
+
     def log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
 

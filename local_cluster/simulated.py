@@ -6,6 +6,7 @@ from pathlib import Path
 from local_cluster import go_builds, interrupts
 from local_cluster.checkout import write_atomically
 from local_cluster.kubernetes_api import Api, ApiError, Object
+from local_cluster.processes import Daemons
 from local_cluster.stand_ins import FAKE_GPUS, GPU, SIMULATED
 
 GPUS = 8
@@ -13,21 +14,31 @@ ZONES = 3
 _CONFIG: Object = {
     "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
     "kind": "KwokConfiguration",
-    "options": {"cidr": "10.80.0.0/12"},
+    "options": {
+        "cidr": "10.80.0.0/12",
+        # Whoever brings a configuration brings these too: kwok's own defaults are not put in.
+        "podPlayStageParallelism": 16,
+        "nodePlayStageParallelism": 16,
+        "nodeLeaseParallelism": 4,
+        "podsOnNodeSyncParallelism": 4,
+    },
 }
 
 
 def kwok(directory: Path, kubeconfig: Path) -> list[str | Path]:
     """The command that plays the nodes; its configuration is written into `directory`."""
-    # A file of its own: without one, kwok looks into the user's home.
+    place = go_builds.build(go_builds.KWOK)
+    # What becomes of a node and a pod, step by step, in kwok's own words.
+    stages = [path.read_text() for path in sorted(place.glob("*.yaml"))]
     config = directory / "kwok.yaml"
-    write_atomically(config, json.dumps(_CONFIG))
+    write_atomically(config, "\n---\n".join([json.dumps(_CONFIG), *stages]))
     return [
-        go_builds.build(go_builds.KWOK) / "kwok",
+        place / "kwok",
         f"--config={config}",
         f"--kubeconfig={kubeconfig}",
         f"--manage-nodes-with-annotation-selector={SIMULATED}=fake",
         "--node-lease-duration-seconds=40",
+        "--v=WARN",
     ]
 
 
@@ -41,8 +52,9 @@ def create_nodes(api: Api, count: int) -> None:
                 raise
 
 
-def await_nodes(api: Api, count: int) -> None:
+def await_nodes(api: Api, daemons: Daemons, count: int) -> None:
     def ready() -> bool:
+        daemons.must_live()
         nodes = api.items("/api/v1/nodes", labelSelector="type=kwok", resourceVersion="0")
         return sum(map(is_ready, nodes)) >= count
 

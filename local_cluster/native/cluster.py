@@ -8,7 +8,6 @@ from pathlib import Path
 
 from local_cluster import dns, interrupts, manifests, simulated, stand_ins
 from local_cluster.checkout import Checkout
-from local_cluster.errors import ClusterError
 from local_cluster.kubernetes_api import Api
 from local_cluster.native import cgroups, network, pki, templates
 from local_cluster.native.control_plane import GROUP, ControlPlane
@@ -74,7 +73,7 @@ class Cluster:
         plane.authority.write_kubeconfig(pki.SIMULATOR, plane.server, plane.kubeconfig(pki.SIMULATOR))
         self._start_simulator()
         simulated.create_nodes(api, nodes)
-        simulated.await_nodes(api, nodes)
+        simulated.await_nodes(api, self.daemons, nodes)
 
     def hand_over(self) -> None:
         """The kubeconfig, and the right to read it for the checkout's owner, who may have typed sudo."""
@@ -102,8 +101,7 @@ class Cluster:
 
     def await_ready(self, api: Api, names: Sequence[str]) -> None:
         def ready() -> bool:
-            for dead in self.daemons.dead():
-                raise ClusterError(f"{dead} ended while starting:\n{self.daemons.last_words(dead)}")
+            self.daemons.must_live()
             return not self._not_ready(api, names)
 
         interrupts.wait_for(f"{', '.join(names)} ready", ready, _NODES_READY_LIMIT, every=0.2)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from local_cluster import interrupts
 from local_cluster.checkout import Checkout, write_atomically, write_json
-from local_cluster.errors import ClusterError
 from local_cluster.kubernetes_api import Access, Api
 from local_cluster.manifests import AUDIT_POLICY
 from local_cluster.native import cgroups, network, pki
@@ -75,8 +74,7 @@ class ControlPlane:
         api = self.api()
 
         def ready() -> bool:
-            for name in daemons.dead():
-                raise ClusterError(f"{name} ended while starting:\n{daemons.last_words(name)}")
+            daemons.must_live()
             return api.ready()
 
         interrupts.wait_for("the API server is ready", ready, _READY_LIMIT)
