@@ -12,6 +12,7 @@ from types import FrameType
 from local_cluster.errors import ClusterError
 
 _received: list[int] = []
+_delivered: list[int] = []
 
 
 class Interrupted(Exception):  # noqa: N818 - it is a request, not an error
@@ -38,7 +39,10 @@ def check() -> None:
         raise Interrupted(_received[0])
 
 
-_delivered: list[int] = []
+def forget() -> None:
+    """Starts anew, as if no signal had come."""
+    _received.clear()
+    _delivered.clear()
 
 
 def sleep(seconds: float) -> None:

@@ -154,4 +154,4 @@ def path_of(manifest: Object) -> str:
     base = f"/apis/{version}" if "/" in version else f"/api/{version}"
     plural = _PLURALS.get(kind, f"{kind.lower()}s")
     place = "" if kind in _CLUSTER_WIDE else f"/namespaces/{quote(metadata.get('namespace', 'default'))}"
-    return f"{base}{place}/{plural}/{quote(metadata['name'])}"
+    return f"{base}{place}/{plural}/{quote(metadata['name'], safe=':')}"

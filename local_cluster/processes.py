@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from local_cluster.errors import ClusterError
 
 # The daemon puts itself into its cgroups before it becomes the program: however early this command is
 # killed, whoever looks into the cgroups finds it.
-_ENTER_CGROUPS = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit 70; shift; done; shift; exec "$@"'
+_ENTER_CGROUPS = 'cd /; while [ "$1" != -- ]; do echo 0 > "$1" || exit 70; shift; done; shift; exec "$@"'
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,6 @@ class Daemons:
     def __init__(self, file: Path, logs: Path) -> None:
         self._file = file
         self._logs = logs
-        self._children: list[subprocess.Popen[bytes]] = []
 
     def start(self, name: str, argv: Sequence[object], entrances: Sequence[Path] = ()) -> Daemon:
         """Starts a program in a session of its own, its output in the log `name`.log."""
@@ -47,18 +45,19 @@ class Daemons:
         self._logs.mkdir(parents=True, exist_ok=True)
         words = [str(word) for word in argv]
         gate = ["/bin/sh", "-c", _ENTER_CGROUPS, "sh", *(str(path) for path in entrances), "--"]
-        with self.log(name).open("ab") as log:
-            child = subprocess.Popen(
-                [*gate, *words],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd="/",
-                env={"PATH": commands.SYSTEM_PATH, "HOME": "/root", "LANG": "C.UTF-8"},
-                start_new_session=True,
-            )
-        self._children.append(child)  # else Python warns that it is still running
-        daemon = Daemon(child.pid, _start_time(child.pid) or 0)
+        pid = os.posix_spawn(
+            gate[0],
+            [*gate, *words],
+            {"PATH": commands.SYSTEM_PATH, "HOME": "/root", "LANG": "C.UTF-8"},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(self.log(name)), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+            setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],  # which Python ignores
+        )
+        daemon = Daemon(pid, _start_time(pid) or 0)
         write_json(self._file, {**self._read(), name: asdict(daemon)})
         return daemon
 
