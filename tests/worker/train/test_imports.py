@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,11 @@ import pytest
 
 
 def run(program):
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    """As the agent imports: it decides on the threads of BLAS before."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60, env=environment
+    )
 
 
 @pytest.mark.parametrize("module", ["muster_worker.train.main", "muster_worker.recipes.digits"])
