@@ -39,11 +39,15 @@ class Access:
 
 class Api:
     def __init__(self, access: Access, timeout: float = 5.0) -> None:
+        self._kept: http.client.HTTPSConnection | None = None
         self._access = access
         self._timeout = timeout
         self._tls = ssl.create_default_context(cafile=str(access.authority))
         self._tls.load_cert_chain(access.certificate, access.key)
-        self._kept: http.client.HTTPSConnection | None = None
+
+    def __del__(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
 
     def ready(self) -> bool:
         try:
