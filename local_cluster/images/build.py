@@ -32,6 +32,8 @@ def build(checkout: Checkout, tag: str, recipe: Recipe, base: str | None) -> boo
         if known and known["inputs"] == inputs and engine.find(known["image"]):
             return False
         records.of(checkout).remember_built(tag, inputs, engine.build(tag, complete))
+        if isinstance(engine, Buildah) and known and known["image"] not in records.everything_built():
+            engine.remove(known["image"])
     return True
 
 

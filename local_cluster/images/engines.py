@@ -1,5 +1,6 @@
 """The programs that build and run images: Docker, Podman, or buildah where neither runs."""
 
+import contextlib
 import json
 import os
 import tarfile
@@ -134,6 +135,11 @@ class Buildah:
             return commands.run_in_foreground(command, env=_ENVIRONMENT)
         finally:
             self._run("rm", container)
+
+    def remove(self, image: str) -> None:
+        """Removes an image that was replaced, with the layers that no other image has."""
+        with contextlib.suppress(CommandFailedError):  # a container of a command at work may hold it
+            self._run("rmi", image)
 
     def _remove_stale_containers(self) -> None:
         """Those of commands that were killed."""

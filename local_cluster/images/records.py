@@ -34,6 +34,12 @@ def of(checkout: Checkout) -> ImageRecords:
     return ImageRecords(cache.root() / "checkouts" / checkout.identity)
 
 
+def everything_built() -> set[str]:
+    """The ids of the images that some checkout of this user has built last under some tag."""
+    files = (cache.root() / "checkouts").glob("*/built.json")
+    return {build["image"] for file in files for build in (read_json(file) or {}).values()}
+
+
 def everything_loaded() -> set[str]:
     """The manifests that any checkout of this user wants on its nodes."""
     directories = (cache.root() / "checkouts").glob("*")
