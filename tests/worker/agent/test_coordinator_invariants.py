@@ -122,9 +122,13 @@ class Network(RuleBasedStateMachine):
 
     @rule(rank=RANKS, same_attempt=st.booleans())
     def a_pod_is_replaced(self, rank: int, same_attempt: bool) -> None:
-        """The old one is a zombie from now on: it may go on talking."""
+        """The old one is a zombie from now on: it may go on talking. One of the same attempt is dead: there is one
+        pod for each rank and attempt, so only the end of a process makes room for another.
+        """
         self.attempt += not same_attempt
-        self.start_agent(rank % self.replicas, self.attempt)
+        rank %= self.replicas
+        self.agents = [a for a in self.agents if (a.member.rank, a.member.attempt) != (rank, self.attempt)]
+        self.start_agent(rank, self.attempt)
 
     @rule()
     def the_coordinator_is_lost(self) -> None:
