@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger(__name__)
 
 REPORTER = "muster.dev/operator"
+ASK_AGAIN = 0.5  # seconds that a cancelled task is given before it is cancelled again
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,18 @@ class Operator:
 
 
 async def _end(tasks: Iterable[asyncio.Task[object]]) -> None:
-    tasks = list(tasks)
-    for task in tasks:
+    every = set(tasks)
+    for task in every:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    pending = every
+    while pending:
+        _, pending = await asyncio.wait(pending, timeout=ASK_AGAIN)
+        _cancel_again()
+    await asyncio.gather(*every, return_exceptions=True)  # so that no failure counts as never looked at
+
+
+def _cancel_again() -> None:
+    """End what goes on though it was cancelled: kopf's watchers suppress a cancellation that comes between streams."""
+    for task in asyncio.all_tasks():
+        if task.get_name().startswith("watcher for ") and task.cancelling():
+            task.cancel()
