@@ -148,3 +148,18 @@ def test_the_operators_death_touches_no_pod(training, measure):
     measure("operators killed: status moves on after, seconds", time.time() - killed, "")
     assert uids(training) == pods
     assert training.status("digits")["attempt"] == 1
+
+
+def test_a_recipe_that_is_told_something_wrong_fails_at_once_and_says_what(kube, measure):
+    begun = time.time()
+    kube.apply(jobs.endless(recipe={"name": "muster_worker.recipes.digits:Digits", "config": {"epoch": 5}}))
+    status = kube.wait_for_phase("digits", "Failed", limit=120)
+    measure("wrong config: apply to Failed, seconds", time.time() - begun, "")
+    assert status["reason"] == "PermanentExitCode"
+    assert "spec.recipe.config.epoch: unknown field, wanted one of" in status["message"]
+    assert status["restartCount"] == 0
+    wait_for("no pod of it runs", lambda: not any(runs(pod) for pod in kube.pods("digits").values()), 60)
+
+
+def runs(pod: dict[str, Any]) -> bool:
+    return pod["status"]["phase"] in {"Pending", "Running"}

@@ -55,9 +55,10 @@ class FailurePolicy(Model):
     """How many restarts the job may have over its whole life. One more failure ends it as Failed. 0: none."""
     permanent_exit_codes: Annotated[
         tuple[Annotated[Int, Field(ge=1, le=255)], ...], Field(max_length=64), ListType(unique=True)
-    ] = ()
-    """Exit codes, from 1 to 255, that end the job at once, for another try would fail alike: for example [2].
+    ] = (2,)
+    """Exit codes, from 1 to 255, that end the job at once because another try would fail alike.
 
+    The default is 2, with which recipes and programs that read their arguments by argparse say that these are wrong.
     Every other failure is retried. A process killed by signal n has exit code 128 + n.
     """
     hang_timeout_seconds: Annotated[Int, Field(ge=1, le=A_YEAR)] | None = None

@@ -25,7 +25,7 @@ def test_a_short_manifest_gets_all_defaults():
     assert (spec.replicas, spec.processes_per_worker, spec.backend) == (1, "auto", "auto")
     assert (spec.checkpoint.every_steps, spec.checkpoint.every_seconds, spec.checkpoint.keep) == (None, 60, 3)
     assert spec.checkpoint.asynchronous
-    assert (spec.failure_policy.max_restarts, spec.failure_policy.permanent_exit_codes) == (6, ())
+    assert (spec.failure_policy.max_restarts, spec.failure_policy.permanent_exit_codes) == (6, (2,))
     assert (spec.scheduling.gang, spec.managed_by) == ("auto", "muster.dev/operator")
     assert (spec.template, spec.resources.limits, spec.storage) == ({}, {}, None)
 

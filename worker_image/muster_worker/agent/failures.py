@@ -38,7 +38,8 @@ def exit_code(status: int) -> int:
 def explain(rank: int, pod: str, status: int, tail: Sequence[str], permanent: Collection[int]) -> Failure:
     """The failure of a rank with this status that printed these lines last."""
     code = exit_code(status)
-    said = last_words(tail)
+    killed_from_outside = status in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
+    said = "" if killed_from_outside else last_words(tail)
     if status < 0:
         try:
             name = signal.Signals(-status).name
@@ -49,7 +50,6 @@ def explain(rank: int, pod: str, status: int, tail: Sequence[str], permanent: Co
         message = f"rank {rank} ended with exit code {code}"
     if said:
         message = f"{message}: {said}"
-    killed_from_outside = status in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT)
     return Failure(
         rank=rank,
         pod=pod,
@@ -62,12 +62,12 @@ def explain(rank: int, pod: str, status: int, tail: Sequence[str], permanent: Co
 
 
 def last_words(tail: Sequence[str]) -> str:
-    """The exception that ended a Python program, from the last lines that it printed; "" when there was none."""
+    """What ended a program, from the last lines that it printed: an exception, else the last line; "" without any."""
     start = max(
         (number for number, line in enumerate(tail) if "Traceback (most recent call last):" in line), default=-1
     )
     if start < 0:
-        return ""
+        return next((line.strip() for line in reversed(tail) if line.strip()), "")
     for number in range(start + 1, len(tail)):
         line = _RANK_PREFIX.sub("", tail[number])
         if line and not line[0].isspace():
