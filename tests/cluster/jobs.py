@@ -33,7 +33,8 @@ def endless(name: str = "digits", **spec: Any) -> str:
             "backend": "gloo",
             "resources": {"limits": {"nvidia.com/gpu": 1}, "requests": {"cpu": "200m", "memory": "512Mi"}},
             "storage": {"persistentVolumeClaim": {"claimName": "models"}, "path": name},
-            "checkpoint": {"everySteps": CHECKPOINT_STEPS, "keep": 3},
+            # Written while the training waits: only then is one interval a bound on the steps that are lost.
+            "checkpoint": {"everySteps": CHECKPOINT_STEPS, "keep": 3, "asynchronous": False},
             **spec,
         },
     }
