@@ -133,7 +133,7 @@ class TrainingJobStatus(Reported):
     ready_replicas: Int | None = None
     """Worker pods that run and whose agent answers."""
     workers: str | None = None
-    """`3/3`, ready of wanted, for the column Workers: columns cannot be put together from two fields."""
+    """`3/3`, ready or done of wanted, for the column Workers: columns cannot be put together from two fields."""
     selector: str | None = None
     """A label selector for the job's pods. `kubectl scale` and autoscalers read it."""
     attempt: Int | None = None

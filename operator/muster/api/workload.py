@@ -128,7 +128,10 @@ class Checkpoint(Model):
     keep: Annotated[Int, Field(ge=1, le=1000)] = 3
     """How many checkpoints are kept; older ones are deleted."""
     asynchronous: Bool = True
-    """Write while the training goes on, from a copy in memory. false: the training waits for the disk."""
+    """Write while the training goes on, from a copy in memory. false: the training waits for the disk.
+
+    A failure while one is being written loses, beside the interval, the steps made since that write began.
+    """
 
 
 class InitialModel(Model):

@@ -26,6 +26,7 @@ def test_given_all_workers_ended_with_zero_then_the_job_has_succeeded():
     assert status["metrics"] == {"validationAccuracy": "0.9812"}
     assert status["model"]["path"] == "model"
     assert status["progress"]["percent"] == 100
+    assert (status["workers"], status["readyReplicas"]) == ("3/3", 0)
     assert status["completionTime"] == "2027-01-15T08:00:00Z"
 
 

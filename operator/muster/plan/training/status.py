@@ -103,6 +103,7 @@ def settle(view: View, status: Manifest) -> tuple[Manifest | None, float | None]
 
 def _status(view: View, now: Phase, attempt: int, lost: Sequence[Loss] = ()) -> dict[str, Any]:
     ready = sum(member is not None and member.running and member.ready for member in view.workers.values())
+    done = sum(member is not None and member.succeeded for member in view.workers.values())
     status = {
         "observedGeneration": view.job.metadata.generation,
         "phase": now.name,
@@ -110,7 +111,7 @@ def _status(view: View, now: Phase, attempt: int, lost: Sequence[Loss] = ()) -> 
         "message": now.message,
         "replicas": sum(member is not None and not member.ended for member in view.workers.values()),
         "readyReplicas": ready,
-        "workers": f"{ready}/{view.replicas}",
+        "workers": f"{ready + done}/{view.replicas}",
         "selector": f"muster.dev/training-job={view.name}",
         "attempt": attempt,
         "restartCount": max(0, attempt - 1),
