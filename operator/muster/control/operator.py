@@ -123,7 +123,7 @@ class Operator:
     async def run(self) -> None:
         """Run until `stopping` is set or a signal comes; raises what made a part of it fail."""
         self._take_signals()
-        app = http.application(self.metrics.registry, alive=lambda: "", ready=self._unready)
+        app = http.application(self.metrics.registry, ready=self._unready)
         runner, self.http_port = await http.serve(app, self._options.http_port)
         await self._scraper.open()
         # All our tasks are started before kopf: it cancels what was started after it when it ends.

@@ -69,7 +69,8 @@ def test_what_is_being_removed_is_not_removed_again():
 
 def test_what_cannot_end_by_itself_any_more_is_removed_by_force():
     cut_off = nodes(node("node-1", ready="Unknown"))
-    assert [d.grace_seconds for d in decide(ended(), pod(0, deleting=True), nodes=cut_off).deletes] == [0]
+    deletes = decide(ended(), pod(0, deleting=True), nodes=cut_off).deletes
+    assert [(delete.grace_seconds, delete.resource_version) for delete in deletes] == [(0, "7")]
 
 
 def test_nothing_is_made_after_the_end():

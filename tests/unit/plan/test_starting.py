@@ -52,10 +52,14 @@ def test_given_a_crash_in_the_middle_of_the_gang_then_only_the_missing_pods_are_
     assert names(plan.creates) == ["digits-1-1"]
     assert plan.status["attempt"] == 1
     assert plan.status["restartCount"] == 0
+    admitted = find(plan.status["conditions"], "Admitted")
+    assert (admitted["status"], admitted["reason"]) == ("True", "Admitted")
 
 
 def test_without_a_gang_the_scheduler_decides():
-    assert len(decide(job(scheduling={"gang": "none"})).creates) == 3
+    plan = decide(job(scheduling={"gang": "none"}))
+    assert len(plan.creates) == 3
+    assert find(plan.status["conditions"], "Admitted")["reason"] == "NotGanged"
 
 
 def test_a_started_job_is_not_admitted_twice():

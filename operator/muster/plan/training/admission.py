@@ -47,6 +47,11 @@ def admit(gang: Sequence[Mapping[str, Any]], capacity: Capacity) -> Admission:
     )
 
 
+def begun() -> Admission:
+    """Some of its pods are there already: the operator that admitted it was lost before it could say so."""
+    return Admission(granted=True, reason="Admitted", message="admitted before; the gang is being completed")
+
+
 def unconditional() -> Admission:
     """`scheduling.gang: none` leaves it to the scheduler."""
     return Admission(

@@ -19,8 +19,8 @@ from muster.api import OPERATOR, TrainingJob
 from muster.api.errors import explain
 from muster.plan import conditions
 from muster.plan.drift import differs
-from muster.plan.model import Delete, Event, Plan, Target
-from muster.plan.training import admission, cleanup, failures, pods, status
+from muster.plan.model import Event, Plan, Target
+from muster.plan.training import admission, failures, pods, removal, status
 from muster.plan.training.events import events
 from muster.plan.training.success import succeeded
 from muster.plan.training.view import View, view
@@ -40,7 +40,7 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
         return Plan()
     seen = view(job, observed, settings, now)
     if _is_over(seen):
-        return Plan(deletes=cleanup.leftovers(seen))
+        return Plan(deletes=removal.of_leftovers(seen))
     if not seen.started:
         return _start(seen, observed.capacity)
     if succeeded(seen):
@@ -51,7 +51,9 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
 def _start(seen: View, capacity: Capacity | None) -> Plan:
     """Make the whole gang, or nothing; complete it where the operator was lost in the middle of making it."""
     gang = {rank: pods.build_pod(seen.job, seen.settings, rank, attempt=1) for rank in range(seen.replicas)}
-    if seen.members or seen.job.spec.scheduling.gang == "none":
+    if seen.members:
+        answer = admission.begun()
+    elif seen.job.spec.scheduling.gang == "none":
         answer = admission.unconditional()
     elif capacity is None:
         return Plan(needs_capacity=True)
@@ -72,7 +74,7 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
         return _write(seen, Plan(), status.over(seen, verdict))
     attempt = failures.next_attempt(seen, lost) if lost else seen.attempt
     actions = Plan(
-        deletes=_by_force(lost),
+        deletes=removal.of_lost(lost),
         applies=_service(seen, observed),
         creates=tuple(pods.build_pod(seen.job, seen.settings, rank, attempt) for rank in _vacant(seen, lost)),
         scrape=_targets(seen),
@@ -87,16 +89,6 @@ def _vacant(seen: View, lost: tuple[Loss, ...]) -> list[int]:
         return []
     done = {rank for rank, member in seen.workers.items() if member is not None and member.succeeded}
     return sorted({loss.rank for loss in lost} | done)
-
-
-def _by_force(lost: tuple[Loss, ...]) -> tuple[Delete, ...]:
-    """A lost pod that has not ended is on an unreachable node: only its object can be removed.
-
-    The node controller marks every pod of a node as not ready when the node goes and the kubelet undoes it when it
-    is back, so the pod's version tells whether the node was seen as it is.
-    """
-    held = (loss.member for loss in lost if loss.member is not None and not loss.member.ended)
-    return tuple(Delete("Pod", m.name, m.uid, grace_seconds=0, resource_version=m.version) for m in held)
 
 
 def _service(seen: View, observed: Observed) -> tuple[Manifest, ...]:
