@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LIMIT = 90.0
+LIMIT = 300.0
 ROOT = Path(__file__).parents[3]
 PROGRAMS = Path(__file__).with_name("programs")
 LAUNCHER = PROGRAMS / "agent_with_entry.py"

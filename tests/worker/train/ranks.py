@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-LIMIT = 60.0
+LIMIT = 300.0
 """Seconds after which a test gives up waiting."""
 
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -142,7 +142,7 @@ class _Agent:
         return BROKEN_AGENT, "the elastic agent ended without a result"
 
     def _make_elastic_agent(self) -> GroupAgent:
-        from muster_worker.agent.elastic import GroupAgent  # noqa: PLC0415 - imports torch; see `run`
+        from muster_worker.agent.elastic import GroupAgent, Moments  # noqa: PLC0415 - imports torch; see `run`
         from muster_worker.agent.rendezvous import GroupRendezvous  # noqa: PLC0415
 
         rendezvous = GroupRendezvous(self._config, self._membership, self._stop)
@@ -151,8 +151,7 @@ class _Agent:
             rendezvous,
             self._membership,
             self._ranks,
-            before_start=self._before_start,
-            after_start=self._after_start,
+            Moments(self._before_start, self._after_start, self._after_stop),
             patience=self._stop.patience,
             say=self._say,
         )
@@ -190,11 +189,16 @@ class _Agent:
             self._stop.deadline = time.monotonic() + max(0.0, self._config.grace_seconds - KEPT_FOR_OURSELVES)
             self._ranks.signal(signal.SIGTERM)
 
-    def _before_start(self) -> None:
-        self._report.catch_up()  # what the ranks before have said is not of this start
+    def _after_stop(self) -> None:
+        """Takes in what the ranks said last. Once the next round has formed, which another thread may hear of first,
+        a step counts as that round's.
+        """
+        self._report.catch_up()
         with self._progress_lock:
             self._progress.restarted()
         self._ranks_run = False
+
+    def _before_start(self) -> None:
         self._starts += 1
         present = self._membership.round
         if present is not None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch.distributed.elastic.agent.server.api import RunResult, SimpleElasticAgent, Worker, WorkerSpec, WorkerState
@@ -47,10 +48,17 @@ COORDINATOR_HEARS_WITHIN = 2.0
 """Before an agent gives up without the coordinator's word that all do."""
 
 
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """What to call around each start of the ranks, and once they have ended, before the pod joins the next round."""
+
+    before_start: Callable[[], None]
+    after_start: Callable[[], None]
+    after_stop: Callable[[], None]
+
+
 class GroupAgent(SimpleElasticAgent):
-    """`before_start` and `after_start` are called around each start of the ranks. `patience` says how many seconds
-    the ranks may still take to leave once the pod is to stop.
-    """
+    """`patience` says how many seconds the ranks may still take to leave once the pod is to stop."""
 
     def __init__(
         self,
@@ -58,8 +66,7 @@ class GroupAgent(SimpleElasticAgent):
         rendezvous: GroupRendezvous,
         membership: Membership,
         ranks: Ranks,
-        before_start: Callable[[], None],
-        after_start: Callable[[], None],
+        moments: Moments,
         patience: Callable[[], float],
         say: Callable[[str], None],
     ) -> None:
@@ -77,8 +84,7 @@ class GroupAgent(SimpleElasticAgent):
         self._rendezvous_handler = rendezvous
         self._membership = membership
         self._ranks = ranks
-        self._before_start = before_start
-        self._after_start = after_start
+        self._moments = moments
         self._patience = patience
         self._say = say
         self.permanent: Failure | None = None
@@ -93,7 +99,7 @@ class GroupAgent(SimpleElasticAgent):
         self._reported.clear()
         self._first_end = None
         self._started_told = False
-        self._before_start()
+        self._moments.before_start()
         self._ranks.start(
             {worker.local_rank: self._environment(worker_group, worker) for worker in worker_group.workers}
         )
@@ -104,6 +110,7 @@ class GroupAgent(SimpleElasticAgent):
         reason = own[0].message if own else self._membership.broken()
         self._say(f"stopping the ranks to form the group anew: {reason or 'they asked for it'}")
         self._ranks.stop(signal.SIGKILL, 0.0)
+        self._moments.after_stop()
 
     def _shutdown(self, death_sig: signal.Signals = signal.SIGKILL, timeout: float = 0.0) -> None:  # noqa: ARG002
         """Torch names a signal only when this process got it; the pod's grace period is known better here."""
@@ -117,7 +124,7 @@ class GroupAgent(SimpleElasticAgent):
         self._ranks.poll()
         if not self._started_told and self._ranks.running:
             self._started_told = True
-            self._after_start()
+            self._moments.after_start()
         self._report_ends()
         state = self._judge()
         ranks = [worker.global_rank for worker in worker_group.workers] if state == WorkerState.SUCCEEDED else []
