@@ -62,7 +62,11 @@ class FailurePolicy(Model):
     Every other failure is retried. A process killed by signal n has exit code 128 + n.
     """
     hang_timeout_seconds: Annotated[Int, Field(ge=1, le=A_YEAR)] | None = None
-    """Restart when no progress was reported for so many seconds. Not supported by this version yet."""
+    """Restart all processes when none has reported progress for so many seconds. Absent: they may hang for ever.
+
+    Of recipes, and of scripts that report. Each process prints where it stands before it is stopped. Make it longer
+    than the longest time between two reports: loading the data, an evaluation, writing a checkpoint.
+    """
     node_lost_seconds: Seconds = 0
     """How many seconds after its node became unreachable a pod is given up and replaced. 0: at once.
 
@@ -90,8 +94,16 @@ def _nccl_has_gpus(spec: "TrainingJobSpec") -> bool:
     return spec.backend != "nccl" or spec.resources.gpus > 0
 
 
+# What may change while the job exists: whether and how long it runs, and what happens when something fails.
+CHANGEABLE = ("activeDeadlineSeconds", "failurePolicy", "podCleanup", "suspend", "ttlSecondsAfterFinished")
+
+
 class TrainingJobSpec(Model):
-    """What is wanted. Only failurePolicy can be changed once the job exists."""
+    """What is wanted.
+
+    Once the job exists, only suspend, failurePolicy, activeDeadlineSeconds, ttlSecondsAfterFinished and podCleanup can
+    be changed.
+    """
 
     # Not Int: the scale subresource does not read 3.0.
     replicas: Annotated[int, Field(strict=True, ge=1, le=MAX_REPLICAS)] = 1
@@ -117,17 +129,23 @@ class TrainingJobSpec(Model):
     checkpoint: Checkpoint = Checkpoint()
     initial_model: InitialModel | None = None
     failure_policy: FailurePolicy = FailurePolicy()
-    success_policy: Literal["AllWorkers", "Rank0"] | None = None
-    """When the job has succeeded. Absent or AllWorkers: when all workers have. Rank0 is not supported yet."""
+    success_policy: Literal["AllWorkers", "Rank0"] = "AllWorkers"
+    """When the job has succeeded: when all workers have ended with exit code 0, or as soon as rank 0's has."""
     scheduling: Scheduling = Scheduling()
-    suspend: Bool | None = None
-    """true: stop, keeping checkpoints, until it is false again. Not supported by this version yet."""
+    suspend: Bool = False
+    """true: the workers save a checkpoint and leave, and no pod is there until this is false again.
+
+    Then the job waits for room like a new one and goes on from that checkpoint. Neither counts as a restart.
+    """
     active_deadline_seconds: Annotated[Int, Field(ge=1, le=A_YEAR)] | None = None
-    """The job fails when it runs longer than so many seconds. Not supported by this version yet."""
+    """The job fails when it runs longer than so many seconds since its pods were made. Absent: it may run for ever.
+
+    Waiting for room does not count, and a suspension sets the clock back.
+    """
     ttl_seconds_after_finished: Seconds | None = None
-    """The job is deleted so many seconds after its end. Not supported by this version yet."""
-    pod_cleanup: Literal["All", "Running", "None"] | None = None
-    """Which pods are deleted when the job ends. Not supported by this version yet."""
+    """The job is deleted, with its pods, so many seconds after its end. Absent: it stays. Its model stays always."""
+    pod_cleanup: Literal["All", "Running", "None"] = "Running"
+    """Which pods are deleted when the job ends: all, those that still run (the others keep their logs), or none."""
     managed_by: Annotated[
         str,
         StringConstraints(min_length=1, max_length=63),
@@ -181,7 +199,7 @@ class TrainingJobSpec(Model):
     )
 
 
-TrainingJobSpec.rules += frozen_fields(TrainingJobSpec, changeable=("failurePolicy",))
+TrainingJobSpec.rules += frozen_fields(TrainingJobSpec, changeable=CHANGEABLE)
 
 
 class TrainingJob(Model):

@@ -119,8 +119,8 @@ class TrainingJobStatus(Reported):
     """Where the job is in its life.
 
     Pending: not looked at, or refused. Queued: waits for room. Starting: pods are there, no step was made. Running:
-    trains. Restarting: something failed and is being recovered from. Suspended: stopped on request. Succeeded, Failed:
-    over.
+    trains. Restarting: something failed and is being recovered from. Suspended: stopped on request, or (condition
+    Suspended is False) about to. Succeeded, Failed: over.
     """
     reason: str | None = None
     """Why the job is in this phase, in one CamelCase word: the column Reason."""
@@ -137,7 +137,9 @@ class TrainingJobStatus(Reported):
     selector: str | None = None
     """A label selector for the job's pods. `kubectl scale` and autoscalers read it."""
     attempt: Int | None = None
-    """The attempt under way, from 1; each restart begins another."""
+    """The attempt under way, from 1; each restart and each resumption begins another."""
+    resumptions: Int | None = None
+    """How many of the attempts were begun by the end of a suspension: these are no restarts."""
     restart_count: Int | None = None
     """All restarts so far, counted against spec.failurePolicy.maxRestarts: `restarts` has only the last ones."""
     restarts: Annotated[tuple[Restart, ...], ATOMIC] = ()
@@ -152,6 +154,6 @@ class TrainingJobStatus(Reported):
     checkpoint: SavedCheckpoint | None = None
     model: TrainedModel | None = None
     start_time: Timestamp | None = None
-    """When the first pods were made."""
+    """When the pods were made; after a suspension, when they were made again."""
     completion_time: Timestamp | None = None
     """When the job was over."""

@@ -18,13 +18,13 @@ class Unsupported:
     """A field below `spec`, and the values of it that ask for nothing that this version cannot do."""
 
     path: str
-    allowed: tuple[Any, ...] = ()
+    allowed: tuple[str, ...] = ()
 
     def rule(self) -> Rule:
         """Return the refusal as a rule on `spec`."""
         parts = self.path.split(".")
         absent = [f"!has(self.{'.'.join(parts[: depth + 1])})" for depth in range(len(parts))]
-        harmless = [f"self.{self.path} in [{', '.join(_literal(value) for value in self.allowed)}]"]
+        harmless = [f"self.{self.path} in [{', '.join(quoted(value) for value in self.allowed)}]"]
         return Rule(
             cel=" || ".join(absent + (harmless if self.allowed else [])),
             holds=self._is_harmless,
@@ -36,12 +36,12 @@ class Unsupported:
 
     @property
     def _has_names(self) -> bool:
-        return any(isinstance(value, str) and value for value in self.allowed)
+        return any(self.allowed)
 
     def _message(self) -> str:
         if not self._has_names:
             return f"spec.{self.path} is not supported by this version of Muster yet: leave it out"
-        choice = " or ".join(map(str, self.allowed))
+        choice = " or ".join(self.allowed)
         return f"this value is not supported by this version of Muster yet: write {choice}, or leave it out"
 
     def _is_harmless(self, spec: Any) -> bool:
@@ -53,10 +53,6 @@ class Unsupported:
         return value in self.allowed
 
 
-def _literal(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else quoted(value)
-
-
 TRAINING_JOB = (
     Unsupported("elastic"),
     Unsupported("strategy.type", allowed=("ddp",)),
@@ -65,13 +61,7 @@ TRAINING_JOB = (
     Unsupported("compression"),
     Unsupported("storage.ephemeral"),
     Unsupported("initialModel"),
-    Unsupported("failurePolicy.hangTimeoutSeconds"),
-    Unsupported("successPolicy", allowed=("AllWorkers",)),
     Unsupported("scheduling.gang", allowed=("auto", "none")),
     Unsupported("scheduling.queueName"),
     Unsupported("scheduling.topologyKey", allowed=("",)),
-    Unsupported("suspend", allowed=(False,)),
-    Unsupported("activeDeadlineSeconds"),
-    Unsupported("ttlSecondsAfterFinished"),
-    Unsupported("podCleanup"),
 )

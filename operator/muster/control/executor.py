@@ -51,7 +51,7 @@ class Executor:
         if plan.creates or plan.deletes:
             await self._assure_fresh(kind, resource)
         for delete in plan.deletes:
-            await self._delete(resource, delete)
+            await self._delete(_KINDS.get(delete.kind, kind), resource, delete)
         for manifest in plan.applies:
             target = _KINDS[manifest["kind"]]
             self._store.put(target, await self._client.apply(target, manifest))
@@ -75,8 +75,8 @@ class Executor:
             self._store.put(kind, fresh)
             raise Stale("the resource has changed")
 
-    async def _delete(self, resource: Mapping[str, Any], delete: Delete) -> None:
-        kind, namespace = _KINDS[delete.kind], resource["metadata"].get("namespace")
+    async def _delete(self, kind: Kind, resource: Mapping[str, Any], delete: Delete) -> None:
+        namespace = resource["metadata"].get("namespace")
         gone = {"metadata": {"namespace": namespace or "", "name": delete.name, "uid": delete.uid}}
         only = Only(delete.uid, delete.resource_version)
         try:

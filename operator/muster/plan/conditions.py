@@ -21,6 +21,12 @@ def is_true(conditions: Iterable[Manifest], kind: str) -> bool:
     return condition is not None and condition["status"] == "True"
 
 
+def merged(earlier: Iterable[Manifest], *said: Manifest) -> list[Manifest]:
+    """Return the earlier conditions with what is said now in their places; what is new comes last."""
+    by_type = {known["type"]: known for known in earlier}
+    return list((by_type | {new["type"]: new for new in said}).values())
+
+
 def condition(
     earlier: Iterable[Manifest],
     kind: str,

@@ -73,7 +73,7 @@ class Delete:
     node is unreachable. None leaves the object's own grace period.
     """
 
-    kind: Literal["Pod", "Service"]
+    kind: Literal["Pod", "Service", "TrainingJob"]
     name: str
     uid: str
     grace_seconds: int | None = None

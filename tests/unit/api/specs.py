@@ -97,10 +97,14 @@ def _common() -> dict[str, st.SearchStrategy[Any]]:
             maxRestarts=st.integers(0, 10_000),
             permanentExitCodes=st.lists(st.integers(1, 255), max_size=5, unique=True),
             nodeLostSeconds=st.integers(0, 10**6),
+            hangTimeoutSeconds=st.integers(1, 10**6),
         ),
-        "successPolicy": st.just("AllWorkers"),
+        "successPolicy": st.sampled_from(["AllWorkers", "Rank0"]),
         "scheduling": _block(gang=st.sampled_from(["auto", "none"]), priorityClassName=_NAME, topologyKey=st.just("")),
-        "suspend": st.just(False),
+        "suspend": st.booleans(),
+        "activeDeadlineSeconds": st.integers(1, 31_536_000),
+        "ttlSecondsAfterFinished": st.integers(0, 31_536_000),
+        "podCleanup": st.sampled_from(["All", "Running", "None"]),
         "managedBy": st.sampled_from(["muster.dev/operator", "kueue.x-k8s.io/multikueue"]),
     }
 

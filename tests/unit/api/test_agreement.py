@@ -193,6 +193,20 @@ def test_the_failure_policy_may_change(server: Server, existing: str):
     }
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"suspend": True},
+        {"activeDeadlineSeconds": 60},
+        {"ttlSecondsAfterFinished": 60},
+        {"podCleanup": "All"},
+    ],
+    ids=str,
+)
+def test_whether_and_how_long_it_runs_may_change(server: Server, existing: str, change: Spec):
+    assert change.items() <= server.patch(existing, change)["spec"].items()
+
+
 def test_the_generated_file_is_what_the_server_was_asked(server: Server):
     written = yaml.safe_load((ROOT / "crds" / "muster.dev_trainingjobs.yaml").read_text(encoding="utf-8"))
     assert written == training_job_crd()

@@ -11,6 +11,7 @@ import yaml
 
 from muster.api import TrainingJob
 from muster.api.crd import crds, training_job_crd, write_crds
+from muster.api.trainingjob import CHANGEABLE
 from muster.api.unsupported import TRAINING_JOB
 
 from .manifests import manifest
@@ -79,11 +80,11 @@ def test_what_is_refused_exists_and_has_no_default(unsupported: Any):
     assert any(rule.get("fieldPath") == f".{unsupported.path}" for rule in SPEC["x-kubernetes-validations"])
 
 
-def test_everything_but_the_failure_policy_is_frozen():
+def test_all_that_may_not_change_is_frozen():
     frozen = {
         rule["fieldPath"].removeprefix(".") for rule in SPEC["x-kubernetes-validations"] if "oldSelf" in rule["rule"]
     }
-    assert frozen == set(SPEC["properties"]) - {"failurePolicy"}
+    assert frozen == set(SPEC["properties"]) - set(CHANGEABLE)
 
 
 def test_columns_show_fields_that_exist():

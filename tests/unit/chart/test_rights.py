@@ -9,6 +9,7 @@ JOB_RIGHTS = {
     ("muster.dev", "trainingjobs", "get"),  # the fresh look before pods are made
     ("muster.dev", "trainingjobs", "list"),  # the store
     ("muster.dev", "trainingjobs", "watch"),
+    ("muster.dev", "trainingjobs", "delete"),  # ttlSecondsAfterFinished
     ("muster.dev", "trainingjobs/status", "patch"),  # the one status write
     ("", "pods", "get"),  # a create or a delete that met another object of that name
     ("", "pods", "list"),  # the store

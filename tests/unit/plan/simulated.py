@@ -58,6 +58,8 @@ class Cluster:
         return answer
 
     def _carry_out(self, answer: Plan, version: str, dies_after: int | None) -> None:
+        if (answer.creates or answer.deletes) and self.job["metadata"]["resourceVersion"] != version:
+            return
         left = [dies_after]
 
         def write() -> None:
@@ -73,8 +75,6 @@ class Cluster:
         for service in answer.applies:
             write()
             self.services[service["metadata"]["name"]] = copy.deepcopy(dict(service))
-        if answer.creates and self.job["metadata"]["resourceVersion"] != version:
-            return
         for pod in answer.creates:
             write()
             self._create(pod)
@@ -114,7 +114,8 @@ class Cluster:
         if pod["metadata"]["uid"] != deletion.uid or deletion.resource_version not in {None, version_of(pod)}:
             raise ConflictError
         cut_off = pod["spec"].get("nodeName") in self.unreachable
-        assert self.over or cut_off, f"{deletion.name} is deleted though its job goes on and its node answers"
+        goes_on = self.admitted and not self.over and not self.job["spec"].get("suspend")
+        assert cut_off or not goes_on, f"{deletion.name} is deleted though its job goes on and its node answers"
         if deletion.grace_seconds == 0 or not pod["spec"].get("nodeName"):
             del self.pods[deletion.name]
         else:
@@ -177,6 +178,10 @@ class Cluster:
             pod = self.pods[names[index % len(names)]]
             self._delete_gracefully(pod)
 
+    def suspend(self, wanted: bool) -> None:
+        """A user writes it into the spec, whether or not it is there already."""
+        self._touch()["spec"]["suspend"] = wanted
+
     def kill_rank(self) -> None:
         """A process dies and its agent restarts it in place."""
         if self.group_trains():
@@ -211,8 +216,18 @@ class Cluster:
 
     @property
     def over(self) -> bool:
+        return self.holds("Complete") or self.holds("Failed")
+
+    @property
+    def admitted(self) -> bool:
+        return self.holds("Admitted")
+
+    def holds(self, condition: str) -> bool:
         conditions = self.job.get("status", {}).get("conditions", [])
-        return any(c["type"] in {"Complete", "Failed"} and c["status"] == "True" for c in conditions)
+        return any(c["type"] == condition and c["status"] == "True" for c in conditions)
+
+    def living(self) -> list[str]:
+        return [name for name, pod in self.pods.items() if not ended(pod)]
 
     def nodes(self) -> dict[str, dict[str, Any]]:
         return {n: node(n, ready="Unknown" if n in self.unreachable else "True", since=self.now) for n in NODES}

@@ -1,5 +1,7 @@
 """The end is recorded first; then what still runs is removed, and nothing is made any more."""
 
+import pytest
+
 from muster.plan.conditions import is_true
 from tests.unit.plan.fixtures import NOW, decide, job, names, node, nodes, pod, started
 
@@ -45,7 +47,15 @@ def test_an_older_pod_of_a_rank_does_not_hinder_success():
     assert decide(started(job(), attempt=2), *pods).status["phase"] == "Succeeded"
 
 
-def ended(kind="Failed"):
+def test_with_rank_zeros_policy_the_others_are_not_waited_for():
+    rank_zero = job(successPolicy="Rank0")
+    status = decide(started(rank_zero), pod(0, phase="Succeeded"), pod(1), pod(2, phase="Failed")).status
+    assert (status["phase"], status["reason"]) == ("Succeeded", "Rank0Succeeded")
+    others = decide(started(rank_zero), pod(0), pod(1, phase="Succeeded"), pod(2, phase="Succeeded")).status
+    assert others["phase"] != "Succeeded"
+
+
+def ended(kind="Failed", **spec):
     over = {
         "type": kind,
         "status": "True",
@@ -53,7 +63,7 @@ def ended(kind="Failed"):
         "message": "m",
         "lastTransitionTime": "2027-01-15T08:00:00Z",
     }
-    return started(job(), phase=kind, conditions=[over])
+    return started(job(**spec), phase=kind, conditions=[over])
 
 
 def test_what_still_runs_after_the_end_is_removed_and_what_ended_is_kept():
@@ -61,6 +71,15 @@ def test_what_still_runs_after_the_end_is_removed_and_what_ended_is_kept():
     assert [delete.name for delete in plan.deletes] == ["digits-0-1", "digits-2-1"]
     assert plan.creates == plan.applies == plan.scrape == ()
     assert plan.status is None
+
+
+@pytest.mark.parametrize(
+    ("cleanup", "removed"),
+    [("All", ["digits-0-1", "digits-1-1"]), ("Running", ["digits-0-1"]), ("None", [])],
+)
+def test_the_spec_says_which_pods_go_at_the_end(cleanup, removed):
+    plan = decide(ended(podCleanup=cleanup), pod(0), pod(1, phase="Succeeded"), pod(2, deleting=True))
+    assert [delete.name for delete in plan.deletes] == removed
 
 
 def test_what_is_being_removed_is_not_removed_again():

@@ -23,6 +23,7 @@ steps = st.one_of(
     st.tuples(st.just("kill_rank")),
     st.tuples(st.just("cut_off"), st.integers(0, 3)),
     st.tuples(st.just("heal")),
+    st.tuples(st.just("suspend"), st.booleans()),
 )
 
 
@@ -39,9 +40,10 @@ def play(cluster: Cluster, history) -> None:
             getattr(cluster, name)(*arguments)
 
 
-def settle(cluster: Cluster) -> None:
+def settle(cluster: Cluster, *, suspended: bool = False) -> None:
     """Let everything heal and run, until three rounds change nothing."""
     cluster.heal()
+    cluster.suspend(suspended)
     quiet = 0
     for _ in range(60):
         before = cluster.writes, cluster.versions
@@ -78,6 +80,22 @@ def test_every_history_ends_in_the_same_way(history, fails):
     settle(cluster)
     assert cluster.job["status"]["phase"] == ("Failed" if fails else "Succeeded")
     assert all(ended(pod) for pod in cluster.pods.values())
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(steps, max_size=25))
+def test_from_any_history_a_suspended_job_has_no_pod_and_goes_on_without_a_restart(history):
+    cluster = Cluster(job=job(failurePolicy={"maxRestarts": 1000}))
+    play(cluster, history)
+    settle(cluster, suspended=True)
+    status = cluster.job["status"]
+    assert cluster.living() == []
+    assert (status["phase"], status["replicas"]) == ("Suspended", 0)
+    assert cluster.holds("Suspended")
+    settle(cluster)
+    assert cluster.group_trains()
+    assert not cluster.holds("Suspended")
+    assert cluster.job["status"]["restartCount"] == status["restartCount"]
 
 
 @settings(max_examples=500, deadline=None)

@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 
 from muster_worker.agent.coordinator import (
+    FIRST_BACKOFF,
     LONGEST_BACKOFF,
     PATIENCE_FOR_SAVING,
     PATIENCE_FOR_THE_CAUSE,
     SILENCE,
     Coordinator,
+    Policy,
 )
 from muster_worker.agent.protocol import (
     Broken,
@@ -282,6 +284,15 @@ def test_the_group_is_done_when_every_member_is(job: Job) -> None:
     assert job.coordinator.everybody_knows_the_end(job.now)
 
 
+def test_where_rank_zero_decides_the_group_is_done_when_it_is(job: Job) -> None:
+    job.coordinator = Coordinator("uid-1", job.replicas, "c", Policy(rank_0_decides=True))
+    first = job.form()
+
+    assert job.beat(member(1), first, done=True) == Healthy()
+    assert job.beat(member(0), first, done=True) == Finished(0)
+    assert job.beat(member(2), first) == Finished(0)
+
+
 def test_members_that_were_done_start_again_with_the_others(job: Job) -> None:
     first = job.form()
     job.coordinator.step(job.now, 5, 0)
@@ -360,3 +371,64 @@ def test_a_coordinator_that_was_held_up_blames_nobody(job: Job) -> None:
     job.coordinator.tick(job.now)
 
     assert job.beat(member(0), first) == Healthy()
+
+
+def hanging(job: Job, *, steps_expected: bool = True) -> Round:
+    job.coordinator = Coordinator("uid-1", 3, "c", Policy(hang_timeout=10, steps_expected=steps_expected))
+    return job.form()
+
+
+def test_ranks_that_report_nothing_for_too_long_hang(job: Job) -> None:
+    first = hanging(job)
+    job.pass_time(9.5, first.members, first)
+    assert job.beat(member(1), first) == Healthy()
+
+    job.pass_time(1, first.members, first)
+
+    assert job.beat(member(1), first) == Broken("no progress was reported for 10 s", hung=True)
+    second = job.rejoin(first, then=FIRST_BACKOFF)
+    assert second is not None
+    assert second.attempt == 2
+    record = job.coordinator.restarts[0].failure
+    assert (record.cause, record.rank, record.pod) == ("Hang", None, None)
+
+
+def test_whatever_they_report_counts_as_progress(job: Job) -> None:
+    first = hanging(job)
+    for _ in range(5):
+        job.pass_time(8, first.members, first)
+        job.coordinator.reported(job.now)
+    assert job.beat(member(1), first) == Healthy()
+
+
+def test_a_rank_that_was_stopped_is_to_blame_for_the_hang(job: Job) -> None:
+    first = hanging(job)
+    job.pass_time(9.75, first.members, first)
+    job.beat(member(2), first, stopped=(2,))
+    job.pass_time(0.5, (), first)
+
+    record = job.coordinator.primary_failure
+    assert record is not None
+    assert (record.rank, record.pod) == (2, "digits-2-1")
+    assert "rank 2 was stopped by a signal" in record.message
+
+
+def test_a_script_that_never_reports_does_not_hang(job: Job) -> None:
+    first = hanging(job, steps_expected=False)
+    job.pass_time(60, first.members, first)
+    assert job.beat(member(1), first) == Healthy()
+
+
+def test_without_a_limit_nothing_hangs(job: Job) -> None:
+    first = job.form()
+    job.coordinator.step(job.now, 1, 0)
+    job.pass_time(10_000, first.members, first)
+    assert job.beat(member(1), first) == Healthy()
+
+
+def test_a_coordinator_that_was_held_up_finds_no_hang(job: Job) -> None:
+    first = hanging(job)
+    job.coordinator.tick(job.now)
+    job.now += 60
+    job.coordinator.tick(job.now)
+    assert job.beat(member(1), first) == Healthy()

@@ -34,7 +34,7 @@ def agent(calls, tmp_path):
     return GroupAgent(
         config,
         SimpleNamespace(next_rendezvous=join, failures=[], get_run_id=lambda: config.job, get_backend=lambda: "muster"),
-        SimpleNamespace(round=None, broken=lambda: None),
+        SimpleNamespace(round=None, broken=lambda: None, hung=False),
         SimpleNamespace(ranks={}, stop=lambda *_: calls.append("stop"), start=lambda *_: calls.append("start")),
         Moments(*(partial(calls.append, name) for name in ("before start", "after start", "after stop"))),
         patience=lambda: 0.0,

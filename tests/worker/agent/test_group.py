@@ -119,6 +119,21 @@ def test_any_other_exit_code_is_retried_in_place(started):
     assert (record["cause"], record["exitCode"]) == ("ExitCode", 5)
 
 
+def test_where_rank_zero_decides_the_others_are_asked_to_leave_once_it_has_ended(started):
+    group = started("rank0ends", MUSTER_SUCCESS_POLICY="Rank0")
+    assert [pod.wait() for pod in group.pods] == [0, 0, 0]
+    assert group.pods[0].last_words["phase"] == "Succeeded"
+
+
+def test_a_rank_that_hangs_is_found_told_and_started_again(started):
+    group = started("hang", MUSTER_HANG_TIMEOUT_SECONDS="3")
+    state = trains(group.pods[0], attempt=2)
+    record = state["restarts"][0]
+    assert (record["cause"], record["rank"], record["pod"]) == ("Hang", 1, "digits-1-1")
+    assert "no progress was reported for 3 s: rank 1 was stopped by a signal" in record["message"]
+    assert "in all_reduce" in group.pods[0].log, "the ranks that wait say where"
+
+
 def test_a_torchrun_script_runs_unchanged(started):
     group = started(script=True, STEPS="20")
     assert [pod.wait() for pod in group.pods] == [0, 0, 0]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from muster_worker.agent import termination
-from muster_worker.agent.config import Recipe
-from muster_worker.agent.coordinator import Coordinator
+from muster_worker.agent.config import RANK_0, Recipe
+from muster_worker.agent.coordinator import Coordinator, Policy
 from muster_worker.agent.membership import Membership
 from muster_worker.agent.output import Output
 from muster_worker.agent.protocol import Refused
@@ -99,7 +99,7 @@ class _Agent:
         self._desk = self._make_desk()
         self._server = AgentServer((config.bind, config.port), self._state, self._metrics, self._desk)
         coordinator = ("127.0.0.1", self._server.port) if config.hosts_coordinator else config.coordinator
-        self._membership = Membership(config, coordinator, say)
+        self._membership = Membership(config, coordinator, say, ranks.stopped)
 
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -161,7 +161,12 @@ class _Agent:
         if not config.hosts_coordinator:
             return None
         name = f"{config.attempt}.{os.urandom(3).hex()}"
-        return CoordinatorDesk(Coordinator(config.job, config.replicas, name))
+        policy = Policy(
+            rank_0_decides=config.success_policy == RANK_0,
+            hang_timeout=config.hang_timeout,
+            steps_expected=isinstance(config.workload, Recipe),
+        )
+        return CoordinatorDesk(Coordinator(config.job, config.replicas, name, policy))
 
     def _say_good_bye(self) -> None:
         if self._error:
@@ -215,8 +220,10 @@ class _Agent:
         with self._progress_lock:
             self._progress.merge(line, now)
             step, resumed = (self._progress.progress.get(key) for key in ("step", "resumedFromStep"))
-        if self._desk is not None and "step" in line and isinstance(step, int):
-            self._desk.consult(lambda group, moment: group.step(moment, step, resumed))
+        if self._desk is not None:
+            self._desk.consult(lambda group, moment: group.reported(moment))
+            if "step" in line and isinstance(step, int):
+                self._desk.consult(lambda group, moment: group.step(moment, step, resumed))
         if self._hear is not None:
             self._hear(line)
 

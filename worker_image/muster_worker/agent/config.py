@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 RECIPE_ENTRY = "muster_worker.train.main:run"
 DEFAULT_PORT = 7070
+ALL_WORKERS, RANK_0 = "AllWorkers", "Rank0"
 DEFAULT_REPORT = Path("/muster/run/report.jsonl")
 DEFAULT_TERMINATION_LOG = Path("/dev/termination-log")
 
@@ -42,7 +43,9 @@ Workload: TypeAlias = Recipe | Script
 class AgentConfig:
     """One agent: which pod of which job it is, and what to run.
 
-    `attempt` is the attempt this pod was made for. `coordinator` is where the agent of rank 0 listens. `bind` is
+    `attempt` is the attempt this pod was made for. `success_policy` says whose end is the group's: everybody's, or
+    that of the pod with rank 0. `hang_timeout` is how many seconds ranks may report nothing; None: for ever.
+    `coordinator` is where the agent of rank 0 listens. `bind` is
     the address to listen on, "" for all. `grace_seconds` is what the pod has between SIGTERM and SIGKILL.
     """
 
@@ -62,6 +65,8 @@ class AgentConfig:
     grace_seconds: float
     termination_log: Path
     bind: str = ""
+    success_policy: str = ALL_WORKERS
+    hang_timeout: float | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], workload: Workload) -> AgentConfig:
@@ -84,6 +89,8 @@ class AgentConfig:
             report=report,
             source=Path(environment["MUSTER_SOURCE"]) if environment.get("MUSTER_SOURCE") else None,
             permanent_exit_codes=read.exit_codes("MUSTER_PERMANENT_EXIT_CODES"),
+            hang_timeout=read.number("MUSTER_HANG_TIMEOUT_SECONDS", 0, least=0) or None,
+            success_policy=read.choice("MUSTER_SUCCESS_POLICY", ALL_WORKERS, RANK_0),
             grace_seconds=read.number("MUSTER_GRACE_SECONDS", 30, least=0),
             termination_log=Path(environment.get("MUSTER_TERMINATION_LOG") or DEFAULT_TERMINATION_LOG),
         )
@@ -122,6 +129,12 @@ class _Reader:
         if not host or not re.fullmatch(r"\d{1,5}", port) or not 0 < int(port) < 65536:
             raise ConfigError(f"{name} is {value!r}: it must be host:port of the agent of rank 0")
         return host.strip("[]"), int(port)
+
+    def choice(self, name: str, *choices: str) -> str:
+        value = self.environment.get(name) or choices[0]
+        if value not in choices:
+            raise ConfigError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
+        return value
 
     def exit_codes(self, name: str) -> frozenset[int]:
         words = [word.strip() for word in self.environment.get(name, "").split(",") if word.strip()]

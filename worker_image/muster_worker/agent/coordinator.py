@@ -48,6 +48,7 @@ class BreakKind(Enum):
     REJOINED = "a member lost touch and joined anew"
     LEFT = "a member left"
     REFORM = "a rank asked for a new round"
+    HANG = "the ranks made no progress"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +80,30 @@ class Seat:
     heard_at: float
     waiting: bool = False
     done: bool = False
+    stopped: tuple[int, ...] = ()
     told_the_end: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the job says of its group.
+
+    `rank_0_decides`: it has succeeded once the member with rank 0 is done, whatever the others do. `hang_timeout`:
+    after so many seconds without a report its ranks hang; None: never. `steps_expected`: they report steps from the
+    beginning; otherwise it counts from their first.
+    """
+
+    rank_0_decides: bool = False
+    hang_timeout: float | None = None
+    steps_expected: bool = False
+
+
 class Coordinator:
-    def __init__(self, run_id: str, replicas: int, name: str) -> None:
+    def __init__(self, run_id: str, replicas: int, name: str, policy: Policy | None = None) -> None:
         """`name` makes this coordinator's rounds differ from those of the one before it."""
         self._run_id = run_id
         self._replicas = replicas
+        self._policy = policy or Policy()
         self._name = name
         self._seats: dict[int, Seat] = {}
         self._fences: dict[int, int] = {}
@@ -94,6 +111,7 @@ class Coordinator:
         self._rounds = 0
         self._known_attempt = 0
         self._formed_at = 0.0
+        self._reported_at = 0.0
         self._failures: list[Failure] = []
         self._furthest_step = -1
         self._step = -1
@@ -149,14 +167,20 @@ class Coordinator:
             return Formed(self.round)
         return Wait(tuple(rank for rank in range(self._replicas) if not self._is_waiting(rank)))
 
-    def beat(self, now: float, member_id: str, round_id: str, *, done: bool = False) -> Answer:
-        """A member lives and is in this round; `done`: all of its ranks have ended well."""
+    def beat(
+        self, now: float, member_id: str, round_id: str, *, done: bool = False, stopped: tuple[int, ...] = ()
+    ) -> Answer:
+        """A member lives and is in this round.
+
+        `done`: all of its ranks have ended well. `stopped`: those of its ranks that a signal has stopped.
+        """
         seat = self._seat_of(member_id)
         if seat is not None:
             seat.heard_at = now
+            seat.stopped = stopped
             if done and not seat.done and self._is_running(round_id):
                 seat.done = True
-                if all(other.done for other in self._seats.values()):
+                if self._all_is_done():
                     self._finish(Finished(0))
         return self.answer_to_beat(now, member_id, round_id)
 
@@ -169,7 +193,8 @@ class Coordinator:
         if self._is_running(round_id) and self._in_running_round(member_id):
             return Healthy()
         if self.broken is not None and self.round is not None and self.round.id == round_id:
-            return Broken(self.broken.reason, max(0.0, self.broken.patience_ends - now))
+            hung = self.broken.kind is BreakKind.HANG
+            return Broken(self.broken.reason, max(0.0, self.broken.patience_ends - now), hung)
         return Broken("the round is over")
 
     def fail(self, now: float, member_id: str, round_id: str, failures: Sequence[Failure]) -> None:
@@ -191,6 +216,10 @@ class Coordinator:
             self._break(now, BreakKind.REFORM, f"the ranks of {seat.member.pod} saved their state to form anew")
         else:
             self._break(now, BreakKind.LEFT, f"{seat.member.pod} left")
+
+    def reported(self, now: float) -> None:
+        """The ranks have told something, whatever it is: they live."""
+        self._reported_at = now
 
     def step(self, now: float, step: int, resumed_from: int | None) -> None:
         """The ranks have made this step."""
@@ -217,6 +246,7 @@ class Coordinator:
             slept = now - self._ticked_at
             for seat in self._seats.values():
                 seat.heard_at += slept
+            self._reported_at += slept
         self._ticked_at = now
         for seat in self._seats.values():
             if now - seat.heard_at <= SILENCE:
@@ -227,6 +257,7 @@ class Coordinator:
             if self._in_running_round(seat.member.id):
                 pod = seat.member.pod
                 self._lose(now, seat.member, BreakKind.SILENCE, f"{pod} did not answer for {SILENCE:g} s")
+        self._watch_for_hangs(now)
         self._form(now)
 
     # -- what there is to tell -----------------------------------------------------------------------------
@@ -321,6 +352,24 @@ class Coordinator:
         self._failures.append(Failure(first_rank, member.pod, "Hang", None, message))
         self._break(now, kind, message)
 
+    def _watch_for_hangs(self, now: float) -> None:
+        limit = self._policy.hang_timeout
+        if limit is None or not self.running or not (self._policy.steps_expected or self.reports_steps):
+            return
+        if now - self._reported_at < limit:
+            return
+        failure = self._hang(f"no progress was reported for {limit:g} s")
+        self._failures.append(failure)
+        self._break(now, BreakKind.HANG, failure.message)
+
+    def _hang(self, observed: str) -> Failure:
+        """Whom to blame is known only where a rank was stopped; the others all wait for one another."""
+        for _, seat in sorted(self._seats.items()):
+            for rank in seat.stopped:
+                message = f"{observed}: rank {rank} was stopped by a signal"
+                return Failure(rank, seat.member.pod, "Hang", None, message)
+        return Failure(None, None, "Hang", None, observed)
+
     def _break(self, now: float, kind: BreakKind, reason: str, patience: float | None = None) -> None:
         if patience is None:
             patience = PATIENCE_FOR_SAVING if kind in (BreakKind.LEFT, BreakKind.REFORM) else 0.0
@@ -335,7 +384,7 @@ class Coordinator:
             return
         self.broken = Break(kind, reason, now, now + patience)
         self.version += 1
-        if kind in (BreakKind.FAILURE, BreakKind.REFORM, BreakKind.SILENCE, BreakKind.REJOINED):
+        if kind not in (BreakKind.LEFT, BreakKind.REPLACED):
             self._back_off(now)
 
     def _back_off(self, now: float) -> None:
@@ -359,10 +408,11 @@ class Coordinator:
         self.round = Round(f"{self._name}-{self._rounds}", self._known_attempt, members)
         self.broken = None
         self._failures = []
-        self._formed_at = now
+        self._formed_at = self._reported_at = now
         self._progressed = False
         for seat in self._seats.values():
             seat.waiting = seat.done = False
+            seat.stopped = ()
         self.version += 1
 
     def _next_attempt(self, members: tuple[Member, ...]) -> int:
@@ -376,6 +426,11 @@ class Coordinator:
             return attempt
         self.restarts = [*self.restarts, Restart(before.attempt, cause, self.broken.at)][-RECORDS_KEPT:]
         return attempt + 1
+
+    def _all_is_done(self) -> bool:
+        if self._policy.rank_0_decides:
+            return self._seats[0].done
+        return all(seat.done for seat in self._seats.values())
 
     def _finish(self, finished: Finished) -> None:
         self.finished = finished

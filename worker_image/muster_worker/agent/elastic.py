@@ -44,6 +44,8 @@ WITHOUT_LIMIT = 2**31 - 1
 PEERS_LEAVE_WITHIN = 5.0
 """When one rank of a pod has ended, the pod's others follow within so many seconds or are stopped."""
 LAST_LINES_WITHIN = 0.5
+RANKS_PRINT_WITHIN = 1.0
+"""Where they stand, when they hang."""
 COORDINATOR_HEARS_WITHIN = 2.0
 """Before an agent gives up without the coordinator's word that all do."""
 
@@ -109,6 +111,8 @@ class GroupAgent(SimpleElasticAgent):
         own = self._rendezvous_handler.failures
         reason = own[0].message if own else self._membership.broken()
         self._say(f"stopping the ranks to form the group anew: {reason or 'they asked for it'}")
+        if self._membership.hung:
+            self._ranks.dump(RANKS_PRINT_WITHIN)
         self._ranks.stop(signal.SIGKILL, 0.0)
         self._moments.after_stop()
 
@@ -180,6 +184,7 @@ class GroupAgent(SimpleElasticAgent):
         ended = self._membership.ended
         if ended is not None:
             if not isinstance(ended, Refused) and ended.exit_code == 0:
+                self._ranks.stop(signal.SIGTERM, PEERS_LEAVE_WITHIN)  # where rank 0 decides, others may still run
                 return WorkerState.SUCCEEDED
             raise RendezvousClosedError(ended.reason if isinstance(ended, Refused) else ended.error)
         if self._first_end is None or all(rank.status in (None, failures.DONE) for rank in ranks):

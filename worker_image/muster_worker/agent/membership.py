@@ -43,8 +43,16 @@ LAST_WORD_LIMIT = 1.0
 
 
 class Membership:
-    def __init__(self, config: AgentConfig, coordinator: tuple[str, int], say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        coordinator: tuple[str, int],
+        say: Callable[[str], None],
+        stopped: Callable[[], Sequence[int]] = tuple,
+    ) -> None:
+        """`stopped` answers which of this pod's ranks a signal has stopped; it is asked by another thread."""
         self._config = config
+        self._stopped = stopped
         self._coordinator = coordinator
         self._say = say
         self._id = uuid.uuid4().hex[:12]
@@ -143,6 +151,11 @@ class Membership:
             return None
 
     @property
+    def hung(self) -> bool:
+        """Whether the round is over because its ranks made no progress."""
+        return self._broken is not None and self._broken[0].hung
+
+    @property
     def done(self) -> bool:
         """Whether all ranks of this pod have ended well."""
         return self._done
@@ -181,7 +194,7 @@ class Membership:
             return answer is None
 
     def _beat(self, client: CoordinatorClient, present: Round) -> bool:
-        question = {"member": self._id, "round": present.id, "done": self._done}
+        question = {"member": self._id, "round": present.id, "done": self._done, "stopped": list(self._stopped())}
         answer = self._ask(client, "beat", question)
         with self._changed:
             if self._round is not present:

@@ -33,12 +33,13 @@ class Member:
 class Failure:
     """The end of one rank that should not have ended.
 
-    `rank` is the global rank. `exit_code` is 128 + n for signal n. `secondary`: it died only because another
-    rank went away. `permanent`: the job's owner says that starting again is no use.
+    `rank` is the global rank; None, like `pod`, when nobody knows which it was. `exit_code` is 128 + n for signal n.
+    `secondary`: it died only because another rank went away. `permanent`: the job's owner says that starting again
+    is no use.
     """
 
-    rank: int
-    pod: str
+    rank: int | None
+    pod: str | None
     cause: Cause
     exit_code: int | None
     message: str
@@ -95,10 +96,12 @@ class Broken:
     """The round is over: stop the ranks and join again.
 
     Ranks get `patience` more seconds to end by themselves: to save what they hold, or to say what went wrong.
+    `hung`: they make no steps any more, and are to print where they stand before they are stopped.
     """
 
     reason: str
     patience: float = 0.0
+    hung: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,3 +179,9 @@ def failures_from_json(documents: Any) -> tuple[Failure, ...]:
         return tuple(Failure(**document) for document in documents)
     except TypeError as error:
         raise ProtocolError(f"failures: {error}") from error
+
+
+def ranks_from_json(document: Any) -> tuple[int, ...]:
+    if not isinstance(document, (list, tuple)) or not all(isinstance(rank, int) for rank in document):
+        raise ProtocolError(f"ranks: found {document!r}, wanted a list of whole numbers")
+    return tuple(document)

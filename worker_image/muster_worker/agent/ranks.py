@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -126,6 +127,17 @@ class Ranks:
             self.signal(signal.SIGKILL)
             self.wait(KILLED_BY_US)
 
+    def dump(self, patience: float) -> None:
+        """Has all ranks print where they stand, and end: SIGABRT makes Python's fault handler do that."""
+        for rank in self.alive:
+            if rank.pid is not None:
+                with contextlib.suppress(OSError):  # a hang is not worth a core file of all their memory
+                    resource.prlimit(
+                        rank.pid, resource.RLIMIT_CORE, (0, resource.prlimit(rank.pid, resource.RLIMIT_CORE)[1])
+                    )
+        self.signal(signal.SIGABRT)
+        self.wait(patience)
+
     def wait(self, seconds: float) -> None:
         """Waits for the end of all ranks, for so long at most."""
         deadline = time.monotonic() + seconds
@@ -159,6 +171,10 @@ class Ranks:
         """How many have really been started and live."""
         return sum(rank.pid is not None for rank in self.alive)
 
+    def stopped(self) -> list[int]:
+        """The global ranks that are stopped (SIGSTOP, a debugger): they neither run nor end."""
+        return [rank.global_rank for rank in self.alive if rank.pid is not None and _is_stopped(rank.pid)]
+
     def tail(self, rank: Rank, limit: float) -> list[str]:
         return self._output.tail(label(rank.global_rank), limit)
 
@@ -181,6 +197,15 @@ class Ranks:
             elif message.get("ended") == rank.name:
                 rank.status = message["status"]
         return True
+
+
+def _is_stopped(pid: int) -> bool:
+    """By the state in proc_pid_stat(5)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] in {"T", "t"}
 
 
 def label(global_rank: int) -> str:

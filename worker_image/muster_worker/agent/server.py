@@ -23,6 +23,7 @@ from muster_worker.agent.protocol import (
     answer_to_json,
     failures_from_json,
     join_from_json,
+    ranks_from_json,
 )
 
 if TYPE_CHECKING:
@@ -89,8 +90,9 @@ class CoordinatorDesk:
 
     def _beat(self, document: Mapping[str, Any]) -> dict[str, Any]:
         member, round_id, done = document["member"], document["round"], bool(document.get("done"))
+        stopped = ranks_from_json(document.get("stopped", ()))
         return self._held(
-            lambda coordinator, now: coordinator.beat(now, member, round_id, done=done),
+            lambda coordinator, now: coordinator.beat(now, member, round_id, done=done, stopped=stopped),
             lambda coordinator, now: coordinator.answer_to_beat(now, member, round_id),
             Healthy,
         )

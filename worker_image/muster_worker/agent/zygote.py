@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import faulthandler
 import gc
 import importlib
 import json
@@ -144,9 +145,11 @@ class _Zygote:
         os.dup2(output, 2)
         os.close(output)
         os.environ.update(environment)
+        os.environ.setdefault("PYTHONFAULTHANDLER", "1")
         if command is not None:
             os.execvp(command[0], command)  # noqa: S606 - no shell is what is wanted
         assert call is not None
+        faulthandler.enable()
         _call(*call)
 
     def _signal(self, number: int) -> None:

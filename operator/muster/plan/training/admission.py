@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from muster.plan.model import Capacity
+    from muster.plan.training.members import Member
 
 # How soon a job that waits looks again: room appears without an event that Muster would see.
 LOOK_AGAIN_SECONDS = 3.0
@@ -45,6 +46,12 @@ def admit(gang: Sequence[Mapping[str, Any]], capacity: Capacity) -> Admission:
         reason="InsufficientCapacity",
         message=f"wanted: {workers}; room now: {room.now}, so none was started",
     )
+
+
+def after(leaving: Sequence[Member]) -> Admission:
+    """Workers of an earlier attempt still hold their ranks."""
+    names = ", ".join(member.name for member in leaving)
+    return Admission(granted=False, reason="WorkersLeaving", message=f"still on their way out: {names}")
 
 
 def begun() -> Admission:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from muster.plan.training import attempts
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -68,17 +70,6 @@ def verdict(view: View, lost: Iterable[Loss]) -> Verdict | None:
     return _permanent(lost) or _budget(view, tuple(lost))
 
 
-def next_attempt(view: View, lost: Iterable[Loss]) -> int:
-    """Return the attempt that pods made for these losses belong to.
-
-    One that was begun (some of its pods were made before the operator was lost) is completed rather than
-    followed by yet another.
-    """
-    begun = view.attempt > view.recorded_attempt
-    survived = all(loss.member is None or loss.member.attempt < view.attempt for loss in lost)
-    return view.attempt if begun and survived else view.attempt + 1
-
-
 def _loss(view: View, rank: int, member: Member | None) -> Loss | None:
     if member is None:
         return Loss(rank, "PodDeleted", f"the pod of rank {rank} is gone: something or somebody deleted it")
@@ -120,10 +111,10 @@ def _permanent(lost: Iterable[Loss]) -> Verdict | None:
 
 
 def _budget(view: View, lost: tuple[Loss, ...]) -> Verdict | None:
-    """Every attempt after the first is a restart, whoever made it."""
+    """It does not matter who restarts: the agents inside of their pods, or this operator by another pod."""
     limit = view.job.spec.failure_policy.max_restarts
-    attempt = next_attempt(view, lost) if lost else view.attempt
-    if attempt - 1 <= limit:
+    attempt = attempts.after(view, lost) if lost else view.attempt
+    if attempts.restarts(view, attempt) <= limit:
         return None
     cause = lost[0].message if lost else _last_restart(view)
     return Verdict(

@@ -29,8 +29,8 @@ def phase(view: View, attempt: int, lost: Sequence[Loss]) -> Phase:
     missing = tuple(member for member in view.workers.values() if member and not member.ended and not member.running)
     if not missing and view.group.get("phase") in {"Running", "Succeeded"} and int(view.group["attempt"]) >= attempt:
         return Phase("Running", "Training", f"all {view.replicas} workers train")
-    started = attempt > 1 or view.recorded.get("phase") in {"Running", "Restarting"}
-    name = "Restarting" if started else "Starting"
+    restarts = attempt > view.recorded.get("attempt", 0) or view.recorded.get("phase") in {"Running", "Restarting"}
+    name = "Restarting" if restarts else "Starting"
     stuck = next((member for member in missing if member.reason), None)
     if stuck is not None:
         return Phase(name, stuck.reason, f"{stuck.name} cannot start: {stuck.message or stuck.reason}")

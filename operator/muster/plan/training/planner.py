@@ -20,7 +20,7 @@ from muster.api.errors import explain
 from muster.plan import conditions
 from muster.plan.drift import differs
 from muster.plan.model import Event, Plan, Target
-from muster.plan.training import admission, failures, pods, removal, status
+from muster.plan.training import admission, attempts, deadline, failures, pods, removal, retention, status
 from muster.plan.training.events import events
 from muster.plan.training.success import succeeded
 from muster.plan.training.view import View, view
@@ -40,18 +40,24 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
         return Plan()
     seen = view(job, observed, settings, now)
     if _is_over(seen):
-        return Plan(deletes=removal.of_leftovers(seen))
-    if not seen.started:
-        return _start(seen, observed.capacity)
-    if succeeded(seen):
+        return _tidy_up(seen)
+    if seen.admitted and succeeded(seen):
         return _write(seen, Plan(), status.over(seen, None))
+    if job.spec.suspend:
+        return _write(seen, Plan(deletes=removal.of_living(seen.members)), status.suspended(seen))
+    if not seen.admitted:
+        return _start(seen, observed.capacity)
     return _keep_going(seen, observed)
 
 
 def _start(seen: View, capacity: Capacity | None) -> Plan:
     """Make the whole gang, or nothing; complete it where the operator was lost in the middle of making it."""
-    gang = {rank: pods.build_pod(seen.job, seen.settings, rank, attempt=1) for rank in range(seen.replicas)}
-    if seen.members:
+    attempt = attempts.of_gang(seen)
+    leaving = [member for member in seen.members if not member.ended and member.attempt < attempt]
+    if leaving:
+        return _write(seen, Plan(deletes=removal.of_living(leaving)), status.waiting(seen, admission.after(leaving)))
+    gang = {rank: pods.build_pod(seen.job, seen.settings, rank, attempt) for rank in range(seen.replicas)}
+    if attempts.gang_was_begun(seen):
         answer = admission.begun()
     elif seen.job.spec.scheduling.gang == "none":
         answer = admission.unconditional()
@@ -61,26 +67,32 @@ def _start(seen: View, capacity: Capacity | None) -> Plan:
         answer = admission.admit([pod["spec"] for pod in gang.values()], capacity)
     if not answer.granted:
         return _write(seen, Plan(look_again=admission.LOOK_AGAIN_SECONDS), status.waiting(seen, answer))
-    missing = tuple(pod for rank, pod in gang.items() if seen.workers[rank] is None)
+    there = {member.rank for member in seen.members if member.attempt == attempt}
+    missing = tuple(pod for rank, pod in gang.items() if rank not in there)
     actions = Plan(applies=(pods.build_service(seen.job),), creates=missing)
-    return _write(seen, actions, status.started(seen, answer))
+    return _write(seen, actions, status.started(seen, answer, attempt))
 
 
 def _keep_going(seen: View, observed: Observed) -> Plan:
     """Replace what is lost, let the rest alone, and say how far the job is."""
     lost = failures.losses(seen)
-    verdict = failures.verdict(seen, lost)
+    verdict = failures.verdict(seen, lost) or deadline.verdict(seen)
     if verdict is not None:
         return _write(seen, Plan(), status.over(seen, verdict))
-    attempt = failures.next_attempt(seen, lost) if lost else seen.attempt
+    attempt = attempts.after(seen, lost) if lost else seen.attempt
     actions = Plan(
         deletes=removal.of_lost(lost),
         applies=_service(seen, observed),
         creates=tuple(pods.build_pod(seen.job, seen.settings, rank, attempt) for rank in _vacant(seen, lost)),
         scrape=_targets(seen),
-        look_again=failures.patience(seen),
+        look_again=_soonest(failures.patience(seen), deadline.seconds_left(seen)),
     )
     return _write(seen, actions, status.active(seen, attempt, lost))
+
+
+def _tidy_up(seen: View) -> Plan:
+    """Remove what is not to be kept of a job that is over, and in the end the job itself."""
+    return Plan(deletes=removal.after_the_end(seen) + retention.removal(seen), look_again=retention.seconds_left(seen))
 
 
 def _vacant(seen: View, lost: tuple[Loss, ...]) -> list[int]:
@@ -126,10 +138,13 @@ def _refuse(resource: Manifest, message: str, now: float) -> Plan:
 def _write(seen: View, actions: Plan, wanted: Manifest) -> Plan:
     """Add the status to write, if any, and when to look again."""
     now, later = status.settle(seen, wanted)
-    moments = [moment for moment in (actions.look_again, later) if moment is not None]
     return replace(
         actions,
         status=now,
         events=events(seen.recorded, wanted) if now is not None else (),
-        look_again=min(moments, default=None),
+        look_again=_soonest(actions.look_again, later),
     )
+
+
+def _soonest(*moments: float | None) -> float | None:
+    return min((moment for moment in moments if moment is not None), default=None)

@@ -117,6 +117,11 @@ def _container(job: TrainingJob, settings: Settings) -> dict[str, Any]:
         "args": _arguments(job),
         "env": [{"name": "HOME", "value": SCRATCH}, {"name": "TMPDIR", "value": SCRATCH}],
         "ports": [{"name": "agent", "containerPort": AGENT_PORT, "protocol": "TCP"}],
+        "startupProbe": _probe(periodSeconds=2, failureThreshold=300),  # torch from a slow disk takes minutes
+        # An agent that answers nobody for a minute cannot help itself: its pod is ended, and gets a successor.
+        "livenessProbe": _probe(
+            periodSeconds=10, failureThreshold=6, timeoutSeconds=5, terminationGracePeriodSeconds=1
+        ),
         "resources": _resources(job),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -125,6 +130,10 @@ def _container(job: TrainingJob, settings: Settings) -> dict[str, Any]:
         },
         "volumeMounts": _mounts(job),
     }
+
+
+def _probe(**times: int) -> dict[str, Any]:
+    return {"httpGet": {"path": "/healthz", "port": "agent"}, **times}
 
 
 def _arguments(job: TrainingJob) -> list[str]:
@@ -152,6 +161,8 @@ def _environment(job: TrainingJob, rank: int, attempt: int, grace_seconds: int) 
         "MUSTER_CHECKPOINT": _json(spec.checkpoint),
         "MUSTER_OPTIMISATION": _json(spec.optimisation),
         "MUSTER_PERMANENT_EXIT_CODES": ",".join(str(code) for code in spec.failure_policy.permanent_exit_codes),
+        "MUSTER_HANG_TIMEOUT_SECONDS": str(spec.failure_policy.hang_timeout_seconds or 0),
+        "MUSTER_SUCCESS_POLICY": spec.success_policy,
         "MUSTER_GRACE_SECONDS": str(grace_seconds),
     }
     if spec.storage is not None:

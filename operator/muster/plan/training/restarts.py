@@ -72,7 +72,7 @@ def _measure(record: dict[str, Any], view: View) -> None:
     """Fill in what the loss of a pod cost, once the group has made a step in an attempt after it."""
     progress = view.group.get("progress") or {}
     first_step_at = progress.get("firstStepAt")
-    if "recoverySeconds" in record or first_step_at is None or view.recorded_attempt <= record["attempt"]:
+    if "recoverySeconds" in record or first_step_at is None or view.known_attempt <= record["attempt"]:
         return
     lost_at = to_epoch(record["at"])
     if first_step_at < lost_at:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from muster.plan.conditions import condition
-from muster.plan.conditions import find as find_condition
+from muster.plan.conditions import condition, find, merged
 from muster.plan.timestamps import to_epoch, to_timestamp
+from muster.plan.training import attempts, success
 from muster.plan.training.phase import Phase, phase
 from muster.plan.training.progress import MEASURED, measured
 from muster.plan.training.restarts import restarts
@@ -29,40 +29,53 @@ SHORTEST_INTERVAL, LONGEST_INTERVAL = 1.0, 10.0
 
 def waiting(view: View, admission: Admission) -> dict[str, Any]:
     """Return the status of a job that waits for room."""
-    status = _status(view, Phase("Queued", admission.reason, admission.message), attempt=0)
-    return status | {"conditions": [_admitted(view, admission)]}
+    now = Phase("Queued", admission.reason, admission.message)
+    said = _condition(view, "Admitted", now, holds=False), *_resumed(view)
+    return _status(view, now, view.attempt) | {"conditions": _conditions(view, *said)}
 
 
-def started(view: View, admission: Admission, lost: Sequence[Loss] = ()) -> dict[str, Any]:
-    """Return the status of a job whose first pods are being made."""
+def started(view: View, admission: Admission, attempt: int) -> dict[str, Any]:
+    """Return the status of a job whose pods are being made, all of this attempt."""
     now = Phase("Starting", "PodsCreated", f"starting {view.replicas} workers")
-    status = _status(view, now, attempt=1, lost=lost) | {"startTime": to_timestamp(view.now)}
-    return status | {"conditions": [_admitted(view, admission), _running(view, now)]}
+    admitted = Phase(now.name, admission.reason, admission.message)
+    said = _condition(view, "Admitted", admitted, holds=True), _running(view, now), *_resumed(view)
+    return _status(view, now, attempt) | {
+        "startTime": to_timestamp(view.now),
+        "conditions": _conditions(view, *said),
+    }
+
+
+def suspended(view: View) -> dict[str, Any]:
+    """Return the status of a job that is stopped on request, or on its way there."""
+    leaving = [member.name for member in view.members if not member.ended]
+    now = Phase("Suspended", "Suspended", "spec.suspend is true")
+    if leaving:
+        now = Phase("Suspended", "Stopping", f"spec.suspend is true; still on their way out: {', '.join(leaving)}")
+    said = (
+        _condition(view, "Admitted", now, holds=False),
+        _running(view, now),
+        _condition(view, "Suspended", now, holds=not leaving),
+    )
+    return _status(view, now, view.attempt) | {"conditions": _conditions(view, *said)}
 
 
 def active(view: View, attempt: int, lost: Sequence[Loss]) -> dict[str, Any]:
     """Return the status of a job that is neither waiting nor over; `attempt` is the one that follows the losses."""
     now = phase(view, attempt, lost)
-    return _status(view, now, attempt, lost) | {"conditions": [*_kept(view, "Admitted"), _running(view, now)]}
+    return _status(view, now, attempt, lost) | {"conditions": _conditions(view, _running(view, now))}
 
 
 def over(view: View, verdict: Verdict | None) -> dict[str, Any]:
     """Return the last status of a job: failed as the verdict says, or succeeded."""
     if verdict is None:
-        now = Phase("Succeeded", "AllWorkersSucceeded", f"all {view.replicas} workers ended with exit code 0")
+        now = Phase("Succeeded", f"{view.job.spec.success_policy}Succeeded", success.message(view))
     else:
         now = Phase("Failed", verdict.reason, verdict.message)
-    ending = condition(
-        view.recorded.get("conditions", []),
-        "Complete" if verdict is None else "Failed",
-        holds=True,
-        reason=now.reason,
-        message=now.message,
-        generation=view.job.metadata.generation,
-        now=view.now,
-    )
-    status = _status(view, now, max(view.attempt, 1)) | {"completionTime": to_timestamp(view.now)}
-    return status | {"conditions": [*_kept(view, "Admitted"), _running(view, now), ending]}
+    ending = _condition(view, "Complete" if verdict is None else "Failed", now, holds=True)
+    return _status(view, now, view.attempt) | {
+        "completionTime": to_timestamp(view.now),
+        "conditions": _conditions(view, _running(view, now), ending),
+    }
 
 
 def refused(recorded: Manifest, generation: int, message: str, now: float) -> dict[str, Any]:
@@ -83,7 +96,7 @@ def refused(recorded: Manifest, generation: int, message: str, now: float) -> di
         "observedGeneration": generation,
         "reason": "InvalidSpec",
         "message": message,
-        "conditions": [refusal, *(kept for kept in earlier if kept["type"] != "Admitted")],
+        "conditions": merged(earlier, refusal),
     }
 
 
@@ -114,7 +127,8 @@ def _status(view: View, now: Phase, attempt: int, lost: Sequence[Loss] = ()) -> 
         "workers": f"{ready + done}/{view.replicas}",
         "selector": f"muster.dev/training-job={view.name}",
         "attempt": attempt,
-        "restartCount": max(0, attempt - 1),
+        "resumptions": attempts.resumptions(view, attempt) or None,
+        "restartCount": attempts.restarts(view, attempt),
         "restarts": restarts(view, attempt, lost),
         "startTime": view.recorded.get("startTime"),
         **measured(view.group, view.recorded),
@@ -122,33 +136,31 @@ def _status(view: View, now: Phase, attempt: int, lost: Sequence[Loss] = ()) -> 
     return {name: value for name, value in status.items() if value not in (None, [])}
 
 
-def _admitted(view: View, admission: Admission) -> dict[str, Any]:
-    return condition(
-        view.recorded.get("conditions", []),
-        "Admitted",
-        holds=admission.granted,
-        reason=admission.reason,
-        message=admission.message,
-        generation=view.job.metadata.generation,
-        now=view.now,
-    )
+def _conditions(view: View, *said: Manifest) -> list[Manifest]:
+    return merged(view.recorded.get("conditions", []), *said)
 
 
 def _running(view: View, now: Phase) -> dict[str, Any]:
+    return _condition(view, "Running", now, holds=now.name == "Running")
+
+
+def _resumed(view: View) -> tuple[Manifest, ...]:
+    """Return that the job is not suspended, where it once was."""
+    if find(view.recorded.get("conditions", []), "Suspended") is None:
+        return ()
+    return (_condition(view, "Suspended", Phase("", "Resumed", "spec.suspend is false"), holds=False),)
+
+
+def _condition(view: View, kind: str, now: Phase, *, holds: bool) -> dict[str, Any]:
     return condition(
         view.recorded.get("conditions", []),
-        "Running",
-        holds=now.name == "Running",
+        kind,
+        holds=holds,
         reason=now.reason,
         message=now.message,
         generation=view.job.metadata.generation,
         now=view.now,
     )
-
-
-def _kept(view: View, kind: str) -> list[Manifest]:
-    known = find_condition(view.recorded.get("conditions", []), kind)
-    return [] if known is None else [known]
 
 
 def _interval(view: View) -> float:

@@ -1,4 +1,4 @@
-"""When a job has succeeded: every rank's newest pod ended with 0."""
+"""When a job has succeeded: `spec.successPolicy`, by the newest pod of each rank."""
 
 from __future__ import annotations
 
@@ -9,4 +9,11 @@ if TYPE_CHECKING:
 
 
 def succeeded(view: View) -> bool:
-    return all(member is not None and member.succeeded for member in view.workers.values())
+    decisive = [view.workers[0]] if view.job.spec.success_policy == "Rank0" else view.workers.values()
+    return all(member is not None and member.succeeded for member in decisive)
+
+
+def message(view: View) -> str:
+    if view.job.spec.success_policy == "Rank0":
+        return "rank 0 ended with exit code 0"
+    return f"all {view.replicas} workers ended with exit code 0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from muster.plan import conditions
 from muster.plan.training.members import Member, members, newest
 
 if TYPE_CHECKING:
@@ -35,19 +36,24 @@ class View:
         return self.job.spec.replicas
 
     @property
-    def started(self) -> bool:
-        """Its first pods were made, and the status says so."""
-        return int(self.recorded.get("attempt", 0)) > 0
+    def admitted(self) -> bool:
+        """Its pods were made, and the status says so."""
+        return conditions.is_true(self.recorded.get("conditions", []), "Admitted")
 
     @property
     def recorded_attempt(self) -> int:
-        """The attempt that the status and the workers know of; 0 before the first. Every restart adds one to it."""
-        return max(int(self.recorded.get("attempt", 0)), int(self.group.get("attempt") or 0))
+        """The attempt that the status speaks of; 0 before the first."""
+        return int(self.recorded.get("attempt", 0))
+
+    @property
+    def known_attempt(self) -> int:
+        """The attempt that the status and the workers know of, who count restarts in place."""
+        return max(self.recorded_attempt, int(self.group.get("attempt") or 0))
 
     @property
     def attempt(self) -> int:
         """The attempt under way, also when its pods were made and its record was not."""
-        return max((self.recorded_attempt, *(member.attempt for member in self.members)))
+        return max((self.known_attempt, *(member.attempt for member in self.members)))
 
 
 def view(job: TrainingJob, observed: Observed, settings: Settings, now: float) -> View:

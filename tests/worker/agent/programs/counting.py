@@ -35,7 +35,7 @@ def run(what: str) -> None:
         dist.all_reduce(wanted)
         if rank == 0:
             report(step=step, totalSteps=last, resumedFromStep=resumed, loss=1 / step)
-        if rank == int(os.environ.get("WHO", "1")):
+        if what == "rank0ends" or rank == int(os.environ.get("WHO", "1")):
             misbehave(what, step)
         if wanted.item() > 0:
             if rank == 0:
@@ -58,6 +58,12 @@ def misbehave(what: str, step: int) -> None:
     first_life = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     if what == "raise" and first_life and step == 5:
         raise ValueError("a bad batch")
+    if what == "rank0ends" and step == 5:
+        if os.environ["RANK"] != "0":
+            signal.pause()
+        sys.exit(0)
+    if what == "hang" and first_life and step == 5:
+        os.kill(os.getpid(), signal.SIGSTOP)
     if what == "exit2" and step == 5:
         sys.exit(2)
     if what == "exit5" and first_life and step == 5:

@@ -1,0 +1,49 @@
+"""Which attempt is under way, which comes next, and how many of them were restarts.
+
+An attempt is one try of the group. Every restart begins another, and so does the end of a suspension. Pods bear
+its number in their names, so that none is ever made twice; the status knows which attempts were no restarts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from muster.plan.training.failures import Loss
+    from muster.plan.training.view import View
+
+
+def gang_was_begun(view: View) -> bool:
+    """Whether some pods of a gang were made before the operator was lost, and the status does not know of them."""
+    return any(member.attempt > view.recorded_attempt for member in view.members)
+
+
+def of_gang(view: View) -> int:
+    """Return the attempt that the pods of a job without any belong to; one that was begun is completed."""
+    if gang_was_begun(view):
+        return max(member.attempt for member in view.members)
+    return view.attempt + 1
+
+
+def after(view: View, lost: Iterable[Loss]) -> int:
+    """Return the attempt that pods made for these losses belong to.
+
+    One that was begun is completed, unless it has lost a pod itself.
+    """
+    begun = view.attempt > view.known_attempt
+    survived = all(loss.member is None or loss.member.attempt < view.attempt for loss in lost)
+    return view.attempt if begun and survived else view.attempt + 1
+
+
+def resumptions(view: View, attempt: int) -> int:
+    """Return how many of the attempts up to this one were begun by the end of a suspension."""
+    recorded = int(view.recorded.get("resumptions", 0))
+    resumes = not view.admitted and 0 < view.recorded_attempt < attempt
+    return recorded + 1 if resumes else recorded
+
+
+def restarts(view: View, attempt: int) -> int:
+    """Return how many restarts it took to come to this attempt."""
+    return max(0, attempt - 1 - resumptions(view, attempt))
