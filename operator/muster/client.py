@@ -34,6 +34,7 @@ FIELD_MANAGER = "muster"
 """The owner of every field that Muster applies."""
 
 _IN_CLUSTER = "KUBERNETES_SERVICE_HOST"
+_METADATA_ALONE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _CHUNK = 500  # objects a LIST answer; parsing one such chunk blocks the loop for about 5 ms
 
 
@@ -63,6 +64,9 @@ SERVICES = Kind("", "v1", "services", "Service")
 NODES = Kind("", "v1", "nodes", "Node", namespaced=False)
 EVENTS = Kind("events.k8s.io", "v1", "events", "Event")
 LEASES = Kind("coordination.k8s.io", "v1", "leases", "Lease")
+CONFIG_MAPS = Kind("", "v1", "configmaps", "ConfigMap")
+VOLUME_CLAIMS = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+PRIORITY_CLASSES = Kind("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False)
 
 
 class NoCluster(Exception):  # noqa: N818
@@ -70,12 +74,16 @@ class NoCluster(Exception):  # noqa: N818
 
 
 class ApiError(Exception):
-    """The API server refused a call, or did not answer it. `status` is 0 when there was no answer."""
+    """The API server refused a call, or did not answer it.
+
+    `status` is 0 when there was no answer. `message` is what the server said, without the call.
+    """
 
     def __init__(
         self, call: str, message: str, *, status: int = 0, reason: str = "", retry_after: float | None = None
     ) -> None:
         super().__init__(f"{call}: {f'{status} {reason}: ' if status else ''}{message}")
+        self.message = message
         self.status = status
         self.reason = reason
         self.retry_after = retry_after
@@ -101,6 +109,10 @@ class Expired(ApiError):  # noqa: N818
     """410: the resource version or the continue token is too old."""
 
 
+class Invalid(ApiError):  # noqa: N818
+    """400, 403, 422: refused, and it will be however often it is asked: by schema, rights, quota or policy."""
+
+
 class TooManyRequests(ApiError):  # noqa: N818
     """429: not done; to be tried again after `retry_after` seconds."""
 
@@ -113,7 +125,16 @@ class Unreachable(ApiError):  # noqa: N818
     """No answer within the limit, or the connection broke: it may or may not have been done."""
 
 
-_BY_STATUS = {401: Unauthorized, 404: NotFound, 409: Conflict, 410: Expired, 429: TooManyRequests}
+_BY_STATUS = {
+    400: Invalid,
+    401: Unauthorized,
+    403: Invalid,
+    404: NotFound,
+    409: Conflict,
+    410: Expired,
+    422: Invalid,
+    429: TooManyRequests,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +157,9 @@ class Client(Protocol):
     """What the operator asks of an API server. Every method raises an `ApiError`."""
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object: ...
+
+    async def exists(self, kind: Kind, namespace: str | None, name: str) -> bool:
+        """Whether there is such an object; nothing of its content is read."""
 
     async def list(
         self,
@@ -304,6 +328,13 @@ class KubernetesClient:
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
         return await self._request("GET", kind.path(namespace, name))
 
+    async def exists(self, kind: Kind, namespace: str | None, name: str) -> bool:
+        try:
+            await self._request("GET", kind.path(namespace, name), accept=_METADATA_ALONE)
+        except NotFound:
+            return False
+        return True
+
     async def list(
         self,
         kind: Kind,
@@ -373,11 +404,12 @@ class KubernetesClient:
         *,
         body: Mapping[str, Any] | None = None,
         repeatable: bool = True,
+        accept: str = "application/json",
     ) -> Object:
         attempt = 0
         while True:
             try:
-                return await self._once(method, path, query, body)
+                return await self._once(method, path, query, body, accept)
             except Unauthorized:
                 if self._reload is None or attempt:
                     raise
@@ -404,12 +436,17 @@ class KubernetesClient:
         return pause
 
     async def _once(
-        self, method: str, path: str, query: Mapping[str, str] | None, body: Mapping[str, Any] | None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+        accept: str,
     ) -> Object:
         call = f"{method} {path}"
         url = f"{self.server}{path}" + (f"?{urlencode(query)}" if query else "")
         headers = {
-            "Accept": "application/json",
+            "Accept": accept,
             "Content-Type": self._content_types.get(method, "application/json"),
             "User-Agent": FIELD_MANAGER,
         }

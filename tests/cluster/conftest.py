@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.cluster import jobs
 from tests.cluster.kube import Kube, kubectl
+from tests.cluster.training import wait_until_it_trains
 
 Measure = Callable[[str, float, str], None]
 MEASURED: list[tuple[str, float, str]] = []
@@ -37,6 +39,14 @@ def kube(installed: None) -> Iterator[Kube]:
     kubectl("create", "namespace", name)
     yield Kube.connect(name)
     kubectl("delete", "namespace", name, "--wait=true", "--timeout=60s")
+
+
+@pytest.fixture
+def training(kube: Kube) -> Kube:
+    """A job of three workers that trains and has a checkpoint."""
+    kube.apply(jobs.endless())
+    wait_until_it_trains(kube, "digits-0-1")
+    return kube
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from tests.cluster import jobs
 from tests.cluster.kube import Kube, kubectl, local_cluster, wait_for
+from tests.cluster.training import runs, wait_for_restart, wait_until_it_trains
 
 # The rank is the deepest of tini, the agent, the process that ranks are forked from, and the rank.
 KILL_RANK = """
@@ -23,36 +23,6 @@ def depth(pid):
     return 1 + depth(parent[pid]) if pid in parent else 0
 os.kill(max(parent, key=depth), signal.SIGKILL)
 """
-
-
-@pytest.fixture
-def training(kube: Kube) -> Kube:
-    """A job of three workers that trains and has a checkpoint."""
-    kube.apply(jobs.endless())
-    wait_until_it_trains(kube, "digits-0-1")
-    return kube
-
-
-def wait_until_it_trains(kube: Kube, leader: str, attempt: int = 1, limit: float = 120) -> dict[str, Any]:
-    """Return the group's state once it has made steps and saved a checkpoint in this attempt."""
-
-    def trains() -> dict[str, Any] | None:
-        state = kube.state(leader)
-        steps = (state.get("progress") or {}).get("firstStepAt")
-        saved = state.get("checkpoint")
-        return state if state.get("attempt") == attempt and steps and saved and state["phase"] == "Running" else None
-
-    return wait_for(f"{leader} trains in attempt {attempt}", trains, limit)
-
-
-def wait_for_restart(kube: Kube, attempt: int, limit: float = 120) -> dict[str, Any]:
-    """Return the status's record of the restart that began this attempt, once it is complete."""
-
-    def recorded() -> dict[str, Any] | None:
-        restarts = kube.status("digits").get("restarts", [])
-        return next((r for r in restarts if r["attempt"] == attempt - 1 and "recoverySeconds" in r), None)
-
-    return wait_for(f"restart to attempt {attempt} in the status", recorded, limit)
 
 
 def uids(kube: Kube) -> dict[str, str]:
@@ -135,6 +105,27 @@ def test_the_pods_of_a_lost_node_are_replaced_elsewhere(leader_aside, training, 
     assert training.status("digits")["attempt"] == 2
 
 
+STOP_RANK = KILL_RANK.replace("SIGKILL", "SIGSTOP")
+HANGS_AFTER = 5
+
+
+def test_a_rank_that_is_stopped_is_found_named_and_restarted(kube, measure):
+    kube.apply(jobs.endless(failurePolicy={"hangTimeoutSeconds": HANGS_AFTER}))
+    wait_until_it_trains(kube, "digits-0-1")
+    pods, stopped = uids(kube), time.time()
+    kube.run_in("digits-1-1", STOP_RANK)
+    after = wait_until_it_trains(kube, "digits-0-1", attempt=2)
+    record = wait_for_restart(kube, attempt=2)
+    seconds = after["progress"]["firstStepAt"] - stopped
+    measure(f"rank hangs, found after {HANGS_AFTER} s: next step after, seconds", seconds, f"at most {HANGS_AFTER + 3}")
+    assert (record["cause"], record["rank"], record["pod"]) == ("Hang", 1, "digits-1-1")
+    assert record["stepsLost"] <= jobs.CHECKPOINT_STEPS
+    assert uids(kube) == pods
+    log = kube.logs("digits-0-1")
+    assert "[rank 0] Fatal Python error: Aborted" in log, "the ranks that waited say where"
+    assert "in train_step" in log
+
+
 def test_the_operators_death_touches_no_pod(training, measure):
     pods = uids(training)
     step = training.state("digits-0-1")["progress"]["step"]
@@ -159,7 +150,3 @@ def test_a_recipe_that_is_told_something_wrong_fails_at_once_and_says_what(kube,
     assert "spec.recipe.config.epoch: unknown field, wanted one of" in status["message"]
     assert status["restartCount"] == 0
     wait_for("no pod of it runs", lambda: not any(runs(pod) for pod in kube.pods("digits").values()), 60)
-
-
-def runs(pod: dict[str, Any]) -> bool:
-    return pod["status"]["phase"] in {"Pending", "Running"}

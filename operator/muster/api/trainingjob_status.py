@@ -137,9 +137,12 @@ class TrainingJobStatus(Reported):
     selector: str | None = None
     """A label selector for the job's pods. `kubectl scale` and autoscalers read it."""
     attempt: Int | None = None
-    """The attempt under way, from 1; each restart and each resumption begins another."""
-    resumptions: Int | None = None
-    """How many of the attempts were begun by the end of a suspension: these are no restarts."""
+    """The attempt under way, from 1; each restart begins another, and so does each readmission."""
+    readmissions: Int | None = None
+    """How many of the attempts were begun by admitting the job anew, which is no restart.
+
+    After a suspension, or after its pods were taken back because some found no place.
+    """
     restart_count: Int | None = None
     """All restarts so far, counted against spec.failurePolicy.maxRestarts: `restarts` has only the last ones."""
     restarts: Annotated[tuple[Restart, ...], ATOMIC] = ()

@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from muster.client import EVENTS, PODS, SERVICES, AlreadyExists, ApiError, Client, Conflict, Kind, NotFound, Only
+from muster.client import (
+    EVENTS,
+    PODS,
+    SERVICES,
+    AlreadyExists,
+    ApiError,
+    Client,
+    Conflict,
+    Invalid,
+    Kind,
+    NotFound,
+    Only,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping
@@ -31,8 +43,8 @@ class Stale(Exception):  # noqa: N818
     """The plan was made from something that is no longer true: look again."""
 
 
-class Foreign(Exception):  # noqa: N818
-    """An object that is to be made exists already and belongs to someone else."""
+class Refused(Exception):  # noqa: N818
+    """A pod will not be made as it is: the API server refuses it, or its name belongs to something else."""
 
 
 class Executor:
@@ -45,7 +57,7 @@ class Executor:
     async def execute(self, kind: Kind, observed: Observed, plan: Plan) -> bool:
         """Carry the plan out; returns whether anything was written.
 
-        Raises `Stale` when the resource changed since it was observed, `Foreign`, or an `ApiError`.
+        Raises `Stale` when the resource changed since it was observed, `Refused`, or an `ApiError`.
         """
         resource = observed.resource
         if plan.creates or plan.deletes:
@@ -114,10 +126,12 @@ class Executor:
             made = await self._client.get(kind, manifest["metadata"].get("namespace"), manifest["metadata"]["name"])
             owners = {owner["uid"] for owner in made["metadata"].get("ownerReferences") or ()}
             if resource["metadata"]["uid"] not in owners:
-                raise Foreign(
+                raise Refused(
                     f"{kind.kind} {made['metadata']['name']} exists and belongs to something else:"
                     " delete it, or give the job another name"
                 ) from None
+        except Invalid as error:
+            raise Refused(error.message) from error
         self._store.put(kind, made)
 
     async def _write_status(self, kind: Kind, resource: Mapping[str, Any], status: Mapping[str, Any] | None) -> bool:

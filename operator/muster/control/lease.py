@@ -84,6 +84,9 @@ class FencedClient:
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
         return await self._client.get(kind, namespace, name)
 
+    async def exists(self, kind: Kind, namespace: str | None, name: str) -> bool:
+        return await self._client.exists(kind, namespace, name)
+
     async def list(
         self, kind: Kind, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
     ) -> Listing:

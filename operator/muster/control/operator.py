@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from muster.control import http
+from muster.control.admissions import Admissions
 from muster.control.executor import Executor
 from muster.control.kinds import Controlled, Key, watched
 from muster.control.lease import Elector, Fence, FencedClient, LeaseTimes
@@ -87,13 +88,15 @@ class Operator:
             metrics=metrics,
             every=options.resync_every,
         )
+        self._admissions = Admissions(client, self.store, self.queue.add)
+        self.store.on_room_change = self._admissions.room_changed
         self._reconciler = Reconciler(
             controlled=controlled,
             settings=options.settings,
-            client=fenced,
             store=self.store,
             queue=self.queue,
             executor=Executor(fenced, self.store, reporter=REPORTER, identity=options.identity),
+            admissions=self._admissions,
             scraper=self._scraper,
             fence=self.fence,
             metrics=metrics,
@@ -130,6 +133,7 @@ class Operator:
         writing = [
             *(asyncio.create_task(self._reconciler.work()) for _ in range(self._options.workers)),
             *(asyncio.create_task(loop) for loop in self._scraper.loops()),
+            asyncio.create_task(self._admissions.run()),
             asyncio.create_task(self._follow_the_leadership()),
         ]
         observing = [asyncio.create_task(self._resync.run())]
@@ -181,6 +185,7 @@ class Operator:
             await self._elector.following.wait()
             self._reconciler.active.clear()
             self._scraper.forget_all()
+            self._admissions.leave_all()
 
     async def _unless_stopped(self, stop: asyncio.Task[bool], coroutine: object) -> None:
         task = asyncio.ensure_future(coroutine)  # type: ignore[call-overload]

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
-from muster.client import NODES, PODS, ApiError, Client, Conflict
-from muster.control.executor import Executor, Foreign, Stale
+from muster.client import ApiError, Conflict
+from muster.control.executor import Executor, Refused, Stale
 from muster.control.lease import Fence, NotLeading
-from muster.control.store import lean
-from muster.plan.model import Capacity, Observed, Plan, Settings
+from muster.plan.model import Observed, Plan, Refusal, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from muster.control.admissions import Admissions
     from muster.control.kinds import Controlled, Key
     from muster.control.observability import Metrics
     from muster.control.queue import WorkQueue
@@ -26,24 +25,9 @@ if TYPE_CHECKING:
 
 log = structlog.stdlib.get_logger(__name__)
 
-_CAPACITY_AGE = 1.0  # seconds that one count of the cluster's room serves several resources that wait
-_ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
-
 
 class PlanningFailed(Exception):  # noqa: N818
-    """A planner raised, or asked for what it had been given."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Count:
-    """What was counted, when, and how often room had changed by then."""
-
-    at: float
-    room_changes: int
-    counted: Capacity
-
-    def serves(self, room_changes: int) -> bool:
-        return room_changes == self.room_changes and time.monotonic() - self.at <= _CAPACITY_AGE
+    """A planner raised."""
 
 
 class Reconciler:
@@ -54,21 +38,20 @@ class Reconciler:
         *,
         controlled: Iterable[Controlled],
         settings: Settings,
-        client: Client,
         store: Store,
         queue: WorkQueue[Key],
         executor: Executor,
+        admissions: Admissions,
         scraper: Scraper,
         fence: Fence,
         metrics: Metrics,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._controlled = {one.kind.kind: one for one in controlled}
-        self._settings, self._client, self._store, self._queue = settings, client, store, queue
+        self._settings, self._store, self._queue, self._admissions = settings, store, queue, admissions
         self._executor, self._scraper, self._fence = executor, scraper, fence
         self._metrics, self._now = metrics, now
-        self._admission = asyncio.Lock()
-        self._capacity: _Count | None = None
+        self._refusals: dict[Key, Refusal] = {}
         self.active = asyncio.Event()
 
     async def work(self) -> None:
@@ -94,7 +77,10 @@ class Reconciler:
         except NotLeading:
             outcome = "not leading"
             self._queue.add_after(key, 1.0)
-        except (PlanningFailed, Foreign, ApiError) as error:
+        except Refused as refusal:
+            outcome = "refused"
+            self._refused(key, refusal)
+        except (PlanningFailed, ApiError) as error:
             self._later(key, error, failed=True)
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -118,32 +104,23 @@ class Reconciler:
         write("reconcile put off", resource=str(key), reason=str(reason), again_in=delay, exc_info=reason.__cause__)
 
     async def _reconcile(self, key: Key) -> tuple[str, float | None]:
-        observed = self._store.observe(key)
+        observed = self._store.observe(key, self._admissions.answer(key), self._refusals.get(key))
         if observed is None or observed.resource["metadata"].get("deletionTimestamp"):
             # What was made for it is the garbage collector's.
             self._scraper.forget(key)
-            self._store.wait_for_room(key, waits=False)
+            self._admissions.leave(key)
+            self._refusals.pop(key, None)
             return "gone", None
         plan = self._plan(key, observed)
-        if plan.needs_capacity:
-            return await self._reconcile_with_capacity(key)
-        self._store.wait_for_room(key, waits=False)
-        return await self._carry_out(key, observed, plan)
-
-    async def _reconcile_with_capacity(self, key: Key) -> tuple[str, float | None]:
-        """Plan and carry out while no one else does: two that wait must not count the same room as theirs."""
-        async with self._admission:
-            capacity = await self._count()
-            observed = self._store.observe(key, capacity)
-            if observed is None:
-                raise Stale("the resource went while the room was counted")
-            plan = self._plan(key, observed)
-            if plan.needs_capacity:
-                raise PlanningFailed("the planner asked for the capacity that it was given")
-            self._store.wait_for_room(key, waits=not plan.creates)
-            if plan.creates or plan.deletes:
-                self._capacity = None
-            return await self._carry_out(key, observed, plan)
+        if plan.demand is not None:
+            self._admissions.wait(key, plan.demand)
+        elif not plan.creates:
+            self._admissions.leave(key)
+        outcome = await self._carry_out(key, observed, plan)
+        if plan.creates:
+            self._admissions.leave(key)
+            self._refusals.pop(key, None)
+        return outcome
 
     def _plan(self, key: Key, observed: Observed) -> Plan:
         try:
@@ -159,14 +136,10 @@ class Reconciler:
             self._queue.add(key)
         return "written" if wrote else "unchanged", plan.look_again
 
-    async def _count(self) -> Capacity:
-        """Everyone's pods and all nodes, from lists no older than a second or the last change of room seen."""
-        valid = self._store.room_changes
-        if self._capacity is not None and self._capacity.serves(valid):
-            return self._capacity.counted
-        started = time.monotonic()
-        nodes = await self._client.list(NODES)
-        pods = await self._client.list(PODS, field_selector=_ALIVE)
-        counted = Capacity(tuple(map(lean, nodes.items)), tuple(map(lean, pods.items)))
-        self._capacity = _Count(started, valid, counted)
-        return counted
+    def _refused(self, key: Key, refusal: Refused) -> None:
+        """Look again soon: the status is to say so, and what was made already is not to wait for the rest."""
+        before = self._refusals.get(key)
+        times = before.times + 1 if before is not None else 1
+        self._refusals[key] = Refusal(str(refusal), self._now(), times)
+        self._admissions.leave(key)
+        self._later(key, refusal)

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from muster.client import NODES, PODS, SERVICES, Kind, Object
 from muster.control.kinds import Controlled, Key
-from muster.plan.model import Capacity, Observed, WorkerReport
+from muster.plan.model import Observed, WorkerReport
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from muster.plan.model import Admission, Refusal
 
 _REMEMBERED_DELETIONS = 10_000
 
@@ -75,9 +77,9 @@ class Store:
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._nodes: Mapping[str, Object] | None = None
         self._reports: dict[str, WorkerReport] = {}
-        self._waiting: set[Key] = set()
         self.room_changes = 0
         """How often room may have come free or gone: a count of room from before the last time is void."""
+        self.on_room_change: Callable[[], None] = lambda: None
 
     def keys(self) -> list[Key]:
         return [Key(kind, *identity) for kind in self._controlled for identity in self._objects[kind]]
@@ -91,7 +93,15 @@ class Store:
     def resource(self, key: Key) -> Object | None:
         return self._objects[key.kind].get((key.namespace, key.name))
 
-    def observe(self, key: Key, capacity: Capacity | None = None) -> Observed | None:
+    @property
+    def nodes(self) -> Mapping[str, Object]:
+        """All nodes, by name."""
+        if self._nodes is None:
+            nodes = {name: node for (_, name), node in self._objects[NODES.kind].items()}
+            self._nodes = MappingProxyType(nodes)
+        return self._nodes
+
+    def observe(self, key: Key, admission: Admission | None = None, refusal: Refusal | None = None) -> Observed | None:
         """All that is known of one resource; None when there is no such resource."""
         resource = self.resource(key)
         if resource is None:
@@ -99,12 +109,9 @@ class Store:
         uid = resource["metadata"]["uid"]
         pods = tuple(self._owned[uid, PODS.kind].values()) if (uid, PODS.kind) in self._owned else ()
         services = tuple(self._owned[uid, SERVICES.kind].values()) if (uid, SERVICES.kind) in self._owned else ()
-        if self._nodes is None:
-            nodes = {name: node for (_, name), node in self._objects[NODES.kind].items()}
-            self._nodes = MappingProxyType(nodes)
         uids = (pod["metadata"]["uid"] for pod in pods)
         reports = {uid: self._reports[uid] for uid in uids if uid in self._reports}
-        return Observed(resource, pods, services, self._nodes, reports, capacity)
+        return Observed(resource, pods, services, self.nodes, reports, admission, refusal)
 
     def put(self, kind: Kind, manifest: Mapping[str, Any]) -> set[Key]:
         """Take an object as a watch, a list or the answer to a write showed it."""
@@ -151,13 +158,6 @@ class Store:
         if pod_uid not in self._gone:
             self._reports[pod_uid] = report
 
-    def wait_for_room(self, key: Key, waits: bool) -> None:
-        """Have the key looked at again whenever room may have come free, or no longer."""
-        if waits:
-            self._waiting.add(key)
-        else:
-            self._waiting.discard(key)
-
     def _drop(self, kind: Kind, identity: tuple[str, str], uid: str | None) -> set[Key]:
         if uid is not None:
             self._gone[uid] = None
@@ -180,20 +180,23 @@ class Store:
             return self._affected_by_node(old, new)
         keys = {key for one in (old, new) if one is not None for key in self._owners(one)}
         if kind == PODS and (new is None or _has_ended(new)):
-            keys |= self._waiting
-            self.room_changes += 1
+            self._change_room()
         return keys
 
     def _affected_by_node(self, old: Object | None, new: Object | None) -> set[Key]:
         present: Object = new or old or {}
         if old and new and _room(old) == _room(new):
             return set()
-        keys = set(self._waiting)
-        self.room_changes += 1
+        keys: set[Key] = set()
+        self._change_room()
         if old is None or new is None or _standing(old) != _standing(new):
             for pod in self._by_node.get(present["metadata"]["name"], {}).values():
                 keys |= self._owners(pod)
         return keys
+
+    def _change_room(self) -> None:
+        self.room_changes += 1
+        self.on_room_change()
 
     def _owners(self, manifest: Object) -> set[Key]:
         namespace = manifest["metadata"].get("namespace", "")

@@ -1,4 +1,4 @@
-"""Whether the cluster has room for a whole gang of pods at this moment.
+"""How much of each node is taken, and whether a whole gang of pods finds a place in what is left.
 
 The answer errs on the side of the scheduler: pods that are made but not yet placed hold their room, a node
 counts only if the pods tolerate it and select it. What cannot be judged here (affinity between pods, volume
@@ -7,8 +7,8 @@ topology) is left to the scheduler.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from muster.plan import requests
 from muster.plan.nodes import takes_new_pods
@@ -17,77 +17,66 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from decimal import Decimal
 
-    from muster.plan.model import Capacity, Manifest
+    from muster.plan.model import Manifest
 
 FINISHED = {"Succeeded", "Failed"}
 
+Gang: TypeAlias = "Sequence[Manifest]"
+"""The specs of pods that start together."""
+
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """How many of the gang's pods fit now, and how many would if nothing else ran on the cluster."""
+class Capacity:
+    """The nodes, what each has in all, and what each has left."""
 
-    wanted: int
-    now: int
-    ever: int
+    nodes: Mapping[str, Manifest]
+    whole: Mapping[str, dict[str, Decimal]]
+    free: Mapping[str, dict[str, Decimal]]
 
-    @property
-    def fits(self) -> bool:
-        return self.now >= self.wanted
+    @classmethod
+    def count(cls, nodes: Iterable[Manifest], pods: Iterable[Manifest]) -> Capacity:
+        """Return what everybody's pods leave; those without a node yet take the first that has room for them."""
+        by_name = {node["metadata"]["name"]: node for node in nodes}
+        whole = {name: _allocatable(node) for name, node in by_name.items()}
+        free = dict(whole)
+        unplaced: list[Mapping[str, Any]] = []
+        for pod in pods:
+            if pod.get("status", {}).get("phase") in FINISHED:
+                continue
+            node = pod["spec"].get("nodeName")
+            if node in free:
+                free[node] = requests.subtract(free[node], requests.of_pod(pod["spec"]))
+            elif not node:
+                unplaced.append(pod["spec"])
+        return cls(by_name, whole, free).place(unplaced)[1]
 
-    @property
-    def never(self) -> bool:
-        return self.ever < self.wanted
+    def place(self, gang: Gang) -> tuple[int, Capacity]:
+        """Put each pod on the first node with room for it; return how many found one, and what is left then."""
+        free = dict(self.free)
+        placed = 0
+        for spec in gang:
+            wanted = requests.of_pod(spec)
+            node = next((name for name in free if requests.fits(wanted, free[name]) and self._admits(name, spec)), None)
+            if node is not None:
+                free[node] = requests.subtract(free[node], wanted)
+                placed += 1
+        return placed, replace(self, free=free)
 
+    def could_hold(self, gang: Gang) -> int:
+        """Return how many of these pods would find a place if nothing else ran."""
+        return replace(self, free=self.whole).place(gang)[0]
 
-def room_for(gang: Sequence[Mapping[str, Any]], capacity: Capacity) -> Room:
-    """Return the room for pods of these specs, all of them together."""
-    whole = {
-        node["metadata"]["name"]: requests.parse_all(node["status"].get("allocatable", {})) for node in capacity.nodes
-    }
-    nodes = {node["metadata"]["name"]: node for node in capacity.nodes}
-    return Room(
-        wanted=len(gang),
-        now=_place(gang, nodes, _free(whole, nodes, capacity.pods)),
-        ever=_place(gang, nodes, dict(whole)),
-    )
-
-
-def _free(
-    whole: Mapping[str, dict[str, Decimal]], nodes: Mapping[str, Manifest], pods: Iterable[Manifest]
-) -> dict[str, dict[str, Decimal]]:
-    """Return what every node has left; pods without a node yet take the first that has room for them."""
-    free = dict(whole)
-    unplaced: list[Mapping[str, Any]] = []
-    for pod in pods:
-        if pod.get("status", {}).get("phase") in FINISHED:
-            continue
-        node = pod["spec"].get("nodeName")
-        if node in free:
-            free[node] = requests.subtract(free[node], requests.of_pod(pod["spec"]))
-        elif not node:
-            unplaced.append(pod["spec"])
-    _place(unplaced, nodes, free)
-    return free
-
-
-def _place(
-    specs: Sequence[Mapping[str, Any]], nodes: Mapping[str, Manifest], free: dict[str, dict[str, Decimal]]
-) -> int:
-    """Place what fits, each pod on the first node with room, and take that room from `free`; return how many."""
-    placed = 0
-    for spec in specs:
-        wanted = requests.of_pod(spec)
-        node = next((name for name in free if requests.fits(wanted, free[name]) and _admits(nodes[name], spec)), None)
-        if node is not None:
-            free[node] = requests.subtract(free[node], wanted)
-            placed += 1
-    return placed
+    def _admits(self, name: str, spec: Mapping[str, Any]) -> bool:
+        node = self.nodes[name]
+        labels = node["metadata"].get("labels", {})
+        selected = all(labels.get(key) == value for key, value in spec.get("nodeSelector", {}).items())
+        tolerated = _tolerates(spec.get("tolerations", []), node["spec"].get("taints", []))
+        return takes_new_pods(node) and selected and tolerated
 
 
-def _admits(node: Manifest, spec: Mapping[str, Any]) -> bool:
-    labels = node["metadata"].get("labels", {})
-    selected = all(labels.get(key) == value for key, value in spec.get("nodeSelector", {}).items())
-    return takes_new_pods(node) and selected and _tolerates(spec.get("tolerations", []), node["spec"].get("taints", []))
+def _allocatable(node: Manifest) -> dict[str, Decimal]:
+    """A node that has just joined has no status yet."""
+    return requests.parse_all(node.get("status", {}).get("allocatable", {}))
 
 
 def _tolerates(tolerations: Iterable[Manifest], taints: Iterable[Manifest]) -> bool:

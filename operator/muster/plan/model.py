@@ -40,11 +40,49 @@ class WorkerReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Capacity:
-    """Everything that decides what is free, from a LIST made a moment ago: nobody's pods are left out."""
+class Reference:
+    """An object that must be there before pods are made, in the resource's namespace where it has one.
 
-    nodes: tuple[Manifest, ...]
+    `field` is where the spec names it.
+    """
+
+    kind: Literal["ConfigMap", "PersistentVolumeClaim", "PriorityClass"]
+    name: str
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a resource asks for before its pods are made, and its place in line.
+
+    `name` is `namespace/name` for others to read. `pods` are the specs of all its pods. `ganged`: all of them must
+    find a place together. `since`: when it began to wait. `priority_class`: None for the cluster's default.
+    """
+
+    name: str
     pods: tuple[Manifest, ...]
+    ganged: bool
+    since: float
+    priority_class: str | None = None
+    references: tuple[Reference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Whether the pods may be made, and the sentence that says why or why not."""
+
+    granted: bool
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the API server said when it would not make a pod: for the `times`-th time in a row, at `at`."""
+
+    message: str
+    at: float
+    times: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +90,8 @@ class Observed:
     """One resource and everything that exists for it, at one moment.
 
     `pods` and `services` hold what bears the resource's UID in its owner references. `nodes` holds every node
-    known, by name. `reports` holds the agents' answers by pod UID. `capacity` is there only on the second call,
-    after a plan with `needs_capacity`.
+    known, by name. `reports` holds the agents' answers by pod UID. `admission` is the answer to the demand of the
+    last plan; None while there is none. `refusal` is there when the last pods were refused.
     """
 
     resource: Manifest
@@ -61,7 +99,8 @@ class Observed:
     services: tuple[Manifest, ...] = ()
     nodes: Mapping[str, Manifest] = field(default_factory=dict)
     reports: Mapping[str, WorkerReport] = field(default_factory=dict)
-    capacity: Capacity | None = None
+    admission: Admission | None = None
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +147,7 @@ class Plan:
     - `events`: written only after everything before them succeeded.
     - `scrape`: the pods to ask from now on.
     - `look_again`: seconds after which to plan again though nothing may have happened; None: no need.
-    - `needs_capacity`: plan again with `Observed.capacity`, and let no other resource be planned with it
-      until this plan is carried out; nothing else of this plan is to be carried out.
+    - `demand`: what to answer by `Observed.admission` in the next call; as long as it is there, it stands in line.
     """
 
     creates: tuple[Manifest, ...] = ()
@@ -119,4 +157,4 @@ class Plan:
     events: tuple[Event, ...] = ()
     scrape: tuple[Target, ...] = ()
     look_again: float | None = None
-    needs_capacity: bool = False
+    demand: Demand | None = None

@@ -23,8 +23,15 @@ JOB_RIGHTS = {
     ("", "services", "patch"),  # server-side apply
     ("", "services", "delete"),
     ("events.k8s.io", "events", "create"),
+    ("", "configmaps", "get"),  # whether what a job names is there
+    ("", "persistentvolumeclaims", "get"),
 }
-NODE_RIGHTS = {("", "nodes", "list"), ("", "nodes", "watch")}
+CLUSTER_RIGHTS = {
+    ("", "nodes", "list"),
+    ("", "nodes", "watch"),
+    ("scheduling.k8s.io", "priorityclasses", "get"),  # whether the one that a job names is there
+    ("scheduling.k8s.io", "priorityclasses", "list"),  # the order of those that wait
+}
 LEADER_RIGHTS = {
     ("coordination.k8s.io", "leases", "get"),
     ("coordination.k8s.io", "leases", "create"),
@@ -45,7 +52,7 @@ def rights(role):
 def test_cluster_wide_the_operator_has_the_rights_that_it_uses_and_no_other():
     chart = render()
 
-    assert rights(chart.one("ClusterRole", "muster")) == JOB_RIGHTS | NODE_RIGHTS
+    assert rights(chart.one("ClusterRole", "muster")) == JOB_RIGHTS | CLUSTER_RIGHTS
     assert [role["metadata"]["name"] for role in chart.all("Role")] == ["muster-leader"]
 
 
@@ -54,7 +61,7 @@ def test_with_a_list_of_namespaces_pods_are_made_and_deleted_only_there():
     cluster_wide = chart.one("ClusterRole", "muster-muster-system")
     roles = {role["metadata"]["namespace"]: role for role in chart.all("Role")}
 
-    assert rights(cluster_wide) == NODE_RIGHTS | {("", "pods", "list")}
+    assert rights(cluster_wide) == CLUSTER_RIGHTS | {("", "pods", "list")}
     assert roles.keys() == {"research", "production", NAMESPACE}
     assert rights(roles["research"]) == rights(roles["production"]) == JOB_RIGHTS
     assert rights(roles[NAMESPACE]) == LEADER_RIGHTS

@@ -38,6 +38,7 @@ class Seen:
     who: str
     query: dict[str, str]
     number: int
+    accept: str = ""
     at: float = field(default_factory=time.monotonic)
     code: int = 0
 
@@ -191,7 +192,8 @@ class FakeApi:
         name, subresource = (*rest[1:], "", "")[:2]
         who = request.headers.get("Authorization", "").removeprefix("Bearer ")
         number = 1 + sum(one.verb == verb and one.resource == resource for one in self.log)
-        seen = Seen(verb, resource, namespace, name, subresource, who, dict(request.query), number)
+        accept = request.headers.get("Accept", "")
+        seen = Seen(verb, resource, namespace, name, subresource, who, dict(request.query), number, accept)
         self.log.append(seen)
         return seen
 

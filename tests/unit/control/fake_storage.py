@@ -32,6 +32,9 @@ RESOURCES = {
         Resource("", "v1", "pods", "Pod"),
         Resource("", "v1", "services", "Service"),
         Resource("", "v1", "nodes", "Node", namespaced=False),
+        Resource("", "v1", "configmaps", "ConfigMap", status=False),
+        Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"),
+        Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False, status=False),
         Resource("events.k8s.io", "v1", "events", "Event", status=False),
         Resource("coordination.k8s.io", "v1", "leases", "Lease", status=False),
         # kopf looks for these two before it watches anything, though it never lists them here.

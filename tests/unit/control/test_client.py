@@ -8,12 +8,14 @@ import pytest
 
 from muster import client as clients
 from muster.client import (
+    CONFIG_MAPS,
     PODS,
     SERVICES,
     AlreadyExists,
     ApiError,
     Conflict,
     Expired,
+    Invalid,
     KubernetesClient,
     Limits,
     NotFound,
@@ -89,11 +91,11 @@ async def test_lists_select_by_labels_fields_and_namespace(api, client):
     [
         (Answer(404, "NotFound"), NotFound),
         (Answer(401, "Unauthorized"), Unauthorized),
-        (Answer(403, "Forbidden"), ApiError),
+        (Answer(403, "Forbidden"), Invalid),
         (Answer(409, "Conflict"), Conflict),
         (Answer(409, "AlreadyExists"), AlreadyExists),
         (Answer(410, "Expired"), Expired),
-        (Answer(422, "Invalid"), ApiError),
+        (Answer(422, "Invalid"), Invalid),
         (Answer(429, "TooManyRequests"), TooManyRequests),
         (Answer(500, "InternalError"), ServerError),
         (Answer(504, "Timeout"), ServerError),
@@ -250,3 +252,19 @@ async def test_every_call_is_observed(api):
 )
 def test_requests_are_called_what_kubernetes_calls_them(method, path, query, expected):
     assert classify(method, path, query) == expected
+
+
+async def test_whether_something_exists_is_asked_without_reading_it(api, client):
+    create(api, "configmaps", {"metadata": {"name": "code", "namespace": "research"}})
+    assert await client.exists(CONFIG_MAPS, "research", "code")
+    assert not await client.exists(CONFIG_MAPS, "research", "other")
+    assert {seen.accept.partition(";")[2].partition(";")[0] for seen in api.log} == {"as=PartialObjectMetadata"}
+
+
+@pytest.mark.parametrize("code", [400, 403, 422])
+async def test_what_is_refused_for_good_is_not_asked_twice(api, client, code):
+    api.fault = lambda seen: Answer(code, "Invalid")
+    with pytest.raises(Invalid) as refused:
+        await client.create(PODS, pod())
+    assert refused.value.status == code
+    assert len(api.log) == 1

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from muster.client import PODS as PODS_KIND
-from muster.plan.model import Delete, Plan, Target
+from muster.plan.model import Delete, Demand, Plan, Target
 from tests.unit.control.fake_api import Answer, BreakWatch, Drop, EndWatch, FakeApi, Hang
 from tests.unit.control.harness import (
     Counting,
@@ -215,20 +215,29 @@ async def test_the_readiness_of_a_node_sets_the_resources_with_pods_on_it_in_mot
         assert seen == [{"type": "Ready", "status": "Unknown"}]
 
 
+def one_slot(manifest):
+    return manifest | {"spec": {"containers": [{"name": "worker"}]}}
+
+
+def room_for(api, pods):
+    create(api, "nodes", node("n1") | {"spec": {}})
+    status = node("n1")["status"] | {"allocatable": {"pods": str(pods)}}
+    api.storage.modify("nodes", "", "n1", status=status)
+
+
 async def test_two_jobs_that_wait_for_room_never_count_the_same_room(api):
     """Room for three pods, two jobs of two each: one is admitted whole, the other not at all."""
 
     def planner(observed, settings, now):
         if observed.pods:
             return Plan()
-        if observed.capacity is None:
-            return Plan(needs_capacity=True)
-        wanted = observed.resource["spec"]["replicas"]
-        if len(observed.capacity.pods) + wanted > 3:
-            return Plan()
-        name = observed.resource["metadata"]["name"]
-        return Plan(creates=tuple(owned(observed.resource, "Pod", f"{name}-{n}") for n in range(wanted)))
+        name, wanted = observed.resource["metadata"]["name"], observed.resource["spec"]["replicas"]
+        pods = tuple(one_slot(owned(observed.resource, "Pod", f"{name}-{n}")) for n in range(wanted))
+        if observed.admission is None or not observed.admission.granted:
+            return Plan(demand=Demand(name, tuple(pod["spec"] for pod in pods), ganged=True, since=0.0))
+        return Plan(creates=pods)
 
+    room_for(api, 3)
     for name in ("one", "two"):
         create(api, "trainingjobs", job(name, replicas=2))
     async with operator(api, planner) as one:

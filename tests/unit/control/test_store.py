@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from muster.client import NODES, PODS
 from muster.control.kinds import TRAINING_JOBS, Controlled, Key
 from muster.control.store import Store
-from muster.plan.model import Capacity, Plan, WorkerReport
+from muster.plan.model import Admission, Plan, WorkerReport
 from tests.unit.control.harness import LABEL, node, owned
 
 DIGITS = Key("TrainingJob", "research", "digits")
@@ -123,14 +123,15 @@ def test_a_node_concerns_the_resources_with_pods_on_it_when_its_standing_changes
     ],
     ids=["a pod goes", "a pod ends", "a node comes"],
 )
-def test_who_waits_for_room_is_looked_at_when_room_may_have_come_free(change):
+def test_that_room_may_have_come_free_is_told(change):
     store = a_store()
     store.put(TRAINING_JOBS, resource())
     store.put(PODS, pod("other", 8, owner=resource(uid="u2", name="other")))
-    store.wait_for_room(DIGITS, waits=True)
+    told = []
+    store.on_room_change = lambda: told.append(store.room_changes)
     counted = store.room_changes
-    assert DIGITS in change(store)
-    assert store.room_changes > counted
+    change(store)
+    assert told == [counted + 1]
 
 
 def test_a_report_goes_with_its_pod():
@@ -145,11 +146,11 @@ def test_a_report_goes_with_its_pod():
     assert store.report("uid-p") is None
 
 
-def test_capacity_is_passed_on_only_to_whom_it_was_counted_for():
-    store, capacity = a_store(), Capacity((), ())
+def test_an_answer_is_passed_on_only_to_whom_it_was_given():
+    store, answer = a_store(), Admission(granted=True, reason="Admitted", message="there is room")
     store.put(TRAINING_JOBS, resource())
-    assert store.observe(DIGITS).capacity is None
-    assert store.observe(DIGITS, capacity).capacity is capacity
+    assert store.observe(DIGITS).admission is None
+    assert store.observe(DIGITS, answer).admission is answer
 
 
 NAMES = ("a", "b", "c")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from muster.plan.model import Capacity, Observed, Settings, WorkerReport
+from muster.plan import queue
+from muster.plan.capacity import Capacity
+from muster.plan.model import Admission, Demand, Observed, Settings, WorkerReport
 from muster.plan.timestamps import to_timestamp
 from muster.plan.training.planner import plan
 
@@ -121,12 +123,29 @@ def observed(resource: dict[str, Any], *pods: dict[str, Any], **more: Any) -> Ob
 
 
 def room(*pods: dict[str, Any], of: tuple[dict[str, Any], ...] | None = None) -> Capacity:
-    return Capacity(nodes=of if of is not None else (node("node-1"), node("node-2"), node("node-3")), pods=pods)
+    return Capacity.count(of if of is not None else (node("node-1"), node("node-2"), node("node-3")), pods)
 
 
-def decide(resource: dict[str, Any], *pods: dict[str, Any], now: float = NOW, **more: Any) -> Any:
-    return plan(observed(resource, *pods, **more), SETTINGS, now)
+def admitted(demand: Demand, capacity: Capacity, now: float = NOW) -> Admission:
+    """The answer to one who stands in line alone."""
+    answers, _ = queue.admit({"it": demand}, {}, capacity, queue.Priorities({}), now)
+    return answers["it"]
+
+
+def decide(
+    resource: dict[str, Any], *pods: dict[str, Any], now: float = NOW, capacity: Capacity | None = None, **more: Any
+) -> Any:
+    """The plan; where it asks for room and there is a capacity, the plan with the answer."""
+    answer = plan(observed(resource, *pods, **more), SETTINGS, now)
+    if answer.demand is None or capacity is None:
+        return answer
+    return plan(observed(resource, *pods, **more, admission=admitted(answer.demand, capacity, now)), SETTINGS, now)
 
 
 def names(manifests: Any) -> list[str]:
     return [manifest["metadata"]["name"] for manifest in manifests]
+
+
+def started_at_once(**spec: Any) -> Any:
+    """The plan for a job that nothing keeps from starting."""
+    return decide(job(**{"scheduling": {"gang": "none"}} | spec), capacity=room())

@@ -11,10 +11,11 @@ import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from muster.plan.model import Capacity, Delete, Observed, Plan, WorkerReport
+from muster.plan.capacity import Capacity
+from muster.plan.model import Delete, Observed, Plan, WorkerReport
 from muster.plan.timestamps import to_timestamp
 from muster.plan.training.planner import plan
-from tests.unit.plan.fixtures import NOW, SETTINGS, job, node
+from tests.unit.plan.fixtures import NOW, SETTINGS, admitted, job, node
 
 NODES = ("node-1", "node-2", "node-3", "node-4")
 HISTORY = 6
@@ -50,8 +51,9 @@ class Cluster:
         self.past = [*self.past, self.observe()][-HISTORY:]
         seen = self.past[-1 - min(staleness, len(self.past) - 1)]
         answer = plan(seen, SETTINGS, self.now)
-        if answer.needs_capacity:
-            seen = replace(seen, capacity=Capacity(tuple(self.nodes().values()), tuple(self.pods.values())))
+        if answer.demand is not None:
+            capacity = Capacity.count(self.nodes().values(), self.pods.values())
+            seen = replace(seen, admission=admitted(answer.demand, capacity, self.now))
             answer = plan(seen, SETTINGS, self.now)
         with contextlib.suppress(ConflictError):
             self._carry_out(answer, seen.resource["metadata"]["resourceVersion"], dies_after)
@@ -98,6 +100,7 @@ class Cluster:
             return
         rank = manifest["metadata"]["labels"]["muster.dev/rank"]
         rivals = [p for p in self.pods.values() if p["metadata"]["labels"]["muster.dev/rank"] == rank and not ended(p)]
+        rivals = [p for p in rivals if p["spec"].get("nodeName") not in self.unreachable]
         assert not rivals, f"{name} is made while {rivals[0]['metadata']['name']} may still run"
         assert not self.over, f"{name} is made after the end"
         pod = copy.deepcopy(dict(manifest))
@@ -115,7 +118,7 @@ class Cluster:
             raise ConflictError
         cut_off = pod["spec"].get("nodeName") in self.unreachable
         goes_on = self.admitted and not self.over and not self.job["spec"].get("suspend")
-        assert cut_off or not goes_on, f"{deletion.name} is deleted though its job goes on and its node answers"
+        assert cut_off or not goes_on or self.superseded(pod), f"{deletion.name} is deleted though nothing is wrong"
         if deletion.grace_seconds == 0 or not pod["spec"].get("nodeName"):
             del self.pods[deletion.name]
         else:
@@ -226,6 +229,15 @@ class Cluster:
         conditions = self.job.get("status", {}).get("conditions", [])
         return any(c["type"] == condition and c["status"] == "True" for c in conditions)
 
+    def superseded(self, pod: Any) -> bool:
+        labels = pod["metadata"]["labels"]
+        others = (other["metadata"]["labels"] for other in self.pods.values())
+        return any(
+            other["muster.dev/rank"] == labels["muster.dev/rank"]
+            and int(other["muster.dev/attempt"]) > int(labels["muster.dev/attempt"])
+            for other in others
+        )
+
     def living(self) -> list[str]:
         return [name for name, pod in self.pods.items() if not ended(pod)]
 
@@ -248,6 +260,8 @@ class Cluster:
 
     def observe(self) -> Observed:
         group, reports = self.group(), {}
+        if not group:
+            self.in_place = 0  # with the last agent went the memory of what was not asked in time
         if "0" in group:
             attempt = max(self.attempt(), self.in_place)
             said = {"attempt": attempt, "phase": "Running" if self.group_trains() else "Waiting"}

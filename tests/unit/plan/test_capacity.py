@@ -1,6 +1,5 @@
 import pytest
 
-from muster.plan.capacity import room_for
 from tests.unit.plan.fixtures import node, room
 
 
@@ -34,18 +33,21 @@ def waiting(gpus):
     ],
 )  # fmt: skip
 def test_counts_what_everybody_took(others, fits):
-    assert room_for([asks()] * 20, room(*others)).now == fits
+    assert room(*others).place([asks()] * 20)[0] == fits
 
 
-def test_a_gang_that_no_empty_cluster_could_hold_never_fits():
-    answer = room_for([asks(gpus=5)], room())
-    assert answer.never
-    assert not answer.fits
+def test_what_no_empty_cluster_could_hold_has_no_place_ever():
+    assert room().could_hold([asks(gpus=5)]) == 0
 
 
-def test_a_gang_that_has_to_wait_is_not_hopeless():
-    answer = room_for([asks(gpus=4)] * 3, room(running(1)))
-    assert (answer.now, answer.ever, answer.fits, answer.never) == (2, 3, False, False)
+def test_what_has_no_place_now_may_have_one_once_others_have_gone():
+    capacity = room(running(1))
+    assert (capacity.place([asks(gpus=4)] * 3)[0], capacity.could_hold([asks(gpus=4)] * 3)) == (2, 3)
+
+
+def test_a_place_is_given_once():
+    placed, left = room().place([asks()] * 5)
+    assert (placed, left.place([asks()] * 20)[0], room().place([asks()] * 20)[0]) == (5, 7, 12)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_a_gang_that_has_to_wait_is_not_hopeless():
     ],
 )
 def test_a_node_that_takes_no_such_pod_is_no_room(unfit, spec):
-    assert room_for([asks(**spec)], room(of=(unfit,))).now == 0
+    assert room(of=(unfit,)).place([asks(**spec)])[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -81,19 +83,19 @@ def test_a_node_that_takes_no_such_pod_is_no_room(unfit, spec):
 )
 def test_a_tolerated_taint_is_no_hindrance(toleration):
     tainted = node("n", taints=[{"key": "k", "value": "v", "effect": "NoSchedule"}])
-    assert room_for([asks(tolerations=[toleration])], room(of=(tainted,))).now == 1
+    assert room(of=(tainted,)).place([asks(tolerations=[toleration])])[0] == 1
 
 
 def test_a_taint_that_only_prefers_is_no_hindrance():
     tainted = node("n", taints=[{"key": "k", "effect": "PreferNoSchedule"}])
-    assert room_for([asks()], room(of=(tainted,))).now == 1
+    assert room(of=(tainted,)).place([asks()])[0] == 1
 
 
 def test_the_largest_init_container_counts_where_it_is_larger():
     spec = asks(gpus=1) | {"initContainers": [{"resources": {"requests": {"nvidia.com/gpu": 3}}}]}
-    assert room_for([spec] * 9, room()).now == 3
+    assert room().place([spec] * 9)[0] == 3
 
 
 def test_a_sidecar_counts_beside_the_containers():
     sidecar = {"restartPolicy": "Always", "resources": {"requests": {"nvidia.com/gpu": 1}}}
-    assert room_for([asks(gpus=1) | {"initContainers": [sidecar]}] * 9, room()).now == 6
+    assert room().place([asks(gpus=1) | {"initContainers": [sidecar]}] * 9)[0] == 6

@@ -33,9 +33,31 @@ def test_a_lost_worker_gets_a_successor_in_the_next_attempt(lost, cause):
     assert [(r["attempt"], r["cause"], r["rank"]) for r in plan.status["restarts"]] == [(1, cause, 1)]
 
 
-def test_a_pod_on_an_unreachable_node_is_removed_by_force_as_it_was_seen():
-    plan = decide(started(job()), pod(0), pod(1, node="node-2"), pod(2), nodes=nodes(node(), CUT_OFF))
+CUT_OFF_CLUSTER = nodes(node(), CUT_OFF)
+
+
+def test_a_pod_on_an_unreachable_node_is_removed_by_force_as_it_was_seen_once_its_loss_is_recorded():
+    lost = decide(started(job()), pod(0), pod(1, node="node-2"), pod(2), nodes=CUT_OFF_CLUSTER)
+    assert lost.deletes == ()
+    gang = pod(0), pod(1, node="node-2"), pod(1, attempt=2, phase="Pending"), pod(2)
+    plan = decide(job() | {"status": lost.status}, *gang, nodes=CUT_OFF_CLUSTER)
     assert plan.deletes == (Delete("Pod", "digits-1-1", "uid-digits-1-1", grace_seconds=0, resource_version="7"),)
+    assert plan.creates == ()
+
+
+def test_given_a_crash_after_the_successor_was_made_then_the_cause_is_still_told():
+    gang = pod(0), pod(1, node="node-2"), pod(1, attempt=2, phase="Pending"), pod(2)
+    plan = decide(started(job()), *gang, nodes=CUT_OFF_CLUSTER)
+    assert plan.deletes == plan.creates == ()
+    assert plan.status["attempt"] == 2
+    record = plan.status["restarts"][0]
+    assert (record["attempt"], record["cause"], record["node"]) == (1, "NodeLost", "node-2")
+
+
+def test_a_pod_whose_node_is_back_is_ended_like_any_other_when_it_has_a_successor():
+    gang = pod(0), pod(1), pod(1, attempt=2, phase="Pending"), pod(2)
+    plan = decide(started(job(), attempt=2), *gang)
+    assert [(delete.name, delete.grace_seconds) for delete in plan.deletes] == [("digits-1-1", None)]
 
 
 def test_a_pod_that_is_being_deleted_may_still_run_so_its_successor_waits():

@@ -7,13 +7,13 @@ import yaml
 
 from muster.plan import offline
 from muster.plan.requests import of_pod
-from tests.unit.plan.fixtures import SETTINGS, UID, decide, job
+from tests.unit.plan.fixtures import SETTINGS, UID, job, started_at_once
 
 GPUS = {"resources": {"limits": {"nvidia.com/gpu": 2, "cpu": "4"}}}
 
 
 def pods(**spec):
-    return decide(job(scheduling={"gang": "none"}, **spec)).creates
+    return started_at_once(**spec).creates
 
 
 def worker(**spec):
@@ -34,7 +34,7 @@ def test_a_worker_is_told_who_it_is_and_where_the_others_are():
 
 
 def test_the_coordinators_name_is_the_host_name_of_rank_zero_in_the_service():
-    spec, service = pods()[0]["spec"], decide(job(scheduling={"gang": "none"})).applies[0]
+    spec, service = pods()[0]["spec"], started_at_once().applies[0]
     assert f"{spec['hostname']}.{spec['subdomain']}" == "digits-0.digits-workers"
     assert service["metadata"]["name"] == spec["subdomain"]
     assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
@@ -132,12 +132,12 @@ def test_limits_are_what_admission_counts():
 
 
 def test_everything_made_belongs_to_the_job():
-    plan = decide(job(scheduling={"gang": "none"}))
+    plan = started_at_once()
     for made in (*plan.applies, *plan.creates):
         assert [owner["uid"] for owner in made["metadata"]["ownerReferences"]] == [UID]
 
 
 def test_offline_the_same_is_printed_that_the_first_attempt_makes():
-    plan = decide(job(scheduling={"gang": "none"}))
-    printed = list(yaml.safe_load_all(offline.render([job(scheduling={"gang": "none"})], SETTINGS)))
+    plan = started_at_once()
+    printed = list(yaml.safe_load_all(offline.render([job()], SETTINGS)))
     assert printed == [*plan.applies, *plan.creates]

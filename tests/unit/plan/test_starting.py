@@ -1,7 +1,5 @@
 """A job gets all of its first pods, or none."""
 
-import pytest
-
 from muster.plan.conditions import find
 from tests.unit.plan.fixtures import decide, job, names, node, pod, room, started
 
@@ -10,7 +8,7 @@ GPU = {"resources": {"limits": {"nvidia.com/gpu": 1}}, "backend": "gloo"}
 
 def test_what_is_free_is_asked_for_first():
     plan = decide(job(**GPU))
-    assert plan.needs_capacity
+    assert plan.demand is not None
     assert plan.creates == ()
     assert plan.status is None
 
@@ -31,7 +29,7 @@ def test_given_room_for_some_then_none_is_made_and_the_status_says_what_is_missi
     admitted = find(plan.status["conditions"], "Admitted")
     assert (admitted["status"], admitted["reason"]) == ("False", "NeverFits")
     assert "3 workers (1 nvidia.com/gpu each)" in admitted["message"]
-    assert plan.look_again == pytest.approx(3.0)
+    assert plan.demand is not None, "it goes on standing in line"
 
 
 def test_a_waiting_job_writes_nothing_more_while_nothing_changes():
@@ -39,7 +37,7 @@ def test_a_waiting_job_writes_nothing_more_while_nothing_changes():
     again = decide(job(**GPU) | {"status": waiting}, capacity=room(of=(node(gpus=2),)))
     assert again.status is None
     assert again.events == ()
-    assert again.look_again == pytest.approx(3.0)
+    assert again.demand is not None
 
 
 def test_a_waiting_job_starts_once_there_is_room():
@@ -57,14 +55,14 @@ def test_given_a_crash_in_the_middle_of_the_gang_then_only_the_missing_pods_are_
 
 
 def test_without_a_gang_the_scheduler_decides():
-    plan = decide(job(scheduling={"gang": "none"}))
+    plan = decide(job(scheduling={"gang": "none"}), capacity=room(of=()))
     assert len(plan.creates) == 3
     assert find(plan.status["conditions"], "Admitted")["reason"] == "NotGanged"
 
 
 def test_a_started_job_is_not_admitted_twice():
     plan = decide(started(job(**GPU)), pod(0), pod(1), pod(2))
-    assert not plan.needs_capacity
+    assert plan.demand is None
     assert plan.creates == ()
 
 

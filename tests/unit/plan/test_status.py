@@ -3,7 +3,7 @@
 from muster.api import TrainingJob
 from muster.plan.conditions import find
 from muster.plan.timestamps import to_timestamp
-from tests.unit.plan.fixtures import NOW, UID, decide, job, node, nodes, observed, pod, report, started
+from tests.unit.plan.fixtures import NOW, UID, decide, job, node, nodes, observed, pod, report, started, started_at_once
 
 LEADER = "uid-digits-0-1"
 TRAINS = {
@@ -76,7 +76,7 @@ def test_nothing_is_written_while_nothing_changes():
 
 
 def service():
-    made = decide(job(scheduling={"gang": "none"})).applies[0]
+    made = started_at_once().applies[0]
     return {key: made[key] for key in ("metadata", "spec")} | {"status": {}}
 
 
@@ -143,7 +143,7 @@ def test_every_status_is_what_the_api_declares():
     for plan in (
         decide(converged(), pod(0), pod(1, phase="Failed"), pod(2)),
         decide(started(job()), *THREE, reports={LEADER: report(**TRAINS)}),
-        decide(job(scheduling={"gang": "none"})),
+        started_at_once(),
         decide(started(job()), *(pod(rank, phase="Succeeded") for rank in range(3))),
         decide(started(job(failurePolicy={"maxRestarts": 0})), pod(0), pod(1), pod(2, phase="Failed")),
     ):

@@ -20,7 +20,7 @@ def suspended(attempt=1, **status):
 def test_a_job_that_is_born_suspended_gets_no_pod():
     plan = decide(job(**SUSPENDED))
     assert plan.creates == plan.applies == ()
-    assert not plan.needs_capacity
+    assert plan.demand is None
     assert plan.status["phase"] == "Suspended"
     assert is_true(plan.status["conditions"], "Suspended")
 
@@ -60,7 +60,7 @@ def test_a_suspended_job_writes_nothing_more():
 
 
 def test_resumed_it_waits_for_room_like_a_new_job():
-    assert decide(job() | {"status": suspended()}).needs_capacity
+    assert decide(job() | {"status": suspended()}).demand is not None
     plan = decide(job() | {"status": suspended()}, capacity=room(of=(node(gpus=2),)))
     assert len(plan.creates) == 3
     assert names(plan.creates) == ["digits-0-2", "digits-1-2", "digits-2-2"]
@@ -69,9 +69,9 @@ def test_resumed_it_waits_for_room_like_a_new_job():
     assert find(plan.status["conditions"], "Suspended")["reason"] == "Resumed"
 
 
-def test_a_resumption_is_no_restart():
+def test_a_readmission_is_no_restart():
     resumed = decide(job() | {"status": suspended(attempt=3)}, capacity=room()).status
-    assert (resumed["attempt"], resumed["resumptions"], resumed["restartCount"]) == (4, 1, 2)
+    assert (resumed["attempt"], resumed["readmissions"], resumed["restartCount"]) == (4, 1, 2)
     tight = job(failurePolicy={"maxRestarts": 2}) | {"status": resumed}
     gang = tuple(pod(rank, attempt=4) for rank in range(3))
     assert decide(tight, *gang, reports={"uid-digits-0-4": report(attempt=4)}).status["phase"] == "Running"

@@ -1,50 +1,36 @@
 """Gang admission: a job gets all of its pods or none.
 
-A waiting job has no pods at all. What it asks for is compared with what the cluster has left at that moment,
-under a lock, so that two jobs never count on the same room.
+A waiting job has no pods at all. What it asks for stands in line with what all others ask for, and `plan.queue`
+says whose turn it is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from muster.plan import requests
-from muster.plan.capacity import room_for
+from muster.plan.model import Admission, Demand
+from muster.plan.timestamps import to_epoch
+from muster.plan.training.references import references
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from muster.plan.model import Capacity
+    from muster.plan.model import Manifest
     from muster.plan.training.members import Member
-
-# How soon a job that waits looks again: room appears without an event that Muster would see.
-LOOK_AGAIN_SECONDS = 3.0
+    from muster.plan.training.view import View
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """Whether the gang may start, and the sentence that says why or why not."""
-
-    granted: bool
-    reason: str
-    message: str
-
-
-def admit(gang: Sequence[Mapping[str, Any]], capacity: Capacity) -> Admission:
-    """Return whether all pods of these specs have room together."""
-    room = room_for(gang, capacity)
-    each = requests.describe(requests.of_pod(gang[0]))
-    workers = f"{room.wanted} worker{'s' if room.wanted > 1 else ''} ({each} each)"
-    if room.fits:
-        return Admission(granted=True, reason="Admitted", message=f"there is room for {workers}")
-    if room.never:
-        empty = f"even with nothing else running the nodes that take it have room for {room.ever}"
-        return Admission(granted=False, reason="NeverFits", message=f"wanted: {workers}; {empty}")
-    return Admission(
-        granted=False,
-        reason="InsufficientCapacity",
-        message=f"wanted: {workers}; room now: {room.now}, so none was started",
+def demand(view: View, gang: Iterable[Manifest]) -> Demand:
+    """Return what the job asks for, to start these pods."""
+    job = view.job
+    created = job.metadata.creation_timestamp
+    return Demand(
+        name=f"{job.metadata.namespace}/{job.metadata.name}",
+        pods=tuple(pod["spec"] for pod in gang),
+        ganged=job.spec.scheduling.gang == "auto",
+        since=to_epoch(created) if created else view.now,
+        priority_class=job.spec.scheduling.priority_class_name,
+        references=references(job),
     )
 
 
@@ -59,10 +45,13 @@ def begun() -> Admission:
     return Admission(granted=True, reason="Admitted", message="admitted before; the gang is being completed")
 
 
-def unconditional() -> Admission:
-    """`scheduling.gang: none` leaves it to the scheduler."""
-    return Admission(
-        granted=True,
-        reason="NotGanged",
-        message="spec.scheduling.gang is none: pods start as they are placed",
-    )
+def refused(message: str) -> Admission:
+    """The API server took its pods not, or not all of them."""
+    return Admission(granted=False, reason="PodsRefused", message=f"its pods are refused: {message}")
+
+
+def taken_back(stuck: Member) -> Admission:
+    """Somebody else was faster: there was room, and there is no more."""
+    why = stuck.message or "no node takes it"
+    message = f"all workers were taken back, since {stuck.name} found no place: {why}"
+    return Admission(granted=False, reason="TakenBack", message=message)

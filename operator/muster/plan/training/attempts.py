@@ -1,7 +1,8 @@
 """Which attempt is under way, which comes next, and how many of them were restarts.
 
-An attempt is one try of the group. Every restart begins another, and so does the end of a suspension. Pods bear
-its number in their names, so that none is ever made twice; the status knows which attempts were no restarts.
+An attempt is one try of the group. Every restart begins another, and so does every readmission: after a suspension,
+or when its pods were taken back. Pods bear its number in their names, so that none is ever made twice; the status
+knows how many attempts were no restarts.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ def after(view: View, lost: Iterable[Loss]) -> int:
     return view.attempt if begun and survived else view.attempt + 1
 
 
-def resumptions(view: View, attempt: int) -> int:
-    """Return how many of the attempts up to this one were begun by the end of a suspension."""
-    recorded = int(view.recorded.get("resumptions", 0))
-    resumes = not view.admitted and 0 < view.recorded_attempt < attempt
-    return recorded + 1 if resumes else recorded
+def readmissions(view: View, attempt: int) -> int:
+    """Return how many of the attempts up to this one were begun by admitting the job anew."""
+    recorded = int(view.recorded.get("readmissions", 0))
+    anew = not view.admitted and 0 < view.recorded_attempt < attempt
+    return recorded + 1 if anew else recorded
 
 
 def restarts(view: View, attempt: int) -> int:
     """Return how many restarts it took to come to this attempt."""
-    return max(0, attempt - 1 - resumptions(view, attempt))
+    return max(0, attempt - 1 - readmissions(view, attempt))

@@ -57,6 +57,18 @@ def losses(view: View) -> tuple[Loss, ...]:
     return tuple(loss for loss in found if loss is not None)
 
 
+def losses_before(view: View) -> tuple[Loss, ...]:
+    """Return what made pods necessary of which the status does not know: the operator was lost in between.
+
+    What they replace is still there to tell, because nothing is removed before it is recorded.
+    """
+    if not view.admitted:
+        return ()
+    begun = (member for member in view.workers.values() if member and member.attempt > view.recorded_attempt)
+    found = (_loss(view, member.rank, view.before(member)) for member in begun)
+    return tuple(loss for loss in found if loss is not None)
+
+
 def patience(view: View) -> float | None:
     """Return the seconds until the next pod on an unreachable node is given up; None when there is none."""
     limit = view.job.spec.failure_policy.node_lost_seconds

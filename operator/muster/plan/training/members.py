@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.nodes import unreachable_since
+from muster.plan.timestamps import to_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,7 +22,8 @@ RANK = "muster.dev/rank"
 class Member:
     """One pod of a job.
 
-    `unreachable_since` is when its node stopped answering; None while it does. `exit_code` is the worker
+    `unreachable_since` is when its node stopped answering; None while it does. `unplaced_since` is when the scheduler
+    found that no node takes it; None when one does. `exit_code` is the worker
     container's once it ended. `last_words` is the JSON that its agent left as termination message.
     """
 
@@ -36,6 +38,7 @@ class Member:
     ready: bool
     deleting: bool
     unreachable_since: float | None
+    unplaced_since: float | None
     exit_code: int | None
     reason: str
     message: str
@@ -91,6 +94,7 @@ def _member(pod: Manifest, nodes: Mapping[str, Manifest]) -> Member:
         ready=any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", [])),
         deleting="deletionTimestamp" in metadata,
         unreachable_since=unreachable_since(node) if node else None,
+        unplaced_since=_unplaced_since(metadata, status),
         exit_code=ended.get("exitCode"),
         reason=status.get("reason") or ended.get("reason") or _waiting(status).get("reason", ""),
         message=status.get("message") or _waiting(status).get("message", ""),
@@ -110,8 +114,18 @@ def _waiting(status: Manifest) -> Mapping[str, str]:
     waiting: Mapping[str, str] = _worker_status(status).get("state", {}).get("waiting", {})
     if waiting.get("reason") not in {None, "ContainerCreating", "PodInitializing"}:
         return waiting
-    unplaced = (c for c in status.get("conditions", []) if c["type"] == "PodScheduled" and c["status"] == "False")
-    return next(unplaced, {})
+    return _unplaced(status)
+
+
+def _unplaced(status: Manifest) -> Mapping[str, str]:
+    """Return the scheduler's word that no node takes the pod; empty when one does, or nothing was said."""
+    said = (c for c in status.get("conditions", []) if c["type"] == "PodScheduled" and c["status"] == "False")
+    return next(said, {})
+
+
+def _unplaced_since(metadata: Manifest, status: Manifest) -> float | None:
+    said = _unplaced(status).get("lastTransitionTime")
+    return to_epoch(said) if said and "deletionTimestamp" not in metadata else None
 
 
 def _parse(message: str) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ Invariants, whatever was lost, late or stale before this call:
 - no rank gets a pod while an earlier pod of that rank may still run, unless that one's node is unreachable,
   and then the earlier one's lower attempt keeps it out of the group;
 - a pod of a healthy worker is never touched;
-- the end is recorded in the status before anything is removed, and nothing is made after it.
+- a loss is recorded in the status before what is left of it is removed, and so is the end; nothing is made after it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pydantic import ValidationError
 
 from muster.api import OPERATOR, TrainingJob
 from muster.api.errors import explain
-from muster.plan import conditions
+from muster.plan import conditions, refusals
 from muster.plan.drift import differs
 from muster.plan.model import Event, Plan, Target
-from muster.plan.training import admission, attempts, deadline, failures, pods, removal, retention, status
+from muster.plan.training import admission, attempts, deadline, failures, placement, pods, removal, retention, status
 from muster.plan.training.events import events
 from muster.plan.training.success import succeeded
 from muster.plan.training.view import View, view
 
 if TYPE_CHECKING:
-    from muster.plan.model import Capacity, Manifest, Observed, Settings
+    from muster.plan.model import Manifest, Observed, Settings
     from muster.plan.training.failures import Loss
 
 
@@ -46,27 +46,26 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
     if job.spec.suspend:
         return _write(seen, Plan(deletes=removal.of_living(seen.members)), status.suspended(seen))
     if not seen.admitted:
-        return _start(seen, observed.capacity)
+        return _start(seen, observed)
     return _keep_going(seen, observed)
 
 
-def _start(seen: View, capacity: Capacity | None) -> Plan:
+def _start(seen: View, observed: Observed) -> Plan:
     """Make the whole gang, or nothing; complete it where the operator was lost in the middle of making it."""
     attempt = attempts.of_gang(seen)
+    if observed.refusal is not None and (pause := refusals.pause(observed.refusal, seen.now)):
+        actions = Plan(deletes=removal.of_living(seen.members), look_again=pause)
+        return _write(seen, actions, status.waiting(seen, admission.refused(observed.refusal.message)))
     leaving = [member for member in seen.members if not member.ended and member.attempt < attempt]
     if leaving:
         return _write(seen, Plan(deletes=removal.of_living(leaving)), status.waiting(seen, admission.after(leaving)))
     gang = {rank: pods.build_pod(seen.job, seen.settings, rank, attempt) for rank in range(seen.replicas)}
-    if attempts.gang_was_begun(seen):
-        answer = admission.begun()
-    elif seen.job.spec.scheduling.gang == "none":
-        answer = admission.unconditional()
-    elif capacity is None:
-        return Plan(needs_capacity=True)
-    else:
-        answer = admission.admit([pod["spec"] for pod in gang.values()], capacity)
+    demand = admission.demand(seen, gang.values())
+    answer = admission.begun() if attempts.gang_was_begun(seen) else observed.admission
+    if answer is None:
+        return Plan(demand=demand)
     if not answer.granted:
-        return _write(seen, Plan(look_again=admission.LOOK_AGAIN_SECONDS), status.waiting(seen, answer))
+        return _write(seen, Plan(demand=demand), status.waiting(seen, answer))
     there = {member.rank for member in seen.members if member.attempt == attempt}
     missing = tuple(pod for rank, pod in gang.items() if rank not in there)
     actions = Plan(applies=(pods.build_service(seen.job),), creates=missing)
@@ -79,13 +78,19 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
     verdict = failures.verdict(seen, lost) or deadline.verdict(seen)
     if verdict is not None:
         return _write(seen, Plan(), status.over(seen, verdict))
+    stuck = placement.stuck(seen)
+    if stuck is not None:
+        answer = admission.taken_back(stuck)
+        return _write(seen, Plan(deletes=removal.of_living(seen.members)), status.waiting(seen, answer))
+    if lost and observed.refusal is not None and (pause := refusals.pause(observed.refusal, seen.now)):
+        return _write(seen, Plan(look_again=pause), status.held_up(seen, observed.refusal))
     attempt = attempts.after(seen, lost) if lost else seen.attempt
     actions = Plan(
-        deletes=removal.of_lost(lost),
+        deletes=removal.of_superseded(seen),
         applies=_service(seen, observed),
         creates=tuple(pods.build_pod(seen.job, seen.settings, rank, attempt) for rank in _vacant(seen, lost)),
         scrape=_targets(seen),
-        look_again=_soonest(failures.patience(seen), deadline.seconds_left(seen)),
+        look_again=_soonest(failures.patience(seen), deadline.seconds_left(seen), placement.seconds_left(seen)),
     )
     return _write(seen, actions, status.active(seen, attempt, lost))
 

@@ -1,9 +1,10 @@
 """Which pods are removed, and how.
 
-Lost ones that their node cannot end, at once; all that live when the job is suspended; and at its end those that
-`spec.podCleanup` names. Removal by force takes away the object and leaves the containers to whoever may still run
-them, so it asks for the pod exactly as it was seen: the node controller changes every pod of a node when the node
-goes, and the kubelet when it is back, so a look at the node that has become untrue is refused.
+Those that live beside their successor, because their node could not end them; all that live when the job is
+suspended or taken back; and at its end those that `spec.podCleanup` names. Nothing is removed before what it tells
+is recorded. Removal by force takes away the object and leaves the containers to whoever may still run them, so it
+asks for the pod exactly as it was seen: the node controller changes every pod of a node when the node goes, and the
+kubelet when it is back, so a look at the node that has become untrue is refused.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from muster.plan.model import Delete
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from muster.plan.training.failures import Loss
     from muster.plan.training.members import Member
     from muster.plan.training.view import View
 
 
-def of_lost(lost: Iterable[Loss]) -> tuple[Delete, ...]:
-    """Return what to remove of lost workers: one that has not ended is on an unreachable node."""
-    held = (loss.member for loss in lost if loss.member is not None and not loss.member.ended)
-    return tuple(_by_force(member) for member in held)
+def of_superseded(view: View) -> tuple[Delete, ...]:
+    """Return what to remove of pods whose rank has a newer pod that the status knows of."""
+    newest = {member.rank: member.attempt for member in view.workers.values() if member is not None}
+    old = (m for m in view.members if m.attempt < newest.get(m.rank, 0) <= view.recorded_attempt)
+    return of_living(old)
 
 
 def of_living(members: Iterable[Member]) -> tuple[Delete, ...]:

@@ -19,15 +19,21 @@ if TYPE_CHECKING:
 KEPT = 10
 
 
-def restarts(view: View, attempt: int, lost: Sequence[Loss]) -> list[dict[str, Any]]:
-    """Return all records known, oldest first; `attempt` is the one that follows the losses."""
+def restarts(view: View, attempt: int, lost: Sequence[Loss], before: Sequence[Loss]) -> list[dict[str, Any]]:
+    """Return all records known, oldest first.
+
+    `attempt` is the one that follows the losses; `before` are those that led to the attempt that is there already.
+    """
     by_attempt = {record["attempt"]: dict(record) for record in view.recorded.get("restarts", [])}
     for said in view.group.get("restarts") or []:
         known = by_attempt.get(said["attempt"])
         if known is None or known["cause"] == said["cause"]:
             by_attempt[said["attempt"]] = _in_place(view, said)
+    if before:
+        by_attempt[view.attempt - 1] = _of_loss(view, view.attempt - 1, before)
     if lost:
-        by_attempt[attempt - 1] = _of_loss(view, attempt - 1, lost)
+        together = before if attempt == view.attempt else ()
+        by_attempt[attempt - 1] = _of_loss(view, attempt - 1, (*together, *lost))
     for record in by_attempt.values():
         _measure(record, view)
     return [by_attempt[number] for number in sorted(by_attempt)][-KEPT:]

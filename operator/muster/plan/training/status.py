@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from muster.plan.conditions import condition, find, merged
 from muster.plan.timestamps import to_epoch, to_timestamp
 from muster.plan.training import attempts, success
+from muster.plan.training.failures import losses_before
 from muster.plan.training.phase import Phase, phase
 from muster.plan.training.progress import MEASURED, measured
 from muster.plan.training.restarts import restarts
@@ -19,8 +20,7 @@ from muster.plan.training.restarts import restarts
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from muster.plan.model import Manifest
-    from muster.plan.training.admission import Admission
+    from muster.plan.model import Admission, Manifest, Refusal
     from muster.plan.training.failures import Loss, Verdict
     from muster.plan.training.view import View
 
@@ -30,7 +30,7 @@ SHORTEST_INTERVAL, LONGEST_INTERVAL = 1.0, 10.0
 def waiting(view: View, admission: Admission) -> dict[str, Any]:
     """Return the status of a job that waits for room."""
     now = Phase("Queued", admission.reason, admission.message)
-    said = _condition(view, "Admitted", now, holds=False), *_resumed(view)
+    said = _condition(view, "Admitted", now, holds=False), _running(view, now), *_resumed(view)
     return _status(view, now, view.attempt) | {"conditions": _conditions(view, *said)}
 
 
@@ -63,6 +63,12 @@ def active(view: View, attempt: int, lost: Sequence[Loss]) -> dict[str, Any]:
     """Return the status of a job that is neither waiting nor over; `attempt` is the one that follows the losses."""
     now = phase(view, attempt, lost)
     return _status(view, now, attempt, lost) | {"conditions": _conditions(view, _running(view, now))}
+
+
+def held_up(view: View, refusal: Refusal) -> dict[str, Any]:
+    """Return the status of a job whose lost workers get no successors, because the API server refuses these."""
+    now = Phase("Restarting", "PodsRefused", f"the successors of lost workers are refused: {refusal.message}")
+    return _status(view, now, view.attempt) | {"conditions": _conditions(view, _running(view, now))}
 
 
 def over(view: View, verdict: Verdict | None) -> dict[str, Any]:
@@ -127,9 +133,9 @@ def _status(view: View, now: Phase, attempt: int, lost: Sequence[Loss] = ()) -> 
         "workers": f"{ready + done}/{view.replicas}",
         "selector": f"muster.dev/training-job={view.name}",
         "attempt": attempt,
-        "resumptions": attempts.resumptions(view, attempt) or None,
+        "readmissions": attempts.readmissions(view, attempt) or None,
         "restartCount": attempts.restarts(view, attempt),
-        "restarts": restarts(view, attempt, lost),
+        "restarts": restarts(view, attempt, lost, losses_before(view)),
         "startTime": view.recorded.get("startTime"),
         **measured(view.group, view.recorded),
     }

@@ -35,6 +35,11 @@ class View:
     def replicas(self) -> int:
         return self.job.spec.replicas
 
+    def before(self, member: Member) -> Member | None:
+        """Return the pod that had the rank before this one, if it is there."""
+        earlier = (other for other in self.members if other.rank == member.rank and other.attempt < member.attempt)
+        return max(earlier, key=lambda other: other.attempt, default=None)
+
     @property
     def admitted(self) -> bool:
         """Its pods were made, and the status says so."""

@@ -1,0 +1,115 @@
+"""Who of those that wait is admitted now.
+
+The order is by priority, then by age. Whoever fits into what is left is admitted, also past one that does not
+(backfill), so that nothing stands idle for want of the right job. But one that has waited for long holds what it
+could place already, and who comes after it has to fit into the rest: so it gets its turn in the end.
+
+Invariants: what is admitted together fits together; nobody is admitted in part; of two that ask for the same, the
+one with the better place in the order is admitted first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from muster.plan import requests
+from muster.plan.model import Admission
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from muster.plan.capacity import Capacity
+    from muster.plan.model import Demand, Reference
+
+K = TypeVar("K")
+
+HOLDS_AFTER = 300.0
+"""Seconds of waiting after which a job holds room that is too small for it yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Priorities:
+    """The values of the cluster's PriorityClasses, and that of pods that name none."""
+
+    values: Mapping[str, int]
+    default: int = 0
+
+    def of(self, demand: Demand) -> int:
+        if demand.priority_class is None:
+            return self.default
+        return self.values.get(demand.priority_class, self.default)
+
+
+def admit(
+    demands: Mapping[K, Demand],
+    missing: Mapping[K, Sequence[Reference]],
+    capacity: Capacity,
+    priorities: Priorities,
+    now: float,
+) -> tuple[dict[K, Admission], Capacity]:
+    """Return the answer to each demand, and what is left once those that are admitted have their places.
+
+    `missing` has of each demand the objects that it needs and that are not there.
+    """
+    answers: dict[K, Admission] = {}
+    offered, holder = capacity, None
+    for key, demand in sorted(demands.items(), key=lambda item: _place_in_line(item[1], priorities)):
+        if missing.get(key):
+            answers[key] = _lacks(missing[key])
+            continue
+        if not demand.ganged:
+            answers[key] = _not_ganged()
+            continue
+        placed, rest = offered.place(demand.pods)
+        if placed == len(demand.pods):
+            answers[key] = _granted(demand)
+            offered, capacity = rest, capacity.place(demand.pods)[1]
+            continue
+        answers[key] = _denied(demand, placed, capacity, holder)
+        if now - demand.since >= HOLDS_AFTER and answers[key].reason != NEVER_FITS:
+            offered, holder = rest, holder or demand
+    return answers, capacity
+
+
+def _place_in_line(demand: Demand, priorities: Priorities) -> tuple[int, float, str]:
+    return -priorities.of(demand), demand.since, demand.name
+
+
+NEVER_FITS = "NeverFits"
+
+
+def _granted(demand: Demand) -> Admission:
+    return Admission(granted=True, reason="Admitted", message=f"there is room for {_asked_for(demand)}")
+
+
+def _not_ganged() -> Admission:
+    message = "spec.scheduling.gang is none: pods start as they are placed"
+    return Admission(granted=True, reason="NotGanged", message=message)
+
+
+def _lacks(references: Sequence[Reference]) -> Admission:
+    first = references[0]
+    message = "; ".join(
+        f"{reference.field}: there is no {reference.kind} {reference.name}: create it" for reference in references
+    )
+    return Admission(granted=False, reason=f"{first.kind}NotFound", message=message)
+
+
+def _denied(demand: Demand, placed: int, capacity: Capacity, holder: Demand | None) -> Admission:
+    wanted = f"wanted: {_asked_for(demand)}"
+    ever = capacity.could_hold(demand.pods)
+    if ever < len(demand.pods):
+        message = f"{wanted}; even with nothing else running the nodes that take it have room for {ever}"
+        return Admission(granted=False, reason=NEVER_FITS, message=message)
+    if holder is not None and capacity.place(demand.pods)[0] == len(demand.pods):
+        message = f"{wanted}; there is room, but it is kept for {holder.name}, which has waited for longer"
+        return Admission(granted=False, reason="Queued", message=message)
+    message = f"{wanted}; room now: {placed}, so none was started"
+    return Admission(granted=False, reason="InsufficientCapacity", message=message)
+
+
+def _asked_for(demand: Demand) -> str:
+    count = len(demand.pods)
+    each = requests.describe(requests.of_pod(demand.pods[0]))
+    return f"{count} worker{'s' if count > 1 else ''} ({each} each)"

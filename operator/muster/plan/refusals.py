@@ -1,0 +1,19 @@
+"""How long to wait before pods that the API server refused are tried again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from muster.plan.model import Refusal
+
+FIRST_PAUSE, LONGEST_PAUSE = 2.0, 120.0
+
+
+def pause(refusal: Refusal | None, now: float) -> float | None:
+    """Return the seconds until the next try; None when it is due, or nothing was refused."""
+    if refusal is None:
+        return None
+    whole = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(refusal.times - 1, 10))
+    left = refusal.at + whole - now
+    return left if left > 0 else None

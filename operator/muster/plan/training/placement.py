@@ -1,0 +1,35 @@
+"""Workers that find no place: the whole gang is taken back, so that no job holds a part of what another waits for.
+
+The room was there when the job was admitted, or when a lost worker's successor was made; others schedule too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from muster.plan.training.members import Member
+    from muster.plan.training.view import View
+
+PATIENCE, LONGEST_PATIENCE = 60.0, 600.0
+"""Seconds that a worker may be without a place. Doubled each time: what looks like room here may be none."""
+
+
+def seconds_left(view: View) -> float | None:
+    """Return after how many seconds the gang is taken back; None when every worker has its place."""
+    if view.job.spec.scheduling.gang != "auto":
+        return None
+    since = [m.unplaced_since for m in view.workers.values() if m is not None and m.unplaced_since is not None]
+    return max(0.0, min(since) + _patience(view) - view.now) if since else None
+
+
+def stuck(view: View) -> Member | None:
+    """Return the worker that has been without a place for too long, if any."""
+    if seconds_left(view) != 0:
+        return None
+    unplaced = [m for m in view.workers.values() if m is not None and m.unplaced_since is not None]
+    return min(unplaced, key=lambda member: member.unplaced_since or 0.0)
+
+
+def _patience(view: View) -> float:
+    return float(min(LONGEST_PATIENCE, PATIENCE * 2.0 ** min(10, int(view.recorded.get("readmissions", 0)))))
