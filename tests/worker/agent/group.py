@@ -102,8 +102,10 @@ class Group:
     environment: dict[str, str] = field(default_factory=dict)
     pods: list[Pod] = field(default_factory=list)
 
+    most: int = 0
+
     def __post_init__(self) -> None:
-        self.ports = free_ports(self.replicas)
+        self.ports = free_ports(max(self.replicas, self.most))
 
     def start(self, rank: int, attempt: int = 1, **environment: str) -> Pod:
         folder = self.folder / f"{rank}-{attempt}-{len(self.pods)}"

@@ -6,15 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from muster_worker.agent.coordinator import (
-    FIRST_BACKOFF,
-    LONGEST_BACKOFF,
-    PATIENCE_FOR_SAVING,
-    PATIENCE_FOR_THE_CAUSE,
-    SILENCE,
-    Coordinator,
-    Policy,
-)
+from muster_worker.agent.coordinator import Coordinator
 from muster_worker.agent.protocol import (
     Broken,
     Failure,
@@ -26,6 +18,17 @@ from muster_worker.agent.protocol import (
     Refused,
     Round,
     Wait,
+)
+from muster_worker.agent.rounds import (
+    FIRST_BACKOFF,
+    GATHER,
+    LONGEST_BACKOFF,
+    PATIENCE_FOR_GROWING,
+    PATIENCE_FOR_SAVING,
+    PATIENCE_FOR_THE_CAUSE,
+    SILENCE,
+    STARTING_TAKES,
+    Policy,
 )
 
 
@@ -194,7 +197,7 @@ def test_a_silent_member_breaks_the_round(job: Job) -> None:
     assert job.join(member(0), first.id) == Wait((1, 2))
 
 
-def test_a_silent_member_that_comes_back_is_recorded_as_a_hang(job: Job) -> None:
+def test_a_silent_member_that_comes_back_is_recorded(job: Job) -> None:
     first = job.form()
     job.coordinator.step(job.now, 5, 0)
     job.pass_time(SILENCE + 0.5, (member(0), member(1)), first)
@@ -203,7 +206,7 @@ def test_a_silent_member_that_comes_back_is_recorded_as_a_hang(job: Job) -> None
 
     assert second is not None
     assert second.attempt == 2
-    assert job.coordinator.restarts[0].failure.cause == "Hang"
+    assert job.coordinator.restarts[0].failure.cause == "Silent"
 
 
 def test_a_replaced_pod_brings_its_own_attempt_and_no_record(job: Job) -> None:
@@ -432,3 +435,127 @@ def test_a_coordinator_that_was_held_up_finds_no_hang(job: Job) -> None:
     job.now += 60
     job.coordinator.tick(job.now)
     assert job.beat(member(1), first) == Healthy()
+
+
+def elastic(replicas: int = 3, least: int = 2, most: int = 8) -> Job:
+    job = Job(replicas)
+    job.coordinator = Coordinator("uid-1", replicas, "c", Policy(least=least, most=most))
+    return job
+
+
+def ranks(formed: Round | None) -> list[int]:
+    assert formed is not None
+    return [found.rank for found in formed.members]
+
+
+def test_an_elastic_group_begins_whole_where_it_can() -> None:
+    job = elastic()
+    job.join(member(0))
+    assert job.join(member(1)) == Wait((2,))
+    answer = job.join(member(2))
+    assert isinstance(answer, Formed)
+    assert ranks(answer.round) == [0, 1, 2]
+
+
+def test_an_elastic_group_begins_without_those_that_do_not_come() -> None:
+    job = elastic()
+    for _ in range(int(STARTING_TAKES)):
+        job.join(member(0))
+        job.join(member(2))
+        job.pass_time(1, (), None)
+    answer = job.join(member(0))
+    assert isinstance(answer, Formed)
+    assert ranks(answer.round) == [0, 2]
+
+
+def test_an_elastic_group_never_forms_of_fewer_than_it_may() -> None:
+    job = elastic()
+    for _ in range(int(STARTING_TAKES) * 2):
+        job.join(member(0))
+        job.pass_time(1, (), None)
+    assert job.join(member(0)) == Wait((1, 2))
+
+
+def test_an_elastic_group_goes_on_without_a_member_that_went_silent() -> None:
+    job = elastic()
+    first = job.form()
+    job.coordinator.step(job.now, 40, 0)
+    job.pass_time(SILENCE + 0.5, (member(0), member(1)), first)
+    assert isinstance(job.beat(member(1), first), Broken)
+    for who in (member(0), member(1)):
+        job.join(who, first.id)
+    second = job.coordinator.round
+    assert ranks(second) == [0, 1]
+    assert second.attempt == 2, "one failure, one restart"
+    failure = job.coordinator.restarts[0].failure
+    assert (failure.cause, failure.pod) == ("Silent", "digits-2-1")
+
+
+def test_an_elastic_group_goes_on_without_a_member_that_left_and_that_is_no_restart() -> None:
+    job = elastic()
+    first = job.form()
+    job.coordinator.leave(job.now, member(2).id, first.id)
+    broken = job.beat(member(0), first)
+    assert broken == Broken("digits-2-1 left", PATIENCE_FOR_SAVING)
+    for who in (member(0), member(1)):
+        job.join(who, first.id)
+    assert ranks(job.coordinator.round) == [0, 1]
+    assert (job.coordinator.attempt, job.coordinator.restarts) == (1, [])
+
+
+def test_newcomers_are_let_in_together_and_the_ranks_are_asked_to_save_first() -> None:
+    job = elastic(replicas=2)
+    first = job.form()
+    for new in (member(2, attempt=2), member(3, attempt=2)):
+        assert isinstance(job.join(new, replicas=4), Wait)
+    job.coordinator.tick(job.now)
+    broken = job.beat(member(1), first)
+    assert broken == Broken("digits-2-2, digits-3-2 came", PATIENCE_FOR_GROWING, leave=True)
+    for who in (member(0), member(1)):
+        job.join(who, first.id)
+    assert ranks(job.coordinator.round) == [0, 1, 2, 3]
+    assert (job.coordinator.attempt, job.coordinator.restarts) == (2, [])
+
+
+def test_a_single_newcomer_of_several_is_waited_with_for_a_moment() -> None:
+    job = elastic(replicas=2)
+    first = job.form()
+    job.join(member(2, attempt=2), replicas=4)
+    job.pass_time(GATHER - 0.5, first.members, first)
+    assert job.beat(member(1), first) == Healthy()
+    job.join(member(2, attempt=2), replicas=4)
+    job.pass_time(1, first.members, first)
+    assert isinstance(job.beat(member(1), first), Broken)
+
+
+def test_a_newcomer_that_went_away_again_disturbs_nobody() -> None:
+    job = elastic(replicas=2)
+    first = job.form()
+    job.join(member(2, attempt=2), replicas=3)
+    job.coordinator.leave(job.now, member(2, attempt=2).id, "none")
+    job.pass_time(GATHER + 1, first.members, first)
+    assert job.beat(member(1), first) == Healthy()
+
+
+def test_the_members_of_the_round_decide_when_the_group_is_done_not_who_waits_to_be_let_in() -> None:
+    job = elastic(replicas=2)
+    first = job.form()
+    job.join(member(2, attempt=2), replicas=4)
+    job.beat(member(0), first, done=True)
+    assert job.beat(member(1), first, done=True) == Finished(0)
+    assert job.join(member(2, attempt=2), replicas=4) == Finished(0)
+
+
+def test_a_new_coordinator_does_not_wait_for_pods_as_if_they_were_starting() -> None:
+    job = elastic()
+    for _ in range(int(SILENCE)):
+        job.join(member(0, attempt=2))
+        job.join(member(1), left="b-1", attempt=1, fences=((0, 1), (1, 1), (2, 1)))
+        job.pass_time(1, (), None)
+    answer = job.join(member(0, attempt=2))
+    assert isinstance(answer, Formed)
+    assert ranks(answer.round) == [0, 1]
+
+
+def test_a_rank_above_the_most_is_refused() -> None:
+    assert isinstance(elastic(most=4).join(member(4)), Refused)

@@ -8,8 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from muster_worker.agent.coordinator import LONGEST_BACKOFF, SILENCE, Coordinator
+from muster_worker.agent.coordinator import Coordinator
 from muster_worker.agent.protocol import Broken, Failure, Finished, Formed, Join, Member, Refused, Round
+from muster_worker.agent.rounds import GATHER, LONGEST_BACKOFF, SILENCE, Policy
 
 RANKS = st.integers(0, 3)
 OUTCOMES = st.sampled_from(["killed", "peer gone", "reform"])
@@ -33,9 +34,10 @@ class Agent:
 class Network(RuleBasedStateMachine):
     """All agents that ever were, talking in any order, through any number of coordinators."""
 
-    @initialize(replicas=st.integers(1, 4))
-    def begin(self, replicas: int) -> None:
+    @initialize(replicas=st.integers(1, 4), least=st.none() | st.integers(1, 4))
+    def begin(self, replicas: int, least: int | None) -> None:
         self.replicas = replicas
+        self.least = None if least is None else min(least, replicas)
         self.now = 0.0
         self.attempt = 1
         self.processes = 0
@@ -50,7 +52,8 @@ class Network(RuleBasedStateMachine):
     def start_coordinator(self) -> None:
         self.coordinators += 1
         self.refused_here = set()
-        self.coordinator = Coordinator("uid", self.replicas, f"c{self.coordinators}")
+        policy = Policy(least=self.least, most=self.least and self.replicas)
+        self.coordinator = Coordinator("uid", self.replicas, f"c{self.coordinators}", policy)
 
     def start_agent(self, rank: int, attempt: int) -> Agent:
         self.processes += 1
@@ -80,8 +83,10 @@ class Network(RuleBasedStateMachine):
             self.check_round(answer.round)
 
     def check_round(self, formed: Round) -> None:
-        assert [member.rank for member in formed.members] == list(range(self.replicas))
-        assert len({member.id for member in formed.members}) == self.replicas
+        ranks = [member.rank for member in formed.members]
+        assert ranks == sorted(set(ranks))
+        assert len({member.id for member in formed.members}) == len(ranks)
+        assert len(ranks) == self.replicas if self.least is None else len(ranks) >= self.least
         assert self.rounds.setdefault(formed.id, formed) == formed, "two rounds have one id"
 
     # -- what may happen -----------------------------------------------------------------------------------
@@ -167,7 +172,7 @@ class Network(RuleBasedStateMachine):
         chosen = [self.newest(rank) for rank in range(self.replicas)]
         for agent in chosen:
             self.say_join(agent)
-        deadline = self.now + LONGEST_BACKOFF + 2 * SILENCE
+        deadline = self.now + LONGEST_BACKOFF + 2 * SILENCE + GATHER
         while not all(agent.round is not None and agent.round == self.coordinator.round for agent in chosen):
             assert self.now < deadline, "no round forms though everybody asks"
             self.now += 0.5

@@ -15,10 +15,12 @@ def started(tmp_path):
     """Starts groups, and shows their logs and ends them when the test is over."""
     groups = []
 
-    def start(what="count", *, script=False, **environment):
+    def start(what="count", *, script=False, replicas=3, most=0, **environment):
         entry = None if script else "counting:run"
         workload = ["script", "--", str(PROGRAMS / "counting.py"), what] if script else ["recipe", what]
-        group = Group(tmp_path, workload, entry=entry, environment=environment)
+        if most:
+            environment |= {"MUSTER_MIN_REPLICAS": "2", "MUSTER_MAX_REPLICAS": str(most)}
+        group = Group(tmp_path, workload, replicas=replicas, most=most, entry=entry, environment=environment)
         groups.append(group)
         group.start_all()
         return group
@@ -132,6 +134,54 @@ def test_a_rank_that_hangs_is_found_told_and_started_again(started):
     assert (record["cause"], record["rank"], record["pod"]) == ("Hang", 1, "digits-1-1")
     assert "no progress was reported for 3 s: rank 1 was stopped by a signal" in record["message"]
     assert "in all_reduce" in group.pods[0].log, "the ranks that wait say where"
+
+
+def of_size(pod, size, beyond=0):
+    """Waits until the group that this pod leads makes steps with so many ranks; returns its state."""
+
+    def found():
+        state = pod.state()
+        progress = state.get("progress") or {}
+        ready = state.get("phase") == "Running" and state["worldSize"] == size and progress.get("step", 0) > beyond
+        return state if ready else None
+
+    return eventually(found, f"steps with {size} ranks")
+
+
+def test_an_elastic_group_goes_on_without_a_lost_pod_and_takes_its_successor_in(started):
+    group = started(most=4)
+    leader = group.pods[0]
+    before = of_size(leader, 3, beyond=5)["progress"]["step"]
+    group.pods[1].kill()
+    state = of_size(leader, 2)
+    assert [member["rank"] for member in state["members"]] == [0, 2]
+    record = state["restarts"][0]
+    assert (record["cause"], record["pod"], record["attempt"]) == ("Silent", "digits-1-1", 1)
+    group.start(1, attempt=2)
+    state = of_size(leader, 3)
+    assert [member["pod"] for member in state["members"]] == ["digits-0-1", "digits-1-2", "digits-2-1"]
+    assert state["attempt"] == 2
+    assert len(state["restarts"]) == 1, "who comes is no restart"
+    assert state["progress"]["resumedFromStep"] >= 0
+    assert before > 5
+
+
+def test_an_elastic_group_grows_and_shrinks_without_losing_a_step(started):
+    group = started(replicas=2, most=4)
+    leader = group.pods[0]
+    of_size(leader, 2, beyond=5)
+    for rank in (2, 3):
+        group.start(rank, attempt=2, MUSTER_REPLICAS="4")
+    grown = of_size(leader, 4)["progress"]
+    assert grown["resumedFromStep"] > 5
+    saved = int((group.folder / "storage" / "step").read_text())
+    assert grown["resumedFromStep"] == saved
+    for pod in group.pods[2:]:
+        pod.process.terminate()
+    assert [pod.wait() for pod in group.pods[2:]] == [143, 143]
+    shrunk = of_size(leader, 2)
+    assert shrunk["progress"]["resumedFromStep"] > saved
+    assert shrunk["restarts"] == []
 
 
 def test_a_torchrun_script_runs_unchanged(started):

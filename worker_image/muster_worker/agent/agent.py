@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from muster_worker.agent import termination
 from muster_worker.agent.config import RANK_0, Recipe
-from muster_worker.agent.coordinator import Coordinator, Policy
+from muster_worker.agent.coordinator import Coordinator
 from muster_worker.agent.membership import Membership
 from muster_worker.agent.output import Output
 from muster_worker.agent.protocol import Refused
 from muster_worker.agent.ranks import Ranks, ZygoteDied
 from muster_worker.agent.report import Progress, ReportReader
+from muster_worker.agent.rounds import Policy
 from muster_worker.agent.server import AgentServer, CoordinatorDesk
 from muster_worker.agent.state import Group, Own, document
 from muster_worker.agent.threads import threads_per_rank
@@ -165,6 +166,8 @@ class _Agent:
             rank_0_decides=config.success_policy == RANK_0,
             hang_timeout=config.hang_timeout,
             steps_expected=isinstance(config.workload, Recipe),
+            least=config.least_replicas,
+            most=config.most_replicas,
         )
         return CoordinatorDesk(Coordinator(config.job, config.replicas, name, policy))
 
@@ -208,7 +211,8 @@ class _Agent:
         present = self._membership.round
         if present is not None:
             first, pods = present.members[0], len(present.members)
-            here = "the pod is" if pods == 1 else f"all {pods} pods are"
+            everybody = "all " if pods == self._config.replicas else ""
+            here = "the pod is" if pods == 1 else f"{everybody}{pods} pods are"
             self._say(f"attempt {present.attempt}: {here} here, rank 0 is in {first.pod} at {first.address}")
 
     def _after_start(self) -> None:
@@ -247,6 +251,7 @@ class _Agent:
             formed=self._membership.round is not None,
             formed_before=last is not None,
             attempt=last.attempt if last is not None else 0,
+            world_size=len(last.members) * self._config.processes if last is not None else 0,
             ranks_running=self._ranks_run,
             stopping=self._stop(),
             succeeded=self._exit_code == 0,

@@ -45,8 +45,9 @@ class AgentConfig:
 
     `attempt` is the attempt this pod was made for. `success_policy` says whose end is the group's: everybody's, or
     that of the pod with rank 0. `hang_timeout` is how many seconds ranks may report nothing; None: for ever.
-    `coordinator` is where the agent of rank 0 listens. `bind` is
-    the address to listen on, "" for all. `grace_seconds` is what the pod has between SIGTERM and SIGKILL.
+    `least_replicas` and `most_replicas` are the bounds of an elastic job; None: its size is fixed. `coordinator` is
+    where the agent of rank 0 listens. `bind` is the address to listen on, "" for all. `grace_seconds` is what the pod
+    has between SIGTERM and SIGKILL.
     """
 
     workload: Workload
@@ -67,6 +68,8 @@ class AgentConfig:
     bind: str = ""
     success_policy: str = ALL_WORKERS
     hang_timeout: float | None = None
+    least_replicas: int | None = None
+    most_replicas: int | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], workload: Workload) -> AgentConfig:
@@ -90,6 +93,8 @@ class AgentConfig:
             source=Path(environment["MUSTER_SOURCE"]) if environment.get("MUSTER_SOURCE") else None,
             permanent_exit_codes=read.exit_codes("MUSTER_PERMANENT_EXIT_CODES"),
             hang_timeout=read.number("MUSTER_HANG_TIMEOUT_SECONDS", 0, least=0) or None,
+            least_replicas=read.number("MUSTER_MIN_REPLICAS", 0, least=0) or None,
+            most_replicas=read.number("MUSTER_MAX_REPLICAS", 0, least=0) or None,
             success_policy=read.choice("MUSTER_SUCCESS_POLICY", ALL_WORKERS, RANK_0),
             grace_seconds=read.number("MUSTER_GRACE_SECONDS", 30, least=0),
             termination_log=Path(environment.get("MUSTER_TERMINATION_LOG") or DEFAULT_TERMINATION_LOG),

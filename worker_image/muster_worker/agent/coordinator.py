@@ -2,7 +2,8 @@
 
 Invariants, whatever is said in whatever order:
 
-1. A round has exactly one member for each rank 0 … replicas-1, all of them heard from a moment ago.
+1. A round has exactly one member for each rank 0 … replicas-1, all of them heard from a moment ago; of an elastic
+   job, one for each pod that is there, and never fewer than the job allows.
 2. A member that was superseded (its rank was taken by one with a higher attempt, or by a later process of the
    same attempt) is refused from then on: a zombie never comes back.
 3. A round that broke is never entered again; the next one has another id.
@@ -13,89 +14,32 @@ Times are seconds of any one clock that does not run backwards; each input carri
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from muster_worker.agent.protocol import Broken, Failure, Finished, Formed, Healthy, Refused, Round, Wait
+from muster_worker.agent.rounds import (
+    FIRST_BACKOFF,
+    GATHER,
+    LONGEST_BACKOFF,
+    NO_FAULT,
+    PATIENCE,
+    PATIENCE_FOR_THE_CAUSE,
+    PROGRESS_WITHOUT_REPORTS,
+    RECORDS_KEPT,
+    SILENCE,
+    STARTING_TAKES,
+    Break,
+    BreakKind,
+    Policy,
+    Restart,
+    Seat,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from muster_worker.agent.protocol import Answer, Join, Member
-
-SILENCE = 3.0
-"""Seconds without a word after which a member counts as lost."""
-
-PATIENCE_FOR_THE_CAUSE = 2.0
-"""When ranks died of a peer's end, the rank that is to blame may still be on its way out: so long it may take."""
-
-PATIENCE_FOR_SAVING = 5.0
-"""When a member leaves in good order, the ranks of the others are saving the same checkpoint."""
-
-FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 30.0
-
-PROGRESS_WITHOUT_REPORTS = 30.0
-"""A round of ranks that report no steps counts as progress when it held so long."""
-
-RECORDS_KEPT = 20
-
-
-class BreakKind(Enum):
-    FAILURE = "a rank failed"
-    SILENCE = "a member went silent"
-    REPLACED = "a member was replaced"
-    REJOINED = "a member lost touch and joined anew"
-    LEFT = "a member left"
-    REFORM = "a rank asked for a new round"
-    HANG = "the ranks made no progress"
-
-
-@dataclass(frozen=True, slots=True)
-class Break:
-    kind: BreakKind
-    reason: str
-    at: float
-    patience_ends: float
-
-
-@dataclass(frozen=True, slots=True)
-class Restart:
-    """A restart of all ranks inside of the same pods. `attempt` is the one that ended; steps and seconds are
-    known once the ranks make steps again.
-    """
-
-    attempt: int
-    failure: Failure
-    at: float
-    recovery_seconds: float | None = None
-    steps_lost: int | None = None
-
-
-@dataclass(slots=True)
-class Seat:
-    """What is known of the member that holds a rank."""
-
-    member: Member
-    heard_at: float
-    waiting: bool = False
-    done: bool = False
-    stopped: tuple[int, ...] = ()
-    told_the_end: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the job says of its group.
-
-    `rank_0_decides`: it has succeeded once the member with rank 0 is done, whatever the others do. `hang_timeout`:
-    after so many seconds without a report its ranks hang; None: never. `steps_expected`: they report steps from the
-    beginning; otherwise it counts from their first.
-    """
-
-    rank_0_decides: bool = False
-    hang_timeout: float | None = None
-    steps_expected: bool = False
 
 
 class Coordinator:
@@ -108,6 +52,10 @@ class Coordinator:
         self._seats: dict[int, Seat] = {}
         self._fences: dict[int, int] = {}
         self._superseded: set[str] = set()
+        self._wanted = (0, replicas)
+        self._first_join_at: float | None = None
+        self._newcomer_at: float | None = None
+        self._experienced = False
         self._rounds = 0
         self._known_attempt = 0
         self._formed_at = 0.0
@@ -136,6 +84,8 @@ class Coordinator:
             return refusal
         member = join.member
         self._learn(now, join)
+        if self._first_join_at is None:
+            self._first_join_at = now
         seat = self._seat(now, member)
         seat.heard_at = now
         if self.finished is not None:
@@ -146,7 +96,7 @@ class Coordinator:
                 return Formed(self.round)  # its first request's answer got lost on the way
             self._note_failures(now, join.failures)
             if self.running:
-                self._lose(now, member, BreakKind.REJOINED, f"{member.pod} lost touch with the coordinator")
+                self._lose(now, member, BreakKind.REJOINED)
         elif self.round is not None and join.left == self.round.id:
             self._note_failures(now, join.failures)
         seat.member = member
@@ -165,7 +115,7 @@ class Coordinator:
             return self.finished
         if self.round is not None and self._in_running_round(member_id) and self.round.id != left:
             return Formed(self.round)
-        return Wait(tuple(rank for rank in range(self._replicas) if not self._is_waiting(rank)))
+        return Wait(tuple(rank for rank in range(self._wanted[1]) if not self._is_waiting(rank)))
 
     def beat(
         self, now: float, member_id: str, round_id: str, *, done: bool = False, stopped: tuple[int, ...] = ()
@@ -193,8 +143,10 @@ class Coordinator:
         if self._is_running(round_id) and self._in_running_round(member_id):
             return Healthy()
         if self.broken is not None and self.round is not None and self.round.id == round_id:
-            hung = self.broken.kind is BreakKind.HANG
-            return Broken(self.broken.reason, max(0.0, self.broken.patience_ends - now), hung)
+            kind = self.broken.kind
+            patience = max(0.0, self.broken.patience_ends - now)
+            hung, leave = kind is BreakKind.HANG, kind is BreakKind.GROWN
+            return Broken(self.broken.reason, patience, hung=hung, leave=leave)
         return Broken("the round is over")
 
     def fail(self, now: float, member_id: str, round_id: str, failures: Sequence[Failure]) -> None:
@@ -208,9 +160,12 @@ class Coordinator:
         seat = self._seat_of(member_id)
         if seat is None:
             return
+        was_in_it = self._is_running(round_id) and self._in_running_round(member_id)
         if not reform:
             seat.waiting = False
-        if not self._is_running(round_id) or not self._in_running_round(member_id):
+            if self._elastic:
+                del self._seats[seat.member.rank]
+        if not was_in_it:
             return
         if reform:
             self._break(now, BreakKind.REFORM, f"the ranks of {seat.member.pod} saved their state to form anew")
@@ -255,9 +210,9 @@ class Coordinator:
                 seat.waiting = False
                 self.version += 1
             if self._in_running_round(seat.member.id):
-                pod = seat.member.pod
-                self._lose(now, seat.member, BreakKind.SILENCE, f"{pod} did not answer for {SILENCE:g} s")
+                self._lose(now, seat.member, BreakKind.SILENCE)
         self._watch_for_hangs(now)
+        self._let_in(now)
         self._form(now)
 
     # -- what there is to tell -----------------------------------------------------------------------------
@@ -276,8 +231,11 @@ class Coordinator:
         return min(self._failures, key=lambda failure: failure.secondary, default=None)
 
     def seats(self, now: float) -> list[tuple[Member, float]]:
-        """Every member with its silence in seconds, by rank."""
-        return [(seat.member, max(0.0, now - seat.heard_at)) for _, seat in sorted(self._seats.items())]
+        """Every member of the running round, else everyone who is known, with its silence in seconds, by rank."""
+        seats = [seat for _, seat in sorted(self._seats.items())]
+        if self.running:
+            seats = [seat for seat in seats if self._in_running_round(seat.member.id)]
+        return [(seat.member, max(0.0, now - seat.heard_at)) for seat in seats]
 
     def everybody_knows_the_end(self, now: float) -> bool:
         """True once every member has been told the end, or is silent."""
@@ -289,8 +247,9 @@ class Coordinator:
         member = join.member
         if join.run_id != self._run_id:
             return Refused(f"run id {join.run_id} is not this job's, {self._run_id}")
-        if not 0 <= member.rank < self._replicas:
-            return Refused(f"rank {member.rank} is not one of 0 … {self._replicas - 1}")
+        most = self._policy.most or self._replicas
+        if not 0 <= member.rank < most:
+            return Refused(f"rank {member.rank} is not one of 0 … {most - 1}")
         fence = self._fences.get(member.rank, 0)
         if member.attempt < fence or member.id in self._superseded:
             return Refused(
@@ -302,6 +261,9 @@ class Coordinator:
         for rank, attempt in (*join.fences, (join.member.rank, join.member.attempt)):
             self._fences[rank] = max(attempt, self._fences.get(rank, 0))
         self._known_attempt = max(self._known_attempt, join.attempt, join.member.attempt)
+        self._experienced |= join.left is not None
+        if self._elastic and join.replicas:
+            self._wanted = max(self._wanted, (join.member.attempt, join.replicas))
         for rank, seat in list(self._seats.items()):
             if rank != join.member.rank and seat.member.attempt < self._fences.get(rank, 0):
                 self._supersede(now, seat.member, f"rank {rank} has a newer pod than {seat.member.pod}")
@@ -347,10 +309,11 @@ class Coordinator:
         cause = min(self._failures, key=lambda failure: failure.secondary)
         self._break(now, BreakKind.FAILURE, cause.message, PATIENCE_FOR_THE_CAUSE if cause.secondary else 0.0)
 
-    def _lose(self, now: float, member: Member, kind: BreakKind, message: str) -> None:
-        first_rank = member.rank * member.processes
-        self._failures.append(Failure(first_rank, member.pod, "Hang", None, message))
-        self._break(now, kind, message)
+    def _lose(self, now: float, member: Member, kind: BreakKind) -> None:
+        assert self.round is not None
+        failure = _silent(self.round, member)
+        self._failures.append(failure)
+        self._break(now, kind, failure.message)
 
     def _watch_for_hangs(self, now: float) -> None:
         limit = self._policy.hang_timeout
@@ -372,7 +335,7 @@ class Coordinator:
 
     def _break(self, now: float, kind: BreakKind, reason: str, patience: float | None = None) -> None:
         if patience is None:
-            patience = PATIENCE_FOR_SAVING if kind in (BreakKind.LEFT, BreakKind.REFORM) else 0.0
+            patience = PATIENCE.get(kind, 0.0)
         if self.broken is not None:
             # What was a guess may be known better now; in no case do the ranks get more time than they were given.
             if self.broken.kind is BreakKind.FAILURE and kind is BreakKind.FAILURE:
@@ -384,7 +347,7 @@ class Coordinator:
             return
         self.broken = Break(kind, reason, now, now + patience)
         self.version += 1
-        if kind not in (BreakKind.LEFT, BreakKind.REPLACED):
+        if kind not in NO_FAULT:
             self._back_off(now)
 
     def _back_off(self, now: float) -> None:
@@ -398,11 +361,10 @@ class Coordinator:
     def _form(self, now: float) -> None:
         if self.running or self.finished is not None or now < self._not_before:
             return
-        if not all(self._is_waiting(rank) for rank in range(self._replicas)):
+        alive = self._alive(now)
+        if not all(seat.waiting for seat in alive.values()) or not self._enough(now, len(alive)):
             return
-        if any(now - seat.heard_at > SILENCE for seat in self._seats.values()):
-            return
-        members = tuple(self._seats[rank].member for rank in range(self._replicas))
+        members = tuple(seat.member for _, seat in sorted(alive.items()))
         self._known_attempt = self._next_attempt(members)
         self._rounds += 1
         self.round = Round(f"{self._name}-{self._rounds}", self._known_attempt, members)
@@ -410,27 +372,73 @@ class Coordinator:
         self._failures = []
         self._formed_at = self._reported_at = now
         self._progressed = False
+        self._newcomer_at = None
+        self._seats = alive
         for seat in self._seats.values():
             seat.waiting = seat.done = False
             seat.stopped = ()
         self.version += 1
 
+    @property
+    def _elastic(self) -> bool:
+        return self._policy.least is not None
+
+    def _alive(self, now: float) -> dict[int, Seat]:
+        """The seats of members that were heard from a moment ago, by rank."""
+        return {
+            rank: seat
+            for rank, seat in self._seats.items()
+            if now - seat.heard_at <= SILENCE and seat.member.id not in self._superseded
+        }
+
+    def _enough(self, now: float, count: int) -> bool:
+        if self._policy.least is None:
+            return count == self._replicas
+        if count < self._policy.least or self._first_join_at is None:
+            return False
+        if self.round is not None or count >= self._wanted[1]:
+            return True
+        # Of the first round here: members that were in one before know that the others are not just starting.
+        return now - self._first_join_at >= (SILENCE if self._experienced else STARTING_TAKES)
+
+    def _let_in(self, now: float) -> None:
+        """Ends a running round for the sake of members that came since, a moment after the first of them."""
+        if not self._elastic or not self.running:
+            return
+        alive = self._alive(now)
+        newcomers = [s.member.pod for s in alive.values() if s.waiting and not self._in_running_round(s.member.id)]
+        if not newcomers:
+            self._newcomer_at = None
+            return
+        if self._newcomer_at is None:
+            self._newcomer_at = now
+        if len(alive) >= self._wanted[1] or now - self._newcomer_at >= GATHER:
+            self._break(now, BreakKind.GROWN, f"{', '.join(newcomers)} came")
+
     def _next_attempt(self, members: tuple[Member, ...]) -> int:
-        """Restarts inside of the same pods are counted here; of a replaced pod, the operator has counted it."""
+        """Restarts inside of pods that were there are counted here; a replaced pod has been counted by the operator."""
         attempt = max(self._known_attempt, *(member.attempt for member in members))
         before = self.round
-        cause = self.primary_failure
-        if before is None or cause is None or self.broken is None:
+        if before is None or not self._failures or self.broken is None:
             return attempt
-        if {member.id for member in before.members} != {member.id for member in members}:
+        then, now = ({member.id for member in group} for group in (before.members, members))
+        if not (now <= then if self._elastic else now == then):
             return attempt
+        cause = self._cause(before, now)
         self.restarts = [*self.restarts, Restart(before.attempt, cause, self.broken.at)][-RECORDS_KEPT:]
         return attempt + 1
+
+    def _cause(self, before: Round, now: set[str]) -> Failure:
+        """Ranks that died of a peer's end are not to blame where that peer's whole pod is missing."""
+        known = min(self._failures, key=lambda failure: failure.secondary)
+        missing = next((member for member in before.members if member.id not in now), None)
+        return _silent(before, missing) if known.secondary and missing is not None else known
 
     def _all_is_done(self) -> bool:
         if self._policy.rank_0_decides:
             return self._seats[0].done
-        return all(seat.done for seat in self._seats.values())
+        assert self.round is not None
+        return all(self._seats[member.rank].done for member in self.round.members)
 
     def _finish(self, finished: Finished) -> None:
         self.finished = finished
@@ -440,3 +448,10 @@ class Coordinator:
         seat = self._seat_of(member_id)
         if seat is not None:
             seat.told_the_end = True
+
+
+def _silent(of: Round, member: Member) -> Failure:
+    """The loss of a member as the failure of its first rank."""
+    place = [other.id for other in of.members].index(member.id)
+    message = f"{member.pod} did not answer for {SILENCE:g} s"
+    return Failure(place * member.processes, member.pod, "Silent", None, message)

@@ -92,6 +92,7 @@ class GroupAgent(SimpleElasticAgent):
         self.permanent: Failure | None = None
         """The failure after which this agent gives up."""
         self._started_told = True
+        self._asked_to_leave = False
         self._reported: set[str] = set()
         self._first_end: float | None = None
 
@@ -101,6 +102,7 @@ class GroupAgent(SimpleElasticAgent):
         self._reported.clear()
         self._first_end = None
         self._started_told = False
+        self._asked_to_leave = False
         self._moments.before_start()
         self._ranks.start(
             {worker.local_rank: self._environment(worker_group, worker) for worker in worker_group.workers}
@@ -129,6 +131,9 @@ class GroupAgent(SimpleElasticAgent):
         if not self._started_told and self._ranks.running:
             self._started_told = True
             self._moments.after_start()
+        if self._membership.ranks_should_leave and not self._asked_to_leave:
+            self._asked_to_leave = True
+            self._ranks.signal(signal.SIGTERM)
         self._report_ends()
         state = self._judge()
         ranks = [worker.global_rank for worker in worker_group.workers] if state == WorkerState.SUCCEEDED else []
@@ -227,9 +232,9 @@ class GroupAgent(SimpleElasticAgent):
             "TORCHELASTIC_RUN_ID": config.job,
             "TORCHELASTIC_USE_AGENT_STORE": "False",
             "TORCH_NCCL_ASYNC_ERROR_HANDLING": os.environ.get("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1"),
-            "PET_NNODES": str(config.replicas),
+            "PET_NNODES": str(worker_group.group_world_size),
             "PET_NPROC_PER_NODE": str(config.processes),
-            "PET_NODE_RANK": str(config.rank),
+            "PET_NODE_RANK": str(worker_group.group_rank),
             **{f"PET_{name}": value for name, value in master.items()},
             "MUSTER_ATTEMPT": str(attempt),
             "MUSTER_REPORT": str(config.report),

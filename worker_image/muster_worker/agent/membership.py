@@ -15,7 +15,6 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from muster_worker.agent.client import CoordinatorClient, Unreachable
-from muster_worker.agent.coordinator import SILENCE
 from muster_worker.agent.protocol import (
     Broken,
     Finished,
@@ -28,6 +27,7 @@ from muster_worker.agent.protocol import (
     answer_from_json,
     join_to_json,
 )
+from muster_worker.agent.rounds import SILENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,6 +87,7 @@ class Membership:
                 attempt=last.attempt if last else 0,
                 fences=tuple((other.rank, other.attempt) for other in last.members) if last else (),
                 failures=tuple(failures),
+                replicas=config.replicas,
             )
             self._changed.notify_all()
 
@@ -154,6 +155,11 @@ class Membership:
     def hung(self) -> bool:
         """Whether the round is over because its ranks made no progress."""
         return self._broken is not None and self._broken[0].hung
+
+    @property
+    def ranks_should_leave(self) -> bool:
+        """Whether the round is over though nothing is wrong: the ranks are to save and leave."""
+        return self._broken is not None and self._broken[0].leave
 
     @property
     def done(self) -> bool:

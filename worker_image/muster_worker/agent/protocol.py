@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Cause: TypeAlias = Literal["Signal", "ExitCode", "Hang"]
+Cause: TypeAlias = Literal["Signal", "ExitCode", "Hang", "Silent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ class Join:
     """A member asks to be in the next round.
 
     `left` is the round it was in before, `attempt` the group's attempt then, and `fences` the pod attempts
-    it knew by rank: so a coordinator that just started learns what the lost one knew.
+    it knew by rank: so a coordinator that just started learns what the lost one knew. `replicas` is how many pods
+    the job had when this one was made; 0: as many as the coordinator knows of.
     """
 
     run_id: str
@@ -61,11 +62,15 @@ class Join:
     attempt: int = 0
     fences: tuple[tuple[int, int], ...] = ()
     failures: tuple[Failure, ...] = ()
+    replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One composition of the group: one member for each rank, in the order of the ranks."""
+    """One composition of the group: its members in the order of their ranks.
+
+    A member's place in it is its group rank, which in an elastic job may be lower than its pod's rank.
+    """
 
     id: str
     attempt: int
@@ -96,12 +101,14 @@ class Broken:
     """The round is over: stop the ranks and join again.
 
     Ranks get `patience` more seconds to end by themselves: to save what they hold, or to say what went wrong.
-    `hung`: they make no steps any more, and are to print where they stand before they are stopped.
+    `hung`: they make no steps any more, and are to print where they stand before they are stopped. `leave`: nothing is
+    wrong with them, and they are to be asked to save and leave.
     """
 
     reason: str
     patience: float = 0.0
     hung: bool = False
+    leave: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +168,7 @@ def join_from_json(document: Mapping[str, Any]) -> Join:
             attempt=int(document.get("attempt", 0)),
             fences=tuple((int(rank), int(attempt)) for rank, attempt in document.get("fences", ())),
             failures=failures_from_json(document.get("failures", ())),
+            replicas=int(document.get("replicas", 0)),
         )
     except (TypeError, KeyError, ValueError) as error:
         raise ProtocolError(f"join: {error}") from error

@@ -24,7 +24,8 @@ LOOK_EVERY = 0.5
 
 
 class GroupRendezvous(RendezvousHandler):
-    """The group rank is the pod's rank, always; a round has exactly as many members as the job has pods.
+    """The group rank is the pod's place among the members of the round: its own rank unless an elastic job goes on
+    without some of its pods.
 
     torch's store for the ranks is made by the process of rank 0, at `port` of its pod's address, which it
     announced when it joined: torch can only share the agent's store where it was built with libuv, and Debian's
@@ -66,8 +67,8 @@ class GroupRendezvous(RendezvousHandler):
         first = found.members[0]
         return RendezvousInfo(
             store=HashStore(),  # the agents themselves need none
-            rank=self._config.rank,
-            world_size=self._config.replicas,
+            rank=[member.rank for member in found.members].index(self._config.rank),
+            world_size=len(found.members),
             bootstrap_store_info=RendezvousStoreInfo(first.address, first.port),
         )
 

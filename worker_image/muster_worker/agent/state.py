@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from muster_worker.agent.config import AgentConfig
-    from muster_worker.agent.coordinator import Coordinator, Restart
+    from muster_worker.agent.coordinator import Coordinator
     from muster_worker.agent.protocol import Member
     from muster_worker.agent.report import Progress
+    from muster_worker.agent.rounds import Restart
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Own:
     formed: bool = False
     formed_before: bool = False
     attempt: int = 0
+    world_size: int = 0
     ranks_running: bool = False
     stopping: bool = False
     succeeded: bool = False
@@ -84,7 +86,7 @@ def document(
         "podAttempt": config.attempt,
         "attempt": max(config.attempt, own.attempt, group.attempt if group is not None else 0),
         "phase": phase(own, group, progress, recipe=recipe),
-        "worldSize": config.world_size,
+        "worldSize": own.world_size or config.world_size,
         "members": _members(group.members) if group is not None else [],
         "restarts": [_restart(restart, monotonic_to_epoch) for restart in group.restarts] if group else [],
         "progress": dict(progress.progress),
