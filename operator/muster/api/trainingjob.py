@@ -27,7 +27,12 @@ Seconds = Annotated[Int, Field(ge=0, le=A_YEAR)]
 
 
 class Elastic(Model):
-    """Lets the number of workers change while the job runs. Absent: it is fixed. Not supported by this version yet."""
+    """Lets the number of workers change while the job trains. Absent: it is fixed.
+
+    Then `kubectl scale` and autoscalers may change spec.replicas between the two, and a job that loses workers goes on
+    with the others until they have successors. Whoever comes or goes, the others save and form the group anew: no step
+    is lost, the batch size stays what it was over all workers together, and every sample is used once an epoch.
+    """
 
     rules = (
         Rule(
@@ -40,7 +45,7 @@ class Elastic(Model):
     min_replicas: Annotated[Int, Field(ge=1, le=MAX_REPLICAS)]
     """The job goes on with as few workers as this, and waits below."""
     max_replicas: Annotated[Int, Field(ge=1, le=MAX_REPLICAS)]
-    """The job takes up to so many workers when there is room."""
+    """spec.replicas may be raised up to this."""
 
 
 class FailurePolicy(Model):
@@ -98,16 +103,20 @@ def _nccl_has_gpus(spec: "TrainingJobSpec") -> bool:
 CHANGEABLE = ("activeDeadlineSeconds", "failurePolicy", "podCleanup", "suspend", "ttlSecondsAfterFinished")
 
 
+def _replicas_within_bounds(spec: "TrainingJobSpec") -> bool:
+    return spec.elastic is None or spec.elastic.min_replicas <= spec.replicas <= spec.elastic.max_replicas
+
+
 class TrainingJobSpec(Model):
     """What is wanted.
 
     Once the job exists, only suspend, failurePolicy, activeDeadlineSeconds, ttlSecondsAfterFinished and podCleanup can
-    be changed.
+    be changed, and replicas where there is elastic.
     """
 
     # Not Int: the scale subresource does not read 3.0.
     replicas: Annotated[int, Field(strict=True, ge=1, le=MAX_REPLICAS)] = 1
-    """How many worker pods train together."""
+    """How many worker pods train together. May change only where there is `elastic`."""
     elastic: Elastic | None = None
     processes_per_worker: AutoOrCount = "auto"
     """How many processes (ranks) each worker runs: `auto` or a number. auto: one a GPU of the pod, at least one."""
@@ -195,11 +204,30 @@ class TrainingJobSpec(Model):
             ),
             at=".backend",
         ),
+        Rule(
+            cel=(
+                "!has(self.elastic) ||"
+                " self.replicas >= self.elastic.minReplicas && self.replicas <= self.elastic.maxReplicas"
+            ),
+            holds=_replicas_within_bounds,
+            message="this must not be below spec.elastic.minReplicas nor above spec.elastic.maxReplicas",
+            at=".replicas",
+        ),
+        Rule(
+            cel="has(self.elastic) || self.replicas == oldSelf.replicas",
+            holds=None,
+            message=(
+                "spec.replicas cannot change once the job exists unless it has spec.elastic:"
+                " delete it and create another"
+            ),
+            at=".replicas",
+            reason="FieldValueForbidden",
+        ),
         *(refusal.rule() for refusal in TRAINING_JOB),
     )
 
 
-TrainingJobSpec.rules += frozen_fields(TrainingJobSpec, changeable=CHANGEABLE)
+TrainingJobSpec.rules += frozen_fields(TrainingJobSpec, changeable=(*CHANGEABLE, "replicas"))
 
 
 class TrainingJob(Model):

@@ -18,7 +18,11 @@ class Restart(Reported):
     attempt: Int
     """The attempt that ended."""
     cause: str
-    """What happened, in one word: ExitCode, Signal, PodLost, NodeLost, ..."""
+    """What happened, in one word.
+
+    ExitCode, Signal, Hang: to a process. Silent: a worker stopped answering the others. PodFailed, PodDeleted,
+    OutOfMemory, Evicted, NodeLost and the like: to a pod.
+    """
     message: str | None = None
     """What happened, in a sentence."""
     rank: Int | None = None
@@ -128,6 +132,8 @@ class TrainingJobStatus(Reported):
     """Why the job is in this phase, in a sentence."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16), ListType(keys=("type",))] = ()
     """Admitted, Running, Suspended, Complete and Failed, each with a reason and a sentence."""
+    wanted_replicas: Int | None = None
+    """spec.replicas as it was when pods were made for it."""
     replicas: Int | None = None
     """Worker pods that exist and have not ended. `kubectl scale` and autoscalers read it."""
     ready_replicas: Int | None = None
@@ -138,10 +144,10 @@ class TrainingJobStatus(Reported):
     """A label selector for the job's pods. `kubectl scale` and autoscalers read it."""
     attempt: Int | None = None
     """The attempt under way, from 1; each restart begins another, and so does each readmission."""
-    readmissions: Int | None = None
-    """How many of the attempts were begun by admitting the job anew, which is no restart.
+    planned_attempts: Int | None = None
+    """How many of the attempts were begun on purpose, which is no restart.
 
-    After a suspension, or after its pods were taken back because some found no place.
+    When workers were added, after a suspension, or after all pods were taken back because some found no place.
     """
     restart_count: Int | None = None
     """All restarts so far, counted against spec.failurePolicy.maxRestarts: `restarts` has only the last ones."""

@@ -54,7 +54,6 @@ class Unsupported:
 
 
 TRAINING_JOB = (
-    Unsupported("elastic"),
     Unsupported("strategy.type", allowed=("ddp",)),
     Unsupported("strategy.parameterServers"),
     Unsupported("strategy.mesh"),

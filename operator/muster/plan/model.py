@@ -55,13 +55,15 @@ class Reference:
 class Demand:
     """What a resource asks for before its pods are made, and its place in line.
 
-    `name` is `namespace/name` for others to read. `pods` are the specs of all its pods. `ganged`: all of them must
-    find a place together. `since`: when it began to wait. `priority_class`: None for the cluster's default.
+    `name` is `namespace/name` for others to read. `pods` are the specs of all its pods. `ganged`: as many of them as
+    `least` says must find a place together. `since`: when it began to wait. `priority_class`: None for the cluster's
+    default.
     """
 
     name: str
     pods: tuple[Manifest, ...]
     ganged: bool
+    least: int
     since: float
     priority_class: str | None = None
     references: tuple[Reference, ...] = ()

@@ -4,8 +4,8 @@ The order is by priority, then by age. Whoever fits into what is left is admitte
 (backfill), so that nothing stands idle for want of the right job. But one that has waited for long holds what it
 could place already, and who comes after it has to fit into the rest: so it gets its turn in the end.
 
-Invariants: what is admitted together fits together; nobody is admitted in part; of two that ask for the same, the
-one with the better place in the order is admitted first.
+Invariants: what is admitted together fits together; nobody is admitted with fewer pods than it needs; of two that
+ask for the same, the one with the better place in the order is admitted first.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def admit(
             answers[key] = _not_ganged()
             continue
         placed, rest = offered.place(demand.pods)
-        if placed == len(demand.pods):
-            answers[key] = _granted(demand)
+        if placed >= demand.least:
+            answers[key] = _granted(demand, placed)
             offered, capacity = rest, capacity.place(demand.pods)[1]
             continue
         answers[key] = _denied(demand, placed, capacity, holder)
@@ -79,8 +79,9 @@ def _place_in_line(demand: Demand, priorities: Priorities) -> tuple[int, float, 
 NEVER_FITS = "NeverFits"
 
 
-def _granted(demand: Demand) -> Admission:
-    return Admission(granted=True, reason="Admitted", message=f"there is room for {_asked_for(demand)}")
+def _granted(demand: Demand, placed: int) -> Admission:
+    some = "" if placed == len(demand.pods) else f"{placed} of "
+    return Admission(granted=True, reason="Admitted", message=f"there is room for {some}{_asked_for(demand)}")
 
 
 def _not_ganged() -> Admission:
@@ -99,10 +100,10 @@ def _lacks(references: Sequence[Reference]) -> Admission:
 def _denied(demand: Demand, placed: int, capacity: Capacity, holder: Demand | None) -> Admission:
     wanted = f"wanted: {_asked_for(demand)}"
     ever = capacity.could_hold(demand.pods)
-    if ever < len(demand.pods):
+    if ever < demand.least:
         message = f"{wanted}; even with nothing else running the nodes that take it have room for {ever}"
         return Admission(granted=False, reason=NEVER_FITS, message=message)
-    if holder is not None and capacity.place(demand.pods)[0] == len(demand.pods):
+    if holder is not None and capacity.place(demand.pods)[0] >= demand.least:
         message = f"{wanted}; there is room, but it is kept for {holder.name}, which has waited for longer"
         return Admission(granted=False, reason="Queued", message=message)
     message = f"{wanted}; room now: {placed}, so none was started"

@@ -109,6 +109,12 @@ def _common() -> dict[str, st.SearchStrategy[Any]]:
     }
 
 
+def _elastic(spec: Spec) -> Spec:
+    """Bounds around whatever number of replicas there is."""
+    replicas = spec.get("replicas", 1)
+    return spec | {"elastic": {"minReplicas": max(1, replicas - 2), "maxReplicas": min(10_000, replicas + 3)}}
+
+
 def _recipes() -> st.SearchStrategy[Spec]:
     name = st.tuples(st.lists(_IDENTIFIER, min_size=1, max_size=3), _IDENTIFIER).map(
         lambda parts: f"{'.'.join(parts[0])}:{parts[1]}"
@@ -136,7 +142,8 @@ def _scripts() -> st.SearchStrategy[Spec]:
     return st.fixed_dictionaries({"script": script}, optional=_common())
 
 
-GOOD = _recipes() | _scripts()
+_FIXED = _recipes() | _scripts()
+GOOD = _FIXED | _FIXED.map(_elastic)
 
 _FOREIGN: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2.0, 0.5, 3, 256, 10_001, 2**31, 2**40, 2**62),

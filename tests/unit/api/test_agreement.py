@@ -181,7 +181,8 @@ def existing(server: Server) -> Iterator[str]:
 def test_a_job_stays_as_it_was_made(server: Server, existing: str, field: str, change: Spec):
     with pytest.raises(ApiException) as refused:
         server.patch(existing, change)
-    assert f"spec.{field} cannot change once the job exists: delete it and create another" in message(refused.value)
+    assert f"spec.{field} cannot change once the job exists" in message(refused.value)
+    assert "delete it and create another" in message(refused.value)
 
 
 def test_the_failure_policy_may_change(server: Server, existing: str):
@@ -191,6 +192,23 @@ def test_the_failure_policy_may_change(server: Server, existing: str):
         "permanentExitCodes": [2],
         "nodeLostSeconds": 0,
     }
+
+
+def test_the_size_of_an_elastic_job_may_change_within_its_bounds(server: Server):
+    name = f"agreement-{uuid.uuid4().hex[:8]}"
+    spec: Spec = {"managedBy": "example.com/nobody", "replicas": 3, "elastic": {"minReplicas": 2, "maxReplicas": 5}}
+    server.create(manifest(name, **spec), dry_run=False)
+    try:
+        assert server.patch(name, {"replicas": 5})["spec"]["replicas"] == 5
+        for outside in (1, 6):
+            with pytest.raises(ApiException) as refused:
+                server.patch(name, {"replicas": outside})
+            assert "must not be below spec.elastic.minReplicas nor above" in message(refused.value)
+        with pytest.raises(ApiException) as refused:
+            server.patch(name, {"elastic": {"maxReplicas": 6}})
+        assert "spec.elastic cannot change once the job exists" in message(refused.value)
+    finally:
+        server.delete(name)
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ class Cluster:
     unreachable: set[str] = field(default_factory=set)
     done: bool = False
     in_place: int = 0
+    composition: frozenset[str] = frozenset()
+    noticed: list[dict[str, Any]] = field(default_factory=list)
     step: int = 0
     stepped_at: float = NOW
     now: float = NOW
@@ -118,7 +120,10 @@ class Cluster:
             raise ConflictError
         cut_off = pod["spec"].get("nodeName") in self.unreachable
         goes_on = self.admitted and not self.over and not self.job["spec"].get("suspend")
-        assert cut_off or not goes_on or self.superseded(pod), f"{deletion.name} is deleted though nothing is wrong"
+        surplus = int(pod["metadata"]["labels"]["muster.dev/rank"]) >= self.job["spec"]["replicas"]
+        assert cut_off or surplus or not goes_on or self.superseded(pod), (
+            f"{deletion.name} is deleted though nothing is wrong"
+        )
         if deletion.grace_seconds == 0 or not pod["spec"].get("nodeName"):
             del self.pods[deletion.name]
         else:
@@ -184,6 +189,22 @@ class Cluster:
     def suspend(self, wanted: bool) -> None:
         """A user writes it into the spec, whether or not it is there already."""
         self._touch()["spec"]["suspend"] = wanted
+
+    def scale(self, replicas: int) -> None:
+        if "elastic" in self.job["spec"]:
+            self._touch()["spec"]["replicas"] = replicas
+
+    def agents_notice(self) -> None:
+        """The agents of an elastic job find that somebody is missing, or has come, and form the group anew."""
+        if "elastic" not in self.job["spec"] or not self.group_trains():
+            return
+        now = frozenset(pod["metadata"]["name"] for pod in self.group().values())
+        if self.composition - now and now <= self.composition:
+            before = max(self.attempt(), self.in_place)
+            lost = min(self.composition - now)
+            self.noticed.append({"attempt": before, "cause": "Silent", "pod": lost, "at": self.now})
+            self.in_place = before + 1
+        self.composition = now
 
     def kill_rank(self) -> None:
         """A process dies and its agent restarts it in place."""
@@ -253,7 +274,15 @@ class Cluster:
         return newest
 
     def group_trains(self) -> bool:
+        elastic = self.job["spec"].get("elastic")
+        if elastic is not None:
+            return "0" in self.group() and len(self.group()) >= elastic["minReplicas"]
         return len(self.group()) == self.job["spec"]["replicas"]
+
+    def whole(self) -> bool:
+        """Every rank that is wanted trains, and no other has a pod."""
+        ranks = {pod["metadata"]["labels"]["muster.dev/rank"] for pod in self.pods.values() if not ended(pod)}
+        return self.group().keys() == ranks == {str(rank) for rank in range(self.job["spec"]["replicas"])}
 
     def attempt(self) -> int:
         return max((int(p["metadata"]["labels"]["muster.dev/attempt"]) for p in self.group().values()), default=0)
@@ -262,9 +291,13 @@ class Cluster:
         group, reports = self.group(), {}
         if not group:
             self.in_place = 0  # with the last agent went the memory of what was not asked in time
+        if "0" not in group:
+            self.composition, self.noticed = frozenset(), []
         if "0" in group:
             attempt = max(self.attempt(), self.in_place)
             said = {"attempt": attempt, "phase": "Running" if self.group_trains() else "Waiting"}
+            said["members"] = [{"pod": pod["metadata"]["name"]} for pod in group.values()]
+            said["restarts"] = list(self.noticed)
             said["progress"] = {
                 "step": self.step,
                 "totalSteps": 99,

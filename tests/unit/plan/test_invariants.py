@@ -24,6 +24,8 @@ steps = st.one_of(
     st.tuples(st.just("cut_off"), st.integers(0, 3)),
     st.tuples(st.just("heal")),
     st.tuples(st.just("suspend"), st.booleans()),
+    st.tuples(st.just("scale"), st.integers(2, 5)),
+    st.tuples(st.just("agents_notice")),
 )
 
 
@@ -96,6 +98,39 @@ def test_from_any_history_a_suspended_job_has_no_pod_and_goes_on_without_a_resta
     assert cluster.group_trains()
     assert not cluster.holds("Suspended")
     assert cluster.job["status"]["restartCount"] == status["restartCount"]
+
+
+def elastic_cluster() -> Cluster:
+    return Cluster(job=job(failurePolicy={"maxRestarts": 1000}, elastic={"minReplicas": 2, "maxReplicas": 5}))
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(steps, max_size=30))
+def test_every_history_of_an_elastic_job_comes_to_rest_with_as_many_workers_as_wanted(history):
+    cluster = elastic_cluster()
+    play(cluster, history)
+    settle(cluster)
+    assert cluster.whole()
+    status, replicas = cluster.job["status"], cluster.job["spec"]["replicas"]
+    assert status["phase"] == "Running"
+    assert (status["workers"], status["wantedReplicas"]) == (f"{replicas}/{replicas}", replicas)
+    writes = cluster.writes
+    cluster.reconcile()
+    assert cluster.writes == writes
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(steps, max_size=25), st.integers(2, 5), st.integers(2, 5))
+def test_from_any_history_a_change_of_size_is_no_restart(history, there, back):
+    cluster = elastic_cluster()
+    play(cluster, history)
+    settle(cluster)
+    restarts = cluster.job["status"]["restartCount"]
+    for size in (there, back):
+        cluster.scale(size)
+        settle(cluster)
+        assert cluster.whole()
+        assert cluster.job["status"]["restartCount"] == restarts
 
 
 @settings(max_examples=500, deadline=None)

@@ -40,7 +40,7 @@ def test_admitted_again_it_goes_on_without_a_restart_and_is_given_more_time():
     back = decide(started(job(), phase="Starting"), pod(0), pod(1), unplaced(2, 60)).status
     again = decide(job() | {"status": back}, capacity=room())
     assert names(again.creates) == ["digits-0-2", "digits-1-2", "digits-2-2"]
-    assert (again.status["readmissions"], again.status["restartCount"]) == (1, 0)
+    assert (again.status["plannedAttempts"], again.status["restartCount"]) == (1, 0)
     gang = pod(0, 2), pod(1, 2), unplaced(2, 60, attempt=2)
     assert decide(job() | {"status": again.status}, *gang).deletes == ()
 

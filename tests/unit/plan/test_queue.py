@@ -13,7 +13,7 @@ from tests.unit.plan.fixtures import NOW, node, room
 
 def gang(workers: int, gpus: int = 1, age: float = 10, priority: str | None = None, **more) -> Demand:
     spec = {"containers": [{"name": "worker", "resources": {"limits": {"nvidia.com/gpu": gpus}}}]}
-    fields = {"name": "research/job", "ganged": True} | more
+    fields = {"name": "research/job", "ganged": True, "least": workers} | more
     return Demand(pods=(spec,) * workers, since=NOW - age, priority_class=priority, **fields)
 
 
@@ -85,6 +85,15 @@ def test_what_a_job_names_and_is_not_there_keeps_it_waiting_and_holds_up_nobody(
 def test_without_a_gang_the_scheduler_decides():
     answers, _ = admit({"loose": gang(100, ganged=False)}, FOUR)
     assert (answers["loose"].granted, answers["loose"].reason) == (True, "NotGanged")
+
+
+def test_an_elastic_job_starts_with_as_many_as_there_is_room_for():
+    answers, left = admit({"elastic": gang(8, least=2), "other": gang(1)}, FOUR)
+    assert answers["elastic"].granted
+    assert answers["elastic"].message == "there is room for 4 of 8 workers (1 nvidia.com/gpu each)"
+    assert not answers["other"].granted
+    assert left.place(gang(1).pods)[0] == 0
+    assert not admit({"elastic": gang(8, least=5)}, FOUR)[0]["elastic"].granted
 
 
 demands = st.dictionaries(

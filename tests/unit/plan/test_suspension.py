@@ -71,7 +71,7 @@ def test_resumed_it_waits_for_room_like_a_new_job():
 
 def test_a_readmission_is_no_restart():
     resumed = decide(job() | {"status": suspended(attempt=3)}, capacity=room()).status
-    assert (resumed["attempt"], resumed["readmissions"], resumed["restartCount"]) == (4, 1, 2)
+    assert (resumed["attempt"], resumed["plannedAttempts"], resumed["restartCount"]) == (4, 1, 2)
     tight = job(failurePolicy={"maxRestarts": 2}) | {"status": resumed}
     gang = tuple(pod(rank, attempt=4) for rank in range(3))
     assert decide(tight, *gang, reports={"uid-digits-0-4": report(attempt=4)}).status["phase"] == "Running"

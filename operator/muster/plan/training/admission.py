@@ -28,6 +28,7 @@ def demand(view: View, gang: Iterable[Manifest]) -> Demand:
         name=f"{job.metadata.namespace}/{job.metadata.name}",
         pods=tuple(pod["spec"] for pod in gang),
         ganged=job.spec.scheduling.gang == "auto",
+        least=job.spec.elastic.min_replicas if job.spec.elastic is not None else view.replicas,
         since=to_epoch(created) if created else view.now,
         priority_class=job.spec.scheduling.priority_class_name,
         references=references(job),

@@ -53,7 +53,7 @@ class Verdict:
 
 def losses(view: View) -> tuple[Loss, ...]:
     """Return the ranks that need another pod, in order of rank."""
-    found = (_loss(view, rank, member) for rank, member in view.workers.items())
+    found = (_loss(view, rank, member) for rank, member in view.workers.items() if rank < view.known_replicas)
     return tuple(loss for loss in found if loss is not None)
 
 
@@ -65,7 +65,7 @@ def losses_before(view: View) -> tuple[Loss, ...]:
     if not view.admitted:
         return ()
     begun = (member for member in view.workers.values() if member and member.attempt > view.recorded_attempt)
-    found = (_loss(view, member.rank, view.before(member)) for member in begun)
+    found = (_loss(view, m.rank, view.before(m)) for m in begun if m.rank < view.known_replicas)
     return tuple(loss for loss in found if loss is not None)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from muster.plan.training import elastic
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,6 +28,8 @@ def phase(view: View, attempt: int, lost: Sequence[Loss]) -> Phase:
     """Return Running only while every worker runs, on a node that answers, and the group says that it trains."""
     if lost:
         return Phase("Restarting", lost[0].cause, lost[0].message)
+    if elastic.goes_on(view):
+        return Phase("Running", "Training", _how_many_train(view))
     missing = tuple(member for member in view.workers.values() if member and not member.ended and not member.running)
     if not missing and view.group.get("phase") in {"Running", "Succeeded"} and int(view.group["attempt"]) >= attempt:
         return Phase("Running", "Training", f"all {view.replicas} workers train")
@@ -35,6 +39,13 @@ def phase(view: View, attempt: int, lost: Sequence[Loss]) -> Phase:
     if stuck is not None:
         return Phase(name, stuck.reason, f"{stuck.name} cannot start: {stuck.message or stuck.reason}")
     return Phase(name, "WaitingForWorkers", _waiting_for(view, missing))
+
+
+def _how_many_train(view: View) -> str:
+    training = len(view.group.get("members", []))
+    if training >= view.replicas:
+        return f"all {view.replicas} workers train"
+    return f"{training} of {view.replicas} workers train; the others join them when they run"
 
 
 def _waiting_for(view: View, missing: Sequence[Member]) -> str:

@@ -17,10 +17,18 @@ PATIENCE, LONGEST_PATIENCE = 60.0, 600.0
 
 def seconds_left(view: View) -> float | None:
     """Return after how many seconds the gang is taken back; None when every worker has its place."""
-    if view.job.spec.scheduling.gang != "auto":
+    if view.job.spec.scheduling.gang != "auto" or _enough_have_places(view):
         return None
     since = [m.unplaced_since for m in view.workers.values() if m is not None and m.unplaced_since is not None]
     return max(0.0, min(since) + _patience(view) - view.now) if since else None
+
+
+def _enough_have_places(view: View) -> bool:
+    """An elastic job trains with those that have, and the others join it whenever they find one."""
+    if view.job.spec.elastic is None:
+        return False
+    placed = sum(m is not None and not m.ended and m.unplaced_since is None for m in view.workers.values())
+    return placed >= view.job.spec.elastic.min_replicas
 
 
 def stuck(view: View) -> Member | None:
@@ -32,4 +40,4 @@ def stuck(view: View) -> Member | None:
 
 
 def _patience(view: View) -> float:
-    return float(min(LONGEST_PATIENCE, PATIENCE * 2.0 ** min(10, int(view.recorded.get("readmissions", 0)))))
+    return float(min(LONGEST_PATIENCE, PATIENCE * 2.0 ** min(10, int(view.recorded.get("plannedAttempts", 0)))))

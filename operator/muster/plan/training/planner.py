@@ -20,7 +20,18 @@ from muster.api.errors import explain
 from muster.plan import conditions, refusals
 from muster.plan.drift import differs
 from muster.plan.model import Event, Plan, Target
-from muster.plan.training import admission, attempts, deadline, failures, placement, pods, removal, retention, status
+from muster.plan.training import (
+    admission,
+    attempts,
+    deadline,
+    elastic,
+    failures,
+    placement,
+    pods,
+    removal,
+    retention,
+    status,
+)
 from muster.plan.training.events import events
 from muster.plan.training.success import succeeded
 from muster.plan.training.view import View, view
@@ -82,17 +93,23 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
     if stuck is not None:
         answer = admission.taken_back(stuck)
         return _write(seen, Plan(deletes=removal.of_living(seen.members)), status.waiting(seen, answer))
-    if lost and observed.refusal is not None and (pause := refusals.pause(observed.refusal, seen.now)):
+    if (
+        (lost or elastic.added(seen))
+        and observed.refusal is not None
+        and (pause := refusals.pause(observed.refusal, seen.now))
+    ):
         return _write(seen, Plan(look_again=pause), status.held_up(seen, observed.refusal))
-    attempt = attempts.after(seen, lost) if lost else seen.attempt
+    added = elastic.added(seen)
+    attempt = attempts.after(seen, lost) if lost else attempts.of_added(seen) if added else seen.attempt
+    vacant = sorted({*_vacant(seen, lost), *added})
     actions = Plan(
-        deletes=removal.of_superseded(seen),
+        deletes=removal.of_superseded(seen) + removal.of_living(elastic.surplus(seen)),
         applies=_service(seen, observed),
-        creates=tuple(pods.build_pod(seen.job, seen.settings, rank, attempt) for rank in _vacant(seen, lost)),
+        creates=tuple(pods.build_pod(seen.job, seen.settings, rank, attempt) for rank in vacant),
         scrape=_targets(seen),
         look_again=_soonest(failures.patience(seen), deadline.seconds_left(seen), placement.seconds_left(seen)),
     )
-    return _write(seen, actions, status.active(seen, attempt, lost))
+    return _write(seen, actions, status.active(seen, attempt, lost, grows=bool(added) and not lost))
 
 
 def _tidy_up(seen: View) -> Plan:

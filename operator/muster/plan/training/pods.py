@@ -161,6 +161,8 @@ def _environment(job: TrainingJob, rank: int, attempt: int, grace_seconds: int) 
         "MUSTER_CHECKPOINT": _json(spec.checkpoint),
         "MUSTER_OPTIMISATION": _json(spec.optimisation),
         "MUSTER_PERMANENT_EXIT_CODES": ",".join(str(code) for code in spec.failure_policy.permanent_exit_codes),
+        "MUSTER_MIN_REPLICAS": str(spec.elastic.min_replicas if spec.elastic else 0),
+        "MUSTER_MAX_REPLICAS": str(spec.elastic.max_replicas if spec.elastic else 0),
         "MUSTER_HANG_TIMEOUT_SECONDS": str(spec.failure_policy.hang_timeout_seconds or 0),
         "MUSTER_SUCCESS_POLICY": spec.success_policy,
         "MUSTER_GRACE_SECONDS": str(grace_seconds),

@@ -33,10 +33,16 @@ def restarts(view: View, attempt: int, lost: Sequence[Loss], before: Sequence[Lo
         by_attempt[view.attempt - 1] = _of_loss(view, view.attempt - 1, before)
     if lost:
         together = before if attempt == view.attempt else ()
-        by_attempt[attempt - 1] = _of_loss(view, attempt - 1, (*together, *lost))
+        # What the agents of an elastic job measured stays: they have gone on, and know less only of the cause.
+        measured = _what_it_cost(by_attempt.get(attempt - 1, {}))
+        by_attempt[attempt - 1] = _of_loss(view, attempt - 1, (*together, *lost)) | measured
     for record in by_attempt.values():
         _measure(record, view)
     return [by_attempt[number] for number in sorted(by_attempt)][-KEPT:]
+
+
+def _what_it_cost(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: record[name] for name in ("at", "stepsLost", "recoverySeconds") if name in record}
 
 
 def _in_place(view: View, said: Mapping[str, Any]) -> dict[str, Any]:

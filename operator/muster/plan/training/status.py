@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from muster.plan.conditions import condition, find, merged
 from muster.plan.timestamps import to_epoch, to_timestamp
-from muster.plan.training import attempts, success
+from muster.plan.training import attempts, elastic, success
 from muster.plan.training.failures import losses_before
 from muster.plan.training.phase import Phase, phase
 from muster.plan.training.progress import MEASURED, measured
@@ -59,10 +59,13 @@ def suspended(view: View) -> dict[str, Any]:
     return _status(view, now, view.attempt) | {"conditions": _conditions(view, *said)}
 
 
-def active(view: View, attempt: int, lost: Sequence[Loss]) -> dict[str, Any]:
-    """Return the status of a job that is neither waiting nor over; `attempt` is the one that follows the losses."""
+def active(view: View, attempt: int, lost: Sequence[Loss], *, grows: bool = False) -> dict[str, Any]:
+    """Return the status of a job that is neither waiting nor over.
+
+    `attempt` is the one that follows the losses, or (`grows`) the one in which workers are added.
+    """
     now = phase(view, attempt, lost)
-    return _status(view, now, attempt, lost) | {"conditions": _conditions(view, _running(view, now))}
+    return _status(view, now, attempt, lost, grows=grows) | {"conditions": _conditions(view, _running(view, now))}
 
 
 def held_up(view: View, refusal: Refusal) -> dict[str, Any]:
@@ -120,7 +123,7 @@ def settle(view: View, status: Manifest) -> tuple[Manifest | None, float | None]
     return (status, None) if view.now >= due else (None, due - view.now)
 
 
-def _status(view: View, now: Phase, attempt: int, lost: Sequence[Loss] = ()) -> dict[str, Any]:
+def _status(view: View, now: Phase, attempt: int, lost: Sequence[Loss] = (), *, grows: bool = False) -> dict[str, Any]:
     ready = sum(member is not None and member.running and member.ready for member in view.workers.values())
     done = sum(member is not None and member.succeeded for member in view.workers.values())
     status = {
@@ -128,13 +131,14 @@ def _status(view: View, now: Phase, attempt: int, lost: Sequence[Loss] = ()) -> 
         "phase": now.name,
         "reason": now.reason,
         "message": now.message,
+        "wantedReplicas": elastic.size_to_record(view),
         "replicas": sum(member is not None and not member.ended for member in view.workers.values()),
         "readyReplicas": ready,
         "workers": f"{ready + done}/{view.replicas}",
         "selector": f"muster.dev/training-job={view.name}",
         "attempt": attempt,
-        "readmissions": attempts.readmissions(view, attempt) or None,
-        "restartCount": attempts.restarts(view, attempt),
+        "plannedAttempts": attempts.planned(view, attempt, grows=grows) or None,
+        "restartCount": attempts.restarts(view, attempt, grows=grows),
         "restarts": restarts(view, attempt, lost, losses_before(view)),
         "startTime": view.recorded.get("startTime"),
         **measured(view.group, view.recorded),

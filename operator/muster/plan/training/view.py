@@ -46,6 +46,11 @@ class View:
         return conditions.is_true(self.recorded.get("conditions", []), "Admitted")
 
     @property
+    def known_replicas(self) -> int:
+        """How many workers the status says that pods were made for."""
+        return int(self.recorded.get("wantedReplicas", self.replicas))
+
+    @property
     def recorded_attempt(self) -> int:
         """The attempt that the status speaks of; 0 before the first."""
         return int(self.recorded.get("attempt", 0))

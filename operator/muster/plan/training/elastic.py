@@ -1,0 +1,62 @@
+"""How the workers of an elastic job follow `spec.replicas` while it trains.
+
+Who is taken away saves and leaves, who is added joins the group; neither is a restart. What the agents make of it is
+theirs: the group goes on with whoever is there, as long as these are enough.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from muster.plan.training.members import Member
+    from muster.plan.training.view import View
+
+
+def surplus(view: View) -> tuple[Member, ...]:
+    """Return the pods of ranks that are not wanted any more."""
+    return tuple(member for member in view.members if member.rank >= view.replicas)
+
+
+def added(view: View) -> tuple[int, ...]:
+    """Return the ranks that get their first pod; none while one of them is still held by a pod from before."""
+    new = [rank for rank in view.workers if rank >= view.known_replicas]
+    if any(_lives_on(view, rank) for rank in new):
+        return ()
+    begun = {member.rank for member in view.members if member.attempt > view.recorded_attempt}
+    return tuple(rank for rank in new if rank not in begun)
+
+
+def growth_was_begun(view: View) -> bool:
+    """Whether pods of added ranks were made before the operator was lost, and no others were."""
+    begun = [member.rank for member in view.members if member.attempt > view.recorded_attempt]
+    return view.admitted and bool(begun) and min(begun) >= view.known_replicas
+
+
+def size_to_record(view: View) -> int:
+    """Return how many workers the status is to say that there are pods for."""
+    waits = any(_lives_on(view, rank) for rank in range(view.known_replicas, view.replicas))
+    return view.known_replicas if view.admitted and waits else view.replicas
+
+
+def goes_on(view: View) -> bool:
+    """Whether the group trains with workers all of whom can be seen to run, even if some are missing."""
+    if view.job.spec.elastic is None or view.group.get("phase") not in {"Running", "Succeeded"}:
+        return False
+    running = {member.name for member in view.members if member.running}
+    return {member["pod"] for member in view.group.get("members", [])} <= running
+
+
+def moved_on(view: View, lost: set[str]) -> bool:
+    """Whether the agents have restarted the group without these pods: then that restart has been counted."""
+    if view.job.spec.elastic is None or view.group.get("phase") not in {"Starting", "Running"}:
+        return False
+    attempt = int(view.group["attempt"])
+    silent = any(r["attempt"] == attempt - 1 and r["cause"] == "Silent" for r in view.group.get("restarts") or [])
+    return silent and attempt == view.attempt and not lost & {member["pod"] for member in view.group["members"]}
+
+
+def _lives_on(view: View, rank: int) -> bool:
+    """A pod from before the job shrank still holds the rank."""
+    member = view.workers.get(rank)
+    return member is not None and not member.ended and member.attempt <= view.recorded_attempt
