@@ -9,6 +9,7 @@ import pytest
 
 from tests.cluster import jobs
 from tests.cluster.kube import Kube, kubectl, local_cluster, wait_for
+from tests.cluster.nodes import keep_workers_off_the_leader, node_of_the_leader, ready
 from tests.cluster.training import runs, wait_for_restart, wait_until_it_trains
 
 # The rank is the deepest of tini, the agent, the process that ranks are forked from, and the rank.
@@ -64,21 +65,9 @@ def test_a_deleted_pod_is_replaced_and_the_others_stay(training, measure, rank):
 
 @pytest.fixture
 def leader_aside() -> Iterator[None]:
-    """Keep the workers off the node of the operator that leads: its loss is another test's matter."""
-    node = node_of_the_leader()
-    kubectl("cordon", node)
-    yield
-    kubectl("uncordon", node)
-
-
-def node_of_the_leader() -> str:
-    holder = kubectl("get", "lease", "-n", "muster-system", "muster", "-o", "jsonpath={.spec.holderIdentity}").stdout
-    return kubectl("get", "pod", "-n", "muster-system", holder.split("_")[0], "-o", "jsonpath={.spec.nodeName}").stdout
-
-
-def ready(node: str) -> str:
-    path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
-    return kubectl("get", "node", node, "-o", path).stdout
+    """The loss of the operator's own node is another test's matter."""
+    with keep_workers_off_the_leader():
+        yield
 
 
 def test_the_pods_of_a_lost_node_are_replaced_elsewhere(leader_aside, training, measure):

@@ -24,6 +24,8 @@ class CoordinatorClient:
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
         self._connection: http.client.HTTPConnection | None = None
+        self.peer: tuple[str, int] | None = None
+        """Where the last answer came from: asking there again needs no name server, which may be lost as well."""
 
     def post(self, path: str, document: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Raises `Unreachable`."""
@@ -55,5 +57,7 @@ class CoordinatorClient:
         text = response.read()
         if response.status != 200:
             raise http.client.HTTPException(f"{path}: {response.status} {text[:200]!r}")
+        if connection.sock is not None:
+            self.peer = connection.sock.getpeername()[:2]
         found: dict[str, Any] = json.loads(text)
         return found

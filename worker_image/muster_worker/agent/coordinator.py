@@ -425,7 +425,9 @@ class Coordinator:
         if not (now <= then if self._elastic else now == then):
             return attempt
         cause = self._cause(before, now)
-        self.restarts = [*self.restarts, Restart(before.attempt, cause, self.broken.at)][-RECORDS_KEPT:]
+        # Of a member that went silent, nobody knows better than that it was heard so long before it was noticed.
+        at = self.broken.at - (SILENCE if self.broken.kind is BreakKind.SILENCE else 0.0)
+        self.restarts = [*self.restarts, Restart(before.attempt, cause, at)][-RECORDS_KEPT:]
         return attempt + 1
 
     def _cause(self, before: Round, now: set[str]) -> Failure:

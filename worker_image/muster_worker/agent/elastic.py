@@ -236,6 +236,9 @@ class GroupAgent(SimpleElasticAgent):
             "PET_NPROC_PER_NODE": str(config.processes),
             "PET_NODE_RANK": str(worker_group.group_rank),
             **{f"PET_{name}": value for name, value in master.items()},
+            # torch looks up the name of whoever connects to its store, one after the other, just to have said it. With
+            # a name server lost, that took 10 s of a recovery; and what is asked again goes to the same lost one.
+            "RES_OPTIONS": os.environ.get("RES_OPTIONS", "timeout:1 attempts:1"),
             "MUSTER_ATTEMPT": str(attempt),
             "MUSTER_REPORT": str(config.report),
             "MUSTER_STORAGE": str(config.storage),

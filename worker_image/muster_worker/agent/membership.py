@@ -66,6 +66,7 @@ class Membership:
         self._answered_at = time.monotonic()
         self._complained = False
         self._closed = False
+        self._client = CoordinatorClient(coordinator)
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="membership", daemon=True).start()
@@ -169,7 +170,7 @@ class Membership:
     # -- the thread ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        client = CoordinatorClient(self._coordinator)
+        client = self._client
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._join is not None or self._round is not None)
@@ -255,7 +256,7 @@ class Membership:
             return None
 
         def tell() -> None:
-            client = CoordinatorClient(self._coordinator)
+            client = CoordinatorClient(self._client.peer or self._coordinator)
             with contextlib.suppress(Unreachable):
                 client.post(f"/coordinator/{path}", {"member": self._id, "round": present.id, **document}, ANSWER_LIMIT)
             client.close()
