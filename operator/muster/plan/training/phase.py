@@ -27,7 +27,7 @@ def phase(view: View, attempt: int, lost: Sequence[Loss]) -> Phase:
     if lost:
         return Phase("Restarting", lost[0].cause, lost[0].message)
     missing = tuple(member for member in view.workers.values() if member and not member.ended and not member.running)
-    if not missing and view.group.get("phase") in {"Running", "Succeeded"} and int(view.group["attempt"]) >= attempt:
+    if not missing and _trains(view, attempt):
         return Phase("Running", "Training", f"all {view.replicas} workers train")
     restarts = attempt > view.recorded.get("attempt", 0) or view.recorded.get("phase") in {"Running", "Restarting"}
     name = "Restarting" if restarts else "Starting"
@@ -35,6 +35,12 @@ def phase(view: View, attempt: int, lost: Sequence[Loss]) -> Phase:
     if stuck is not None:
         return Phase(name, stuck.reason, f"{stuck.name} cannot start: {stuck.message or stuck.reason}")
     return Phase(name, "WaitingForWorkers", _waiting_for(view, missing))
+
+
+def _trains(view: View, attempt: int) -> bool:
+    """Return what the group says, or what is recorded of it until an operator that has just started has asked."""
+    said = view.group or view.recorded
+    return said.get("phase") in {"Running", "Succeeded"} and int(said["attempt"]) >= attempt
 
 
 def _waiting_for(view: View, missing: Sequence[Member]) -> str:
