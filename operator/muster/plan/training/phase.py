@@ -52,4 +52,10 @@ def _waiting_for(view: View, missing: Sequence[Member]) -> str:
     cut_off = [f"{member.name} on {member.node}" for member in missing if member.unreachable_since is not None]
     if cut_off:
         return f"the node does not answer: {', '.join(cut_off)}"
+    if len(missing) == view.replicas:
+        return starting(view.replicas)
     return f"{view.replicas - len(missing)} of {view.replicas} workers run"
+
+
+def starting(workers: int) -> str:
+    return f"starting {workers} workers"

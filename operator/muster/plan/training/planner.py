@@ -20,7 +20,18 @@ from muster.api.errors import explain
 from muster.plan import conditions, refusals
 from muster.plan.drift import differs
 from muster.plan.model import Event, Plan, Target
-from muster.plan.training import admission, attempts, deadline, failures, placement, pods, removal, retention, status
+from muster.plan.training import (
+    admission,
+    attempts,
+    deadline,
+    failures,
+    pacing,
+    placement,
+    pods,
+    removal,
+    retention,
+    status,
+)
 from muster.plan.training.events import events
 from muster.plan.training.success import succeeded
 from muster.plan.training.view import View, view
@@ -142,7 +153,7 @@ def _refuse(resource: Manifest, message: str, now: float) -> Plan:
 
 def _write(seen: View, actions: Plan, wanted: Manifest) -> Plan:
     """Add the status to write, if any, and when to look again."""
-    now, later = status.settle(seen, wanted)
+    now, later = pacing.settle(seen, wanted)
     return replace(
         actions,
         status=now,
