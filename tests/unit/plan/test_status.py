@@ -139,6 +139,11 @@ def test_rank_zero_is_asked_and_nobody_else():
     assert [(t.pod_uid, t.address, t.port) for t in plan.scrape] == [(LEADER, "10.0.0.1", 7070)]
 
 
+def test_the_answer_is_waited_for_until_the_group_trains():
+    asked = [decide(started(job(), phase=phase), *THREE).scrape[0].eager for phase in ("Starting", "Running")]
+    assert asked == [True, False]
+
+
 def test_events_tell_each_change_of_phase_once():
     plan = decide(converged(), pod(0), pod(1, phase="Failed", exit_code=1), pod(2))
     assert [(e.type, e.reason) for e in plan.events] == [("Warning", "Restarting")]

@@ -96,14 +96,15 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
     if lost and observed.refusal is not None and (pause := refusals.pause(observed.refusal, seen.now)):
         return _write(seen, Plan(look_again=pause), status.held_up(seen, observed.refusal))
     attempt = attempts.after(seen, lost) if lost else seen.attempt
+    wanted = status.active(seen, attempt, lost)
     actions = Plan(
         deletes=removal.of_superseded(seen),
         applies=_service(seen, observed),
         creates=tuple(pods.build_pod(seen.job, seen.settings, rank, attempt) for rank in _vacant(seen, lost)),
-        scrape=_targets(seen),
+        scrape=_targets(seen, eager=wanted["phase"] != "Running"),
         look_again=_soonest(failures.patience(seen), deadline.seconds_left(seen), placement.seconds_left(seen)),
     )
-    return _write(seen, actions, status.active(seen, attempt, lost))
+    return _write(seen, actions, wanted)
 
 
 def _tidy_up(seen: View) -> Plan:
@@ -130,12 +131,12 @@ def _with_type(listed: Manifest | None) -> Manifest | None:
     return None if listed is None else {"apiVersion": "v1", "kind": "Service", **listed}
 
 
-def _targets(seen: View) -> tuple[Target, ...]:
-    """Rank 0's agent answers for the group."""
+def _targets(seen: View, *, eager: bool) -> tuple[Target, ...]:
+    """Rank 0's agent answers for the group; that it trains is waited for."""
     leader = seen.workers.get(0)
     if leader is None or leader.address is None or not leader.running:
         return ()
-    return (Target(leader.uid, leader.address, pods.AGENT_PORT),)
+    return (Target(leader.uid, leader.address, pods.AGENT_PORT, eager),)
 
 
 def _is_over(seen: View) -> bool:
