@@ -11,11 +11,13 @@ from local_cluster.stand_ins import FAKE_GPUS, GPU, SIMULATED
 
 GPUS = 8
 ZONES = 3
+PODS = "10.80.0.0/13"
+"""The addresses of simulated pods. They lead nowhere; the clusters' own addresses lie beyond."""
 _CONFIG: Object = {
     "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
     "kind": "KwokConfiguration",
     "options": {
-        "cidr": "10.80.0.0/12",
+        "cidr": PODS,
         # Whoever brings a configuration brings these too: kwok's own defaults are not put in.
         "podPlayStageParallelism": 16,
         "nodePlayStageParallelism": 16,

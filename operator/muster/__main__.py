@@ -152,6 +152,15 @@ def _is_ours(document: object) -> bool:
     show_envvar=True,
     help="Port of /healthz, /readyz and /metrics; 0: any that is free.",
 )
+@click.option(
+    "--resync-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=180.0,
+    envvar="MUSTER_RESYNC_SECONDS",
+    show_default=True,
+    show_envvar=True,
+    help="How often everything known is compared with full lists.",
+)
 def run(
     *,
     namespaces: tuple[str, ...],
@@ -163,6 +172,7 @@ def run(
     lease_name: str,
     lease_namespace: str | None,
     http_port: int,
+    resync_seconds: float,
 ) -> None:
     """Run the operator until SIGTERM."""
     from muster.control.observability import configure_logging  # noqa: PLC0415
@@ -180,6 +190,7 @@ def run(
         lease_name=lease_name,
         lease_namespace=lease_namespace or _own_namespace(),
         http_port=http_port,
+        resync_every=resync_seconds,
     )
     asyncio.run(_run(options))
 

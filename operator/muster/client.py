@@ -18,7 +18,8 @@ import random
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import config as kubernetes_config
@@ -223,6 +224,8 @@ class _Transport(RESTClientObject):  # type: ignore[misc]
         configuration.client_session_kwargs = {
             "middlewares": (self._observe, self._authorise),
             "proxy": configuration.proxy,
+            # aiohttp would look for a proxy and for a ~/.netrc anew with every request, each in a thread.
+            "trust_env": False,
         }
         super().__init__(configuration)
         self._observer = observer
@@ -265,7 +268,14 @@ async def load_configuration() -> Configuration:
     # Python 3.13 and later refuse certificates that RFC 5280 calls incomplete (an authority without key usage, for
     # one). Many clusters have them, and Kubernetes' own clients accept them; the chain is verified all the same.
     configuration.disable_strict_ssl_verification = True
+    configuration.proxy = configuration.proxy or _proxy_of_environment(configuration.host)
     return configuration
+
+
+def _proxy_of_environment(server: str) -> str | None:
+    """The proxy that $HTTPS_PROXY and $NO_PROXY name for this server."""
+    address = urlsplit(server)
+    return None if proxy_bypass(address.hostname or "") else getproxies().get(address.scheme)
 
 
 async def _load(configuration: Configuration) -> None:

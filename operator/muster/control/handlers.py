@@ -42,6 +42,19 @@ def _register(registry: kopf.OperatorRegistry, kind: Kind, sink: Sink) -> None:
         take(kind, event["object"])
 
 
+class _NoDiffs(kopf.DiffBaseStorage):
+    """Nothing asks what changed, yet kopf makes a deep copy of every object of every event to find out."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        raise NotImplementedError("handlers of events have no state")
+
+
 def settings_for(watched: Sequence[Watched]) -> kopf.OperatorSettings:
     """Make kopf a carrier of events: it writes nothing and wants no rights but to list and watch."""
     settings = kopf.OperatorSettings()
@@ -58,6 +71,7 @@ def settings_for(watched: Sequence[Watched]) -> kopf.OperatorSettings:
     settings.queueing.exit_timeout = 0.2
     settings.queueing.idle_timeout = 1.0
     settings.process.ultimate_exiting_timeout = None
+    settings.persistence.diffbase_storage = _NoDiffs()
     for one in watched:
         if one.label:
             selectors = settings.watching.label_selectors

@@ -1,8 +1,9 @@
 """Asks the agents in pods for their state, about once a second each, within a budget of questions.
 
 Pull, so that pods need no rights at all. A fixed number of askers share the targets; when there are more than
-the budget allows, the interval stretches. What an agent answers, and since when one is silent, goes into the
-store; the resource is looked at again when an answer says something new, other than times.
+the budget allows, the interval stretches, first for those whose answer nobody waits for. What an agent answers, and
+since when one is silent, goes into the store; the resource is looked at again when an answer says something new,
+other than times.
 """
 
 from __future__ import annotations
@@ -66,16 +67,25 @@ class Scraper:
         self._limit = aiohttp.ClientTimeout(total=limit)
         self._asked: dict[Key, dict[str, Target]] = {}
         self._owner: dict[str, Key] = {}
+        self._eager: set[str] = set()
         self._due: list[tuple[float, str]] = []
-        self._scheduled: set[str] = set()
+        self._due_at: dict[str, float] = {}  # which entry of those above counts
+        self._in_hand: set[str] = set()
         self._earlier = asyncio.Event()
         self._ready: asyncio.Queue[str] = asyncio.Queue()
         self._session: aiohttp.ClientSession | None = None
 
     @property
     def interval(self) -> float:
-        """Seconds between two questions to one target, as many as there are now."""
-        return max(self._shortest, len(self._owner) / self._budget)
+        """Seconds between two questions to one target, as many as there are now, that is not an eager one."""
+        others = len(self._owner) - len(self._eager)
+        left = self._budget - len(self._eager) / self._eager_interval
+        return max(self._shortest, others / left)
+
+    @property
+    def _eager_interval(self) -> float:
+        """They may have half of the budget."""
+        return max(self._shortest, len(self._eager) / (self._budget / 2))
 
     def ask(self, key: Key, targets: Iterable[Target]) -> None:
         """From now on ask these, and no others, for this resource."""
@@ -85,10 +95,15 @@ class Scraper:
             return
         for uid in known.keys() - wanted.keys():
             del self._owner[uid]
-        for uid in wanted.keys() - known.keys():
+            self._eager.discard(uid)
+        for uid, target in wanted.items():
             self._owner[uid] = key
-            if uid not in self._scheduled:
+            was_eager = uid in self._eager
+            (self._eager.add if target.eager else self._eager.discard)(uid)
+            if uid not in self._due_at:
                 self._schedule(uid, 0.0)
+            elif target.eager and not was_eager:
+                self._schedule(uid, self._eager_interval)
         if wanted:
             self._asked[key] = wanted
         else:
@@ -121,7 +136,11 @@ class Scraper:
         while True:
             wait = self._due[0][0] - time.monotonic() if self._due else None
             if wait is not None and wait <= 0:
-                self._ready.put_nowait(heapq.heappop(self._due)[1])
+                due, uid = heapq.heappop(self._due)
+                if self._due_at.get(uid) == due:
+                    del self._due_at[uid]
+                    self._in_hand.add(uid)
+                    self._ready.put_nowait(uid)
                 continue
             self._earlier.clear()
             with contextlib.suppress(TimeoutError):
@@ -136,14 +155,17 @@ class Scraper:
                 if key is not None:
                     await self._question(key, self._asked[key][uid])
             finally:
-                self._scheduled.discard(uid)
+                self._in_hand.discard(uid)
                 if uid in self._owner:
-                    self._schedule(uid, self.interval)
+                    self._schedule(uid, self._eager_interval if uid in self._eager else self.interval)
 
     def _schedule(self, uid: str, delay: float) -> None:
+        """Have it asked after so long, unless it is to be asked sooner, or is being asked."""
         # A little at random: targets that came together need not be asked together.
         due = time.monotonic() + delay * random.uniform(0.95, 1.05)  # noqa: S311
-        self._scheduled.add(uid)
+        if uid in self._in_hand or self._due_at.get(uid, due) < due:
+            return
+        self._due_at[uid] = due
         heapq.heappush(self._due, (due, uid))
         if self._due[0][1] == uid:
             self._earlier.set()

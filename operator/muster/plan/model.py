@@ -132,11 +132,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One pod whose agent is to be asked for its state until a later plan no longer names it."""
+    """One pod whose agent is to be asked for its state until a later plan no longer names it.
+
+    `eager`: its answer is waited for, so it is asked about once a second however many others there are.
+    """
 
     pod_uid: str
     address: str
     port: int
+    eager: bool = False
 
 
 @dataclass(frozen=True, slots=True)

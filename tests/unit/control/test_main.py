@@ -77,7 +77,15 @@ def test_run_without_a_cluster_says_what_is_missing():
     assert "KUBECONFIG" in result.output
 
 
-@pytest.mark.parametrize("words", [("--log-level", "loud"), ("--http-port", "99999"), ("--log-format", "xml")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--log-level", "loud"),
+        ("--http-port", "99999"),
+        ("--log-format", "xml"),
+        ("--resync-seconds", "0"),
+    ],
+)
 def test_run_refuses_what_it_does_not_know(words):
     assert run("run", *words).exit_code == 2
 
@@ -93,4 +101,5 @@ def test_every_flag_of_run_has_its_environment_variable():
         "MUSTER_LEASE_NAME",
         "MUSTER_LEASE_NAMESPACE",
         "MUSTER_HTTP_PORT",
+        "MUSTER_RESYNC_SECONDS",
     }

@@ -98,3 +98,8 @@ async def test_without_leader_election_no_lease_is_asked_for(api, tmp_path):
         await asyncio.wait_for(process.communicate(), 10)
     assert process.returncode == 0
     assert not [seen for seen in api.log if seen.resource == "leases"]
+
+
+async def test_everything_is_compared_as_often_as_asked_for(api, tmp_path):
+    async with muster_run(api, tmp_path, "--resync-seconds", "0.1"):
+        await until(lambda: sum((one.verb, one.resource) == ("list", "nodes") for one in api.log) > 6, limit=30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+from dataclasses import replace
 
 import pytest
 from aiohttp import web
@@ -163,6 +164,31 @@ async def test_who_is_no_longer_named_is_no_longer_asked(agent):
         assert store.report("u3").received_at == seen["u3"]
         scraper.forget_all()
         assert scraper._owner == {}
+
+
+async def test_who_is_waited_for_is_asked_at_the_shortest_interval_beside_any_number_of_others(agent):
+    async with scraping(interval=0.02, budget=100.0) as (scraper, _, _):
+        for number in range(400):
+            scraper.ask(Key("TrainingJob", "research", f"other-{number}"), [target(agent, f"other-{number}")])
+        scraper.ask(KEY, [target(agent)])
+        assert scraper.interval == pytest.approx(4.01)
+        await until(lambda: agent.asked >= 401)
+        scraper.ask(KEY, [replace(target(agent), eager=True)])
+        asked = agent.asked
+        await until(lambda: agent.asked >= asked + 10, limit=3)
+        assert scraper.interval == pytest.approx(8.0)
+
+
+async def test_eager_targets_share_half_of_the_budget(agent):
+    async with scraping(interval=0.01, budget=100.0) as (scraper, _, _):
+        for number in range(100):
+            one = replace(target(agent, f"u{number}"), eager=number % 2 == 0)
+            scraper.ask(Key("TrainingJob", "research", f"job-{number}"), [one])
+        assert scraper.interval == pytest.approx(1.0)
+        await until(lambda: agent.asked >= 100)
+        asked = agent.asked
+        await asyncio.sleep(1.0)
+        assert agent.asked - asked <= 130
 
 
 async def test_many_targets_stretch_the_interval_and_share_the_budget_evenly(agent):

@@ -39,6 +39,8 @@ def started(resource: dict[str, Any], attempt: int = 1, **status: Any) -> dict[s
     """The job with the status that its first pods leave."""
     base = {
         "phase": "Running",
+        "reason": "Training",
+        "message": "all 3 workers train",
         "attempt": attempt,
         "startTime": to_timestamp(NOW - 50),
         "conditions": [

@@ -46,6 +46,13 @@ def test_a_group_that_speaks_of_an_earlier_attempt_does_not_train_yet():
     assert status["phase"] == "Restarting"
 
 
+def test_an_operator_that_has_just_started_writes_nothing_of_a_job_that_trains():
+    trains = decide(started(job()), *THREE, reports={LEADER: report(**TRAINS)}).status
+    assert decide(job() | {"status": trains}, *THREE).status is None
+    replaced = decide(job() | {"status": trains}, pod(0), pod(1, attempt=2), pod(2)).status
+    assert replaced["phase"] == "Restarting"
+
+
 def test_never_running_on_a_dead_node():
     cut_off = nodes(node("node-1"), node("node-2", ready="Unknown", since=NOW))
     patient = started(job(failurePolicy={"nodeLostSeconds": 60}))
@@ -130,6 +137,11 @@ def test_what_the_loss_of_a_pod_cost_is_filled_in_once_the_group_trains_again():
 def test_rank_zero_is_asked_and_nobody_else():
     plan = decide(started(job()), *THREE)
     assert [(t.pod_uid, t.address, t.port) for t in plan.scrape] == [(LEADER, "10.0.0.1", 7070)]
+
+
+def test_the_answer_is_waited_for_until_the_group_trains():
+    asked = [decide(started(job(), phase=phase), *THREE).scrape[0].eager for phase in ("Starting", "Running")]
+    assert asked == [True, False]
 
 
 def test_events_tell_each_change_of_phase_once():

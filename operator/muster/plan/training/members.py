@@ -23,8 +23,9 @@ class Member:
     """One pod of a job.
 
     `unreachable_since` is when its node stopped answering; None while it does. `unplaced_since` is when the scheduler
-    found that no node takes it; None when one does. `exit_code` is the worker
-    container's once it ended. `last_words` is the JSON that its agent left as termination message.
+    found that no node takes it; None when one does. `changed` is when its object last showed a change, as the API
+    writes it; empty where it shows none. `exit_code` is the worker container's once it ended. `last_words` is the JSON
+    that its agent left as termination message.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Member:
     deleting: bool
     unreachable_since: float | None
     unplaced_since: float | None
+    changed: str
     exit_code: int | None
     reason: str
     message: str
@@ -95,6 +97,7 @@ def _member(pod: Manifest, nodes: Mapping[str, Manifest]) -> Member:
         deleting="deletionTimestamp" in metadata,
         unreachable_since=unreachable_since(node) if node else None,
         unplaced_since=_unplaced_since(metadata, status),
+        changed=_changed(metadata, status),
         exit_code=ended.get("exitCode"),
         reason=status.get("reason") or ended.get("reason") or _waiting(status).get("reason", ""),
         message=status.get("message") or _waiting(status).get("message", ""),
@@ -126,6 +129,12 @@ def _unplaced(status: Manifest) -> Mapping[str, str]:
 def _unplaced_since(metadata: Manifest, status: Manifest) -> float | None:
     said = _unplaced(status).get("lastTransitionTime")
     return to_epoch(said) if said and "deletionTimestamp" not in metadata else None
+
+
+def _changed(metadata: Manifest, status: Manifest) -> str:
+    """Return the newest time that it bears: as text they sort as they do as times."""
+    moments = (c.get("lastTransitionTime") or "" for c in status.get("conditions", []))
+    return max(metadata.get("creationTimestamp") or "", *moments, "")
 
 
 def _parse(message: str) -> Mapping[str, Any]:

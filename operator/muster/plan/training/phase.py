@@ -28,6 +28,8 @@ def phase(view: View, attempt: int, lost: Sequence[Loss]) -> Phase:
     """Return Running only while every worker runs, on a node that answers, and the group says that it trains."""
     if lost:
         return Phase("Restarting", lost[0].cause, lost[0].message)
+    if not view.group and _was_running(view, attempt):
+        return Phase("Running", view.recorded["reason"], view.recorded["message"])
     if elastic.goes_on(view):
         return Phase("Running", "Training", _how_many_train(view))
     missing = tuple(member for member in view.workers.values() if member and not member.ended and not member.running)
@@ -48,6 +50,15 @@ def _how_many_train(view: View) -> str:
     return f"{training} of {view.replicas} workers train; the others join them when they run"
 
 
+def _was_running(view: View, attempt: int) -> bool:
+    """An operator that has just started has asked nobody yet: what is recorded holds while enough workers run."""
+    if view.recorded.get("phase") != "Running" or int(view.recorded["attempt"]) < attempt:
+        return False
+    elastic_job = view.job.spec.elastic
+    least = elastic_job.min_replicas if elastic_job is not None else view.replicas
+    return sum(member is not None and member.running for member in view.workers.values()) >= least
+
+
 def _waiting_for(view: View, missing: Sequence[Member]) -> str:
     if not missing:
         return "all workers run and are finding each other"
@@ -57,4 +68,10 @@ def _waiting_for(view: View, missing: Sequence[Member]) -> str:
     cut_off = [f"{member.name} on {member.node}" for member in missing if member.unreachable_since is not None]
     if cut_off:
         return f"the node does not answer: {', '.join(cut_off)}"
+    if len(missing) == view.replicas:
+        return starting(view.replicas)
     return f"{view.replicas - len(missing)} of {view.replicas} workers run"
+
+
+def starting(workers: int) -> str:
+    return f"starting {workers} workers"

@@ -26,6 +26,7 @@ from muster.plan.training import (
     deadline,
     elastic,
     failures,
+    pacing,
     placement,
     pods,
     removal,
@@ -93,23 +94,21 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
     if stuck is not None:
         answer = admission.taken_back(stuck)
         return _write(seen, Plan(deletes=removal.of_living(seen.members)), status.waiting(seen, answer))
-    if (
-        (lost or elastic.added(seen))
-        and observed.refusal is not None
-        and (pause := refusals.pause(observed.refusal, seen.now))
-    ):
-        return _write(seen, Plan(look_again=pause), status.held_up(seen, observed.refusal))
     added = elastic.added(seen)
+    pause = refusals.pause(observed.refusal, seen.now)
+    if (lost or added) and observed.refusal is not None and pause is not None:
+        return _write(seen, Plan(look_again=pause), status.held_up(seen, observed.refusal))
     attempt = attempts.after(seen, lost) if lost else attempts.of_added(seen) if added else seen.attempt
     vacant = sorted({*_vacant(seen, lost), *added})
+    wanted = status.active(seen, attempt, lost, grows=bool(added) and not lost)
     actions = Plan(
         deletes=removal.of_superseded(seen) + removal.of_living(elastic.surplus(seen)),
         applies=_service(seen, observed),
         creates=tuple(pods.build_pod(seen.job, seen.settings, rank, attempt) for rank in vacant),
-        scrape=_targets(seen),
+        scrape=_targets(seen, eager=wanted["phase"] != "Running"),
         look_again=_soonest(failures.patience(seen), deadline.seconds_left(seen), placement.seconds_left(seen)),
     )
-    return _write(seen, actions, status.active(seen, attempt, lost, grows=bool(added) and not lost))
+    return _write(seen, actions, wanted)
 
 
 def _tidy_up(seen: View) -> Plan:
@@ -136,12 +135,12 @@ def _with_type(listed: Manifest | None) -> Manifest | None:
     return None if listed is None else {"apiVersion": "v1", "kind": "Service", **listed}
 
 
-def _targets(seen: View) -> tuple[Target, ...]:
-    """Rank 0's agent answers for the group."""
+def _targets(seen: View, *, eager: bool) -> tuple[Target, ...]:
+    """Rank 0's agent answers for the group; that it trains is waited for."""
     leader = seen.workers.get(0)
     if leader is None or leader.address is None or not leader.running:
         return ()
-    return (Target(leader.uid, leader.address, pods.AGENT_PORT),)
+    return (Target(leader.uid, leader.address, pods.AGENT_PORT, eager),)
 
 
 def _is_over(seen: View) -> bool:
@@ -159,7 +158,7 @@ def _refuse(resource: Manifest, message: str, now: float) -> Plan:
 
 def _write(seen: View, actions: Plan, wanted: Manifest) -> Plan:
     """Add the status to write, if any, and when to look again."""
-    now, later = status.settle(seen, wanted)
+    now, later = pacing.settle(seen, wanted)
     return replace(
         actions,
         status=now,

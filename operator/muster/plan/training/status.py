@@ -1,30 +1,23 @@
-"""The status of a job: what is true of it now, in the words of the API.
-
-Whatever matters (a phase, a condition, a count, a restart) is written at once. What only grows (step, loss,
-checkpoint) is written at most every tenth of the job's age, between 1 and 10 seconds: a young job is watched
-by a person, a thousand old ones by the API server.
-"""
+"""The status of a job: what is true of it now, in the words of the API."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.conditions import condition, find, merged
-from muster.plan.timestamps import to_epoch, to_timestamp
+from muster.plan.timestamps import to_timestamp
 from muster.plan.training import attempts, elastic, success
 from muster.plan.training.failures import losses_before
-from muster.plan.training.phase import Phase, phase
-from muster.plan.training.progress import MEASURED, measured
+from muster.plan.training.phase import Phase, phase, starting
+from muster.plan.training.progress import measured
 from muster.plan.training.restarts import restarts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from muster.plan.model import Admission, Manifest, Refusal
     from muster.plan.training.failures import Loss, Verdict
     from muster.plan.training.view import View
-
-SHORTEST_INTERVAL, LONGEST_INTERVAL = 1.0, 10.0
 
 
 def waiting(view: View, admission: Admission) -> dict[str, Any]:
@@ -36,10 +29,12 @@ def waiting(view: View, admission: Admission) -> dict[str, Any]:
 
 def started(view: View, admission: Admission, attempt: int) -> dict[str, Any]:
     """Return the status of a job whose pods are being made, all of this attempt."""
-    now = Phase("Starting", "PodsCreated", f"starting {view.replicas} workers")
+    # In the words that the next look finds, so that it has nothing to write before a worker runs.
+    now = Phase("Starting", "WaitingForWorkers", starting(view.replicas))
     admitted = Phase(now.name, admission.reason, admission.message)
     said = _condition(view, "Admitted", admitted, holds=True), _running(view, now), *_resumed(view)
     return _status(view, now, attempt) | {
+        "replicas": view.replicas,
         "startTime": to_timestamp(view.now),
         "conditions": _conditions(view, *said),
     }
@@ -109,20 +104,6 @@ def refused(recorded: Manifest, generation: int, message: str, now: float) -> di
     }
 
 
-def settle(view: View, status: Manifest) -> tuple[Manifest | None, float | None]:
-    """Return what to write now, and after how many seconds to look again for what is put off.
-
-    Nothing is written when nothing changed.
-    """
-    if status == view.recorded:
-        return None, None
-    last = view.recorded.get("progress")
-    if last is None or _without_measured(status) != _without_measured(view.recorded):
-        return status, None
-    due = to_epoch(last["reportedAt"]) + _interval(view)
-    return (status, None) if view.now >= due else (None, due - view.now)
-
-
 def _status(view: View, now: Phase, attempt: int, lost: Sequence[Loss] = (), *, grows: bool = False) -> dict[str, Any]:
     ready = sum(member is not None and member.running and member.ready for member in view.workers.values())
     done = sum(member is not None and member.succeeded for member in view.workers.values())
@@ -171,13 +152,3 @@ def _condition(view: View, kind: str, now: Phase, *, holds: bool) -> dict[str, A
         generation=view.job.metadata.generation,
         now=view.now,
     )
-
-
-def _interval(view: View) -> float:
-    start = view.recorded.get("startTime")
-    age = view.now - to_epoch(start) if start else 0.0
-    return min(LONGEST_INTERVAL, max(SHORTEST_INTERVAL, age / 10))
-
-
-def _without_measured(status: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in status.items() if name not in MEASURED}

@@ -1,0 +1,85 @@
+"""When a changed status is written, so that each write tells something that the next does not make void.
+
+A phase, a condition, an attempt, a restart: at once. Counts of workers, and the words that
+explain a phase: once nothing has happened to the workers for a moment, since those of a gang start and end within
+milliseconds of each other. What only grows (step, loss, checkpoint): at most every tenth of the job's age, between
+1 and 10 seconds; a young job is watched by a person, a thousand old ones by the API server.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from muster.plan.timestamps import to_epoch
+from muster.plan.training.progress import MEASURED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from muster.plan.model import Manifest
+    from muster.plan.training.view import View
+
+SHORTEST_INTERVAL, LONGEST_INTERVAL = 1.0, 10.0
+CALM = 2.0
+"""Seconds; of which one may be lost, because the API's times are in whole ones."""
+
+PASSING = {"reason", "message", "replicas", "readyReplicas", "workers"}
+
+
+def settle(view: View, status: Manifest) -> tuple[Manifest | None, float | None]:
+    """Return what to write now, and after how many seconds to look again for what is put off.
+
+    Nothing is written when nothing changed.
+    """
+    if status == view.recorded:
+        return None, None
+    left = _can_wait(view, status)
+    return (None, left) if left > 0 else (status, None)
+
+
+def _can_wait(view: View, status: Manifest) -> float:
+    if _lasting(status) != _lasting(view.recorded):
+        return 0.0
+    waits = []
+    if _without_measured(status) != _without_measured(view.recorded):
+        waits.append(_until_calm(view))
+    if _measured(status) != _measured(view.recorded):
+        waits.append(_until_due(view))
+    return min(waits)
+
+
+def _until_calm(view: View) -> float:
+    """A moment in the future is some other clock's, and tells nothing."""
+    changed = max((member.changed for member in view.members), default="")
+    since = view.now - to_epoch(changed) if changed else CALM
+    return CALM - since if 0 <= since < CALM else 0.0
+
+
+def _until_due(view: View) -> float:
+    last = view.recorded.get("progress")
+    if last is None:
+        return 0.0
+    return to_epoch(last["reportedAt"]) + _interval(view) - view.now
+
+
+def _interval(view: View) -> float:
+    start = view.recorded.get("startTime")
+    age = view.now - to_epoch(start) if start else 0.0
+    return min(LONGEST_INTERVAL, max(SHORTEST_INTERVAL, age / 10))
+
+
+def _lasting(status: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in _without_measured(status).items() if name not in PASSING}
+    conditions = [
+        {name: value for name, value in condition.items() if name not in PASSING}
+        for condition in status.get("conditions", [])
+    ]
+    return kept | {"conditions": conditions}
+
+
+def _without_measured(status: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in status.items() if name not in MEASURED}
+
+
+def _measured(status: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in status.items() if name in MEASURED}
