@@ -58,7 +58,7 @@ def settle(cluster: Cluster, *, suspended: bool = False) -> None:
     raise AssertionError("the cluster never comes to rest")
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.lists(steps, max_size=30))
 def test_every_history_comes_to_rest_with_a_whole_group_or_a_told_end(history):
     cluster = Cluster(job=job(failurePolicy={"maxRestarts": 1000}))
@@ -84,7 +84,7 @@ def test_every_history_ends_in_the_same_way(history, fails):
     assert all(ended(pod) for pod in cluster.pods.values())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(steps, max_size=25))
 def test_from_any_history_a_suspended_job_has_no_pod_and_goes_on_without_a_restart(history):
     cluster = Cluster(job=job(failurePolicy={"maxRestarts": 1000}))
@@ -104,7 +104,7 @@ def elastic_cluster() -> Cluster:
     return Cluster(job=job(failurePolicy={"maxRestarts": 1000}, elastic={"minReplicas": 2, "maxReplicas": 5}))
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.lists(steps, max_size=30))
 def test_every_history_of_an_elastic_job_comes_to_rest_with_as_many_workers_as_wanted(history):
     cluster = elastic_cluster()
@@ -119,7 +119,7 @@ def test_every_history_of_an_elastic_job_comes_to_rest_with_as_many_workers_as_w
     assert cluster.writes == writes
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(steps, max_size=25), st.integers(2, 5), st.integers(2, 5))
 def test_from_any_history_a_change_of_size_is_no_restart(history, there, back):
     cluster = elastic_cluster()
@@ -133,7 +133,7 @@ def test_from_any_history_a_change_of_size_is_no_restart(history, there, back):
         assert cluster.job["status"]["restartCount"] == restarts
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(steps, max_size=25))
 def test_a_converged_cluster_sees_no_write(history):
     cluster = Cluster(job=job(failurePolicy={"maxRestarts": 1000}))
@@ -145,7 +145,7 @@ def test_a_converged_cluster_sees_no_write(history):
     assert cluster.writes == writes
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(steps, max_size=40), st.integers(0, 4))
 def test_a_job_fails_when_its_budget_is_spent_and_not_before(history, budget):
     cluster = Cluster(job=job(failurePolicy={"maxRestarts": budget}))

@@ -30,6 +30,18 @@ def own_address(coordinator_host: str) -> str:
     return "127.0.0.1"
 
 
+def has_moved(name: str, address: str) -> bool:
+    """Whether the name, which once led to this address, leads elsewhere now; False where nobody can tell."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name)
+        return False
+    try:
+        found = {str(answer[4][0]) for answer in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return False
+    return address.removeprefix("::ffff:") not in {one.removeprefix("::ffff:") for one in found}
+
+
 def free_port() -> int:
     """A port free a moment ago. Ranks start at once after, and a pod has its ports to itself."""
     family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET

@@ -24,11 +24,15 @@ class CoordinatorClient:
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
         self._connection: http.client.HTTPConnection | None = None
+        self._forgotten = False
         self.peer: tuple[str, int] | None = None
         """Where the last answer came from: asking there again needs no name server, which may be lost as well."""
 
     def post(self, path: str, document: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Raises `Unreachable`."""
+        if self._forgotten:
+            self._forgotten = False
+            self.close()
         fresh = self._connection is None
         try:
             return self._post(path, document, timeout)
@@ -40,6 +44,10 @@ class CoordinatorClient:
             if fresh or isinstance(error, TimeoutError):
                 raise Unreachable(f"{type(error).__name__}: {error}", gone=False) from error
         return self.post(path, document, timeout)  # the kept connection was stale: once more over a new one
+
+    def forget(self) -> None:
+        """From another thread: the next request goes over a new connection, to wherever the name leads then."""
+        self._forgotten = True
 
     def close(self) -> None:
         if self._connection is not None:

@@ -14,6 +14,7 @@ import uuid
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from muster_worker.agent.address import has_moved
 from muster_worker.agent.client import CoordinatorClient, Unreachable
 from muster_worker.agent.protocol import (
     Broken,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 ANSWER_LIMIT = 2.0
 """Seconds for one answer; the coordinator holds it for half a second."""
+LOOK_OUT_EVERY = 5.0
+"""Seconds between two look-ups of the coordinator's name, while it answers at the address that it had."""
 PAUSE = 0.2
 """Seconds between tries while nothing is to be expected at once."""
 LAST_WORD_LIMIT = 1.0
@@ -70,6 +73,8 @@ class Membership:
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="membership", daemon=True).start()
+        if not self._config.hosts_coordinator:
+            threading.Thread(target=self._look_out, name="look-out", daemon=True).start()
 
     # -- what the agent wants ------------------------------------------------------------------------------
 
@@ -185,6 +190,21 @@ class Membership:
             with self._changed:
                 if pause:
                     self._changed.wait(PAUSE)
+
+    def _look_out(self) -> None:
+        """Notices that rank 0 has a successor though the old one still answers: its node may have been given up only
+        because its kubelet hangs.
+        """
+        while not self._closed:
+            time.sleep(LOOK_OUT_EVERY)
+            peer, present = self._client.peer, self._round
+            if peer is None or present is None or not has_moved(self._coordinator[0], peer[0]):
+                continue
+            with self._changed:
+                if self._round is present and self._broken is None:
+                    self._client.forget()
+                    self._broken = (Broken(f"{self._where} is another pod than {peer[0]} now"), time.monotonic())
+                    self._changed.notify_all()
 
     def _try_to_join(self, client: CoordinatorClient, join: Join) -> bool:
         """One request; True when the next is better made a moment later."""
