@@ -169,7 +169,9 @@ class Client(Protocol):
         *,
         label_selector: str = "",
         field_selector: str = "",
-    ) -> Listing: ...
+        each: Callable[[Object], Object] | None = None,
+    ) -> Listing:
+        """`each` makes of every item what is wanted of it, before the next ones are read: a long list stays small."""
 
     async def create(self, kind: Kind, manifest: Mapping[str, Any]) -> Object: ...
 
@@ -352,26 +354,29 @@ class KubernetesClient:
         *,
         label_selector: str = "",
         field_selector: str = "",
+        each: Callable[[Object], Object] | None = None,
     ) -> Listing:
         query = {"limit": str(_CHUNK), "labelSelector": label_selector, "fieldSelector": field_selector}
         try:
-            return await self._list(kind, namespace, query)
+            return await self._list(kind, namespace, query, each)
         except Expired:  # between two chunks: once more, in one piece, which cannot expire
-            return await self._list(kind, namespace, query | {"limit": ""})
+            return await self._list(kind, namespace, query | {"limit": ""}, each)
 
-    async def _list(self, kind: Kind, namespace: str | None, query: dict[str, str]) -> Listing:
+    async def _list(
+        self, kind: Kind, namespace: str | None, query: dict[str, str], each: Callable[[Object], Object] | None
+    ) -> Listing:
         items: list[Object] = []
         query = {name: value for name, value in query.items() if value}
         while True:
             answer = await self._request("GET", kind.path(namespace), query)
-            items += answer.get("items") or ()
+            for item in answer.get("items") or ():  # a list's items do not say what they are
+                item.setdefault("apiVersion", kind.api_version)
+                item.setdefault("kind", kind.kind)
+                items.append(each(item) if each else item)
             meta = answer["metadata"]
             if not meta.get("continue"):
                 break
             query["continue"] = meta["continue"]
-        for item in items:  # a list's items do not say what they are
-            item.setdefault("apiVersion", kind.api_version)
-            item.setdefault("kind", kind.kind)
         return Listing(items, meta["resourceVersion"])
 
     async def create(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:

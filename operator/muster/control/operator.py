@@ -47,7 +47,7 @@ class Options:
     lease_times: LeaseTimes = field(default_factory=LeaseTimes)
     http_port: int = 8080
     take_signals: bool = True
-    workers: int = 16
+    workers: int = 32  # as many as the client has connections: most of a look is waiting for an answer
     resync_every: float = 180.0
 
 
