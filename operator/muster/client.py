@@ -16,7 +16,7 @@ import json
 import os
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -169,7 +169,9 @@ class Client(Protocol):
         *,
         label_selector: str = "",
         field_selector: str = "",
-    ) -> Listing: ...
+        each: Callable[[Object], Object] | None = None,
+    ) -> Listing:
+        """`each` makes of every item what is wanted of it, before the next ones are read: a long list stays small."""
 
     async def create(self, kind: Kind, manifest: Mapping[str, Any]) -> Object: ...
 
@@ -299,7 +301,7 @@ class Limits:
 
 
 class KubernetesClient:
-    """`Client` over HTTP. One for the whole process; `close` ends its connections."""
+    """`Client` over HTTP. One for the whole process, but for those `beside` it; `close` ends its connections."""
 
     _content_types: ClassVar[dict[str, str]] = {"PATCH": "application/apply-patch+yaml"}
 
@@ -313,7 +315,7 @@ class KubernetesClient:
     ) -> None:
         self._limits = limits or Limits()
         configuration.connection_pool_maxsize = self._limits.connections
-        self._configuration = configuration
+        self._configuration, self._observer = configuration, observer
         self._transport = _Transport(configuration, observer)
         self._reload = reload
 
@@ -325,10 +327,19 @@ class KubernetesClient:
     def server(self) -> str:
         return str(self._configuration.host)
 
-    def watching_session(self, observer: Observer) -> aiohttp.ClientSession:
-        """A session of its own for watches: they hold their connections, so their number has no limit."""
+    def beside(self, connections: int) -> KubernetesClient:
+        """One with connections of its own, for what must not wait for its turn behind the rest. To be closed, too."""
+        limits = replace(self._limits, connections=connections)
+        return KubernetesClient(self._copied(), observer=self._observer, limits=limits, reload=self._reload)
+
+    def _copied(self) -> Configuration:
         configuration = Configuration()
         vars(configuration).update(vars(self._configuration))
+        return configuration
+
+    def watching_session(self, observer: Observer) -> aiohttp.ClientSession:
+        """A session of its own for watches: they hold their connections, so their number has no limit."""
+        configuration = self._copied()
         configuration.connection_pool_maxsize = 0
         return _Transport(configuration, observer).new_session()
 
@@ -352,26 +363,29 @@ class KubernetesClient:
         *,
         label_selector: str = "",
         field_selector: str = "",
+        each: Callable[[Object], Object] | None = None,
     ) -> Listing:
         query = {"limit": str(_CHUNK), "labelSelector": label_selector, "fieldSelector": field_selector}
         try:
-            return await self._list(kind, namespace, query)
+            return await self._list(kind, namespace, query, each)
         except Expired:  # between two chunks: once more, in one piece, which cannot expire
-            return await self._list(kind, namespace, query | {"limit": ""})
+            return await self._list(kind, namespace, query | {"limit": ""}, each)
 
-    async def _list(self, kind: Kind, namespace: str | None, query: dict[str, str]) -> Listing:
+    async def _list(
+        self, kind: Kind, namespace: str | None, query: dict[str, str], each: Callable[[Object], Object] | None
+    ) -> Listing:
         items: list[Object] = []
         query = {name: value for name, value in query.items() if value}
         while True:
             answer = await self._request("GET", kind.path(namespace), query)
-            items += answer.get("items") or ()
+            for item in answer.get("items") or ():  # a list's items do not say what they are
+                item.setdefault("apiVersion", kind.api_version)
+                item.setdefault("kind", kind.kind)
+                items.append(each(item) if each else item)
             meta = answer["metadata"]
             if not meta.get("continue"):
                 break
             query["continue"] = meta["continue"]
-        for item in items:  # a list's items do not say what they are
-            item.setdefault("apiVersion", kind.api_version)
-            item.setdefault("kind", kind.kind)
         return Listing(items, meta["resourceVersion"])
 
     async def create(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:

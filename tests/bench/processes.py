@@ -22,7 +22,8 @@ from tests.bench.waiting import until
 LOGS = ROOT / "build" / "bench"
 LEASE_NAMESPACE = "muster-system"
 _PORT = 8080
-_READY_LIMIT, _STOP_LIMIT = 120.0, 30.0
+_READY_LIMIT, _STOP_LIMIT = 300.0, 30.0
+_REST = 1.5  # seconds: longer than the pause between two questions to an agent
 _TICKS = os.sysconf("SC_CLK_TCK")
 # However this program ends, they end with it.
 _WITH_US = ("setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m")
@@ -54,21 +55,30 @@ class Operator:
         async with self.session.get("/metrics") as response:
             return samples(await response.text())
 
-    async def has_looked_at(self, jobs: int) -> bool:
-        """Whether it leads, and has taken a first look at so many jobs."""
+    async def looks(self) -> int | None:
+        """Return how many looks at jobs it has taken; None while it does not lead."""
         if self.process.returncode is not None:
             raise AssertionError(f"the operator ended with {self.process.returncode}: see its log in {LOGS}")
         try:
             metrics = await self.metrics()
         except aiohttp.ClientConnectionError:
+            return None
+        if not metrics["muster_leader", frozenset()]:
+            return None
+        return int(sum(value for (name, _), value in metrics.items() if name == "muster_reconcile_seconds_count"))
+
+    async def rests(self, jobs: int) -> bool:
+        """Whether it leads, has looked at so many jobs, and finds nothing more to look at."""
+        looks = await self.looks()
+        if looks is None or looks < jobs:
             return False
-        looks = sum(value for (name, _), value in metrics.items() if name == "muster_reconcile_seconds_count")
-        return metrics["muster_leader", frozenset()] == 1 and looks >= jobs
+        await asyncio.sleep(_REST)
+        return await self.looks() == looks
 
 
 @contextlib.asynccontextmanager
 async def operator(*words: str, jobs: int = 0) -> AsyncIterator[Operator]:
-    """Run Muster as it is installed, with leader election, from when it knows its jobs until this ends."""
+    """Run Muster as it is installed, with leader election, from when it rests until this ends."""
     LOGS.mkdir(parents=True, exist_ok=True)
     with (LOGS / "operator.log").open("ab") as log:
         command = (*_WITH_US, "muster", "run", "--lease-namespace", LEASE_NAMESPACE, "--http-port", str(_PORT), *words)
@@ -76,7 +86,7 @@ async def operator(*words: str, jobs: int = 0) -> AsyncIterator[Operator]:
     async with aiohttp.ClientSession(f"http://127.0.0.1:{_PORT}") as session:
         one = Operator(process, session)
         try:
-            await until("the operator leads", partial(one.has_looked_at, jobs), _READY_LIMIT, every=0.2)
+            await until("the operator rests", partial(one.rests, jobs), _READY_LIMIT)
             yield one
         finally:
             await _stop(process)

@@ -95,7 +95,7 @@ def test_the_pods_of_a_lost_node_are_replaced_elsewhere(leader_aside, training, 
 
 
 STOP_RANK = KILL_RANK.replace("SIGKILL", "SIGSTOP")
-HANGS_AFTER = 5
+HANGS_AFTER = 10
 
 
 def test_a_rank_that_is_stopped_is_found_named_and_restarted(kube, measure):
@@ -136,19 +136,50 @@ def test_a_job_leaves_a_node_whose_kubelet_hangs_though_its_pods_still_run(leade
     assert status["attempt"] == 2
 
 
-def test_the_operators_death_touches_no_pod(training, measure):
-    pods = uids(training)
-    step = training.state("digits-0-1")["progress"]["step"]
-    killed = time.time()
+def kill_the_operators() -> float:
+    """Both at once, without a word."""
+    now = time.time()
     kubectl("delete", "pods", "-n", "muster-system", "--all", "--grace-period=0", "--force")
+    return now
+
+
+def test_the_operators_death_while_a_job_starts_runs_and_restarts_touches_no_pod(kube, measure):
+    kube.apply(jobs.endless())
+    pods = wait_for("the pods are made", lambda: len(uids(kube)) == 3 and uids(kube), 60)
+    kill_the_operators()
+    wait_until_it_trains(kube, "digits-0-1")
+    kube.wait_for_phase("digits", "Running", limit=120)
+    assert uids(kube) == pods
+
+    step = kube.state("digits-0-1")["progress"]["step"]
+    killed = kill_the_operators()
     wait_for(
         "the status moves on under the next operator",
-        lambda: training.status("digits")["progress"]["step"] > step + 50,
+        lambda: kube.status("digits")["progress"]["step"] > step + 50,
         120,
     )
     measure("operators killed: status moves on after, seconds", time.time() - killed, "")
-    assert uids(training) == pods
-    assert training.status("digits")["attempt"] == 1
+    assert uids(kube) == pods
+    assert (kube.status("digits")["attempt"], kube.status("digits")["restartCount"]) == (1, 0)
+
+    kubectl("delete", "pod", "-n", kube.namespace, "digits-1-1", "--wait=false")
+    kill_the_operators()
+    wait_until_it_trains(kube, "digits-0-1", attempt=2)
+    assert wait_for_restart(kube, attempt=2)["cause"] == "PodDeleted"
+    kept = {name: uid for name, uid in pods.items() if name != "digits-1-1"}
+    assert kept.items() <= uids(kube).items()
+    assert uids(kube).keys() - kept.keys() == {"digits-1-2"}
+    assert kube.status("digits")["restartCount"] == 1
+
+
+def test_a_job_that_ends_while_no_operator_lives_has_succeeded_under_the_next(kube):
+    kube.apply(jobs.example("digits.yaml"))
+    kube.wait_for_phase("digits", "Running", limit=120)
+    pods = uids(kube)
+    kill_the_operators()
+    status = kube.wait_for_phase("digits", "Succeeded", limit=120)
+    assert (status["restartCount"], status["progress"]["percent"]) == (0, 100)
+    assert uids(kube) == pods
 
 
 def test_a_recipe_that_is_told_something_wrong_fails_at_once_and_says_what(kube, measure):

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from muster.client import CONFIG_MAPS, PODS, PRIORITY_CLASSES, VOLUME_CLAIMS, ApiError, Client
-from muster.control.store import lean
+from muster.client import CONFIG_MAPS, PODS, PRIORITY_CLASSES, VOLUME_CLAIMS, ApiError, Client, Object
 from muster.plan import queue
 from muster.plan.capacity import Capacity
 
@@ -127,8 +126,8 @@ class Admissions:
             if valid == changes and time.monotonic() - at <= COUNT_AGE:
                 return self._counted
         started = time.monotonic()
-        pods = await self._client.list(PODS, field_selector=_ALIVE)
-        capacity = Capacity.count(self._store.nodes.values(), map(lean, pods.items))
+        pods = await self._client.list(PODS, field_selector=_ALIVE, each=_taken)
+        capacity = Capacity.count(self._store.nodes.values(), pods.items)
         for demand in self._granted.values():
             if demand.ganged:
                 _, capacity = capacity.place(demand.pods)
@@ -154,3 +153,15 @@ class Admissions:
             found = await self._client.exists(kind, namespace if kind.namespaced else None, reference.name)
             self._known[identity] = found, time.monotonic()
         return found
+
+
+def _taken(pod: Object) -> Object:
+    """What a count needs of a pod: where it is and what it asks for; of one without a place, also where it may go."""
+    spec = pod["spec"]
+    if spec.get("nodeName"):
+        spec = {name: spec[name] for name in ("nodeName", "overhead") if name in spec} | {
+            kind: [{name: one[name] for name in ("resources", "restartPolicy") if name in one} for one in spec[kind]]
+            for kind in ("initContainers", "containers")
+            if kind in spec
+        }
+    return {"spec": spec, "status": {"phase": pod.get("status", {}).get("phase")}}

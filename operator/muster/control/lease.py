@@ -88,9 +88,17 @@ class FencedClient:
         return await self._client.exists(kind, namespace, name)
 
     async def list(
-        self, kind: Kind, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
+        self,
+        kind: Kind,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+        each: Callable[[Object], Object] | None = None,
     ) -> Listing:
-        return await self._client.list(kind, namespace, label_selector=label_selector, field_selector=field_selector)
+        return await self._client.list(
+            kind, namespace, label_selector=label_selector, field_selector=field_selector, each=each
+        )
 
     async def create(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
         async with self._fence.held():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -91,7 +92,8 @@ class Resync:
             if only is not None and one.kind.plural not in only:
                 continue
             for namespace in self._namespaces if one.kind.namespaced else (None,):
-                listing = await self._client.list(one.kind, namespace, label_selector=one.label)
+                each = partial(self._store.known, one.kind)
+                listing = await self._client.list(one.kind, namespace, label_selector=one.label, each=each)
                 keys, wrong = self._store.correct(one.kind, listing.items, listing.resource_version, namespace)
                 if wrong and self.synced.is_set():
                     self._metrics.corrections.labels(one.kind.kind).inc(wrong)

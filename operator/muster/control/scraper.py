@@ -100,10 +100,8 @@ class Scraper:
             self._owner[uid] = key
             was_eager = uid in self._eager
             (self._eager.add if target.eager else self._eager.discard)(uid)
-            if uid not in self._due_at:
+            if uid not in self._due_at or (target.eager and not was_eager):
                 self._schedule(uid, 0.0)
-            elif target.eager and not was_eager:
-                self._schedule(uid, self._eager_interval)
         if wanted:
             self._asked[key] = wanted
         else:

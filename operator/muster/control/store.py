@@ -36,6 +36,14 @@ def lean(manifest: Mapping[str, Any]) -> Object:
     return result
 
 
+def kept(kind: Kind, manifest: Mapping[str, Any]) -> Object:
+    """What the store holds of an object. Of a pod, not its spec: that is ours, and never changes."""
+    result = lean(manifest)
+    if kind == PODS:
+        result["spec"] = {name: value for name, value in result.get("spec", {}).items() if name == "nodeName"}
+    return result
+
+
 def version_of(manifest: Mapping[str, Any]) -> int | None:
     """The resource version as a number: Kubernetes guarantees since 1.35 that they compare as such."""
     try:
@@ -115,7 +123,7 @@ class Store:
 
     def put(self, kind: Kind, manifest: Mapping[str, Any]) -> set[Key]:
         """Take an object as a watch, a list or the answer to a write showed it."""
-        new = lean(manifest)
+        new = kept(kind, manifest)
         uid, identity = new["metadata"].get("uid"), _identity(new)
         old = self._objects[kind.kind].get(identity)
         if uid in self._gone or (old is not None and not _is_newer(new, old)):
@@ -125,6 +133,14 @@ class Store:
         self._objects[kind.kind][identity] = new
         self._index(kind, identity, new)
         return self._affected(kind, old, new)
+
+    def known(self, kind: Kind, manifest: Object) -> Object:
+        """The object as it is held already, if this is the same version of it; else what would be held of it."""
+        held = self._objects[kind.kind].get(_identity(manifest))
+        same = ("uid", "resourceVersion")
+        if held is not None and all(held["metadata"].get(name) == manifest["metadata"].get(name) for name in same):
+            return held
+        return kept(kind, manifest)
 
     def remove(self, kind: Kind, manifest: Mapping[str, Any]) -> set[Key]:
         """Take it that an object was deleted."""

@@ -122,7 +122,7 @@ async def test_a_count_that_fails_is_made_again(api, fault, monkeypatch):
     api.fault = lambda seen: fault if seen.resource == "pods" and seen.number <= 2 else None
     if fault is None:
         broken = iter([RuntimeError("a pod that nobody understands")])
-        monkeypatch.setattr("muster.control.admissions.lean", lambda pod: raise_next(broken) or pod)
+        monkeypatch.setattr("muster.control.admissions._taken", lambda pod: raise_next(broken) or pod)
         create(api, "pods", {"metadata": {"name": "odd", "namespace": "research"}, "spec": {"containers": []}})
     async with admissions(api, room=2) as (desk, _, told):
         desk.wait(key("one"), demand(1))

@@ -140,8 +140,12 @@ def test_rank_zero_is_asked_and_nobody_else():
 
 
 def test_the_answer_is_waited_for_until_the_group_trains():
-    asked = [decide(started(job(), phase=phase), *THREE).scrape[0].eager for phase in ("Starting", "Running")]
-    assert asked == [True, False]
+    def eager(phase, *pods):
+        return decide(started(job(), phase=phase), *pods).scrape[0].eager
+
+    assert not eager("Starting", pod(0), pod(1, phase="Pending"), pod(2))
+    assert eager("Starting", *THREE)
+    assert not eager("Running", *THREE)
 
 
 def test_events_tell_each_change_of_phase_once():

@@ -105,7 +105,7 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
         deletes=removal.of_superseded(seen) + removal.of_living(elastic.surplus(seen)),
         applies=_service(seen, observed),
         creates=tuple(pods.build_pod(seen.job, seen.settings, rank, attempt) for rank in vacant),
-        scrape=_targets(seen, eager=wanted["phase"] != "Running"),
+        scrape=_targets(seen, trains=wanted["phase"] == "Running"),
         look_again=_soonest(failures.patience(seen), deadline.seconds_left(seen), placement.seconds_left(seen)),
     )
     return _write(seen, actions, wanted)
@@ -135,12 +135,13 @@ def _with_type(listed: Manifest | None) -> Manifest | None:
     return None if listed is None else {"apiVersion": "v1", "kind": "Service", **listed}
 
 
-def _targets(seen: View, *, eager: bool) -> tuple[Target, ...]:
-    """Rank 0's agent answers for the group; that it trains is waited for."""
+def _targets(seen: View, *, trains: bool) -> tuple[Target, ...]:
+    """Rank 0's agent answers for the group; once all workers run, that they train is waited for."""
     leader = seen.workers.get(0)
     if leader is None or leader.address is None or not leader.running:
         return ()
-    return (Target(leader.uid, leader.address, pods.AGENT_PORT, eager),)
+    there = all(member is not None and (member.running or member.ended) for member in seen.workers.values())
+    return (Target(leader.uid, leader.address, pods.AGENT_PORT, eager=there and not trains),)
 
 
 def _is_over(seen: View) -> bool:
