@@ -16,7 +16,7 @@ import json
 import os
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -301,7 +301,7 @@ class Limits:
 
 
 class KubernetesClient:
-    """`Client` over HTTP. One for the whole process; `close` ends its connections."""
+    """`Client` over HTTP. One for the whole process, but for those `beside` it; `close` ends its connections."""
 
     _content_types: ClassVar[dict[str, str]] = {"PATCH": "application/apply-patch+yaml"}
 
@@ -315,7 +315,7 @@ class KubernetesClient:
     ) -> None:
         self._limits = limits or Limits()
         configuration.connection_pool_maxsize = self._limits.connections
-        self._configuration = configuration
+        self._configuration, self._observer = configuration, observer
         self._transport = _Transport(configuration, observer)
         self._reload = reload
 
@@ -327,10 +327,19 @@ class KubernetesClient:
     def server(self) -> str:
         return str(self._configuration.host)
 
-    def watching_session(self, observer: Observer) -> aiohttp.ClientSession:
-        """A session of its own for watches: they hold their connections, so their number has no limit."""
+    def beside(self, connections: int) -> KubernetesClient:
+        """One with connections of its own, for what must not wait for its turn behind the rest. To be closed, too."""
+        limits = replace(self._limits, connections=connections)
+        return KubernetesClient(self._copied(), observer=self._observer, limits=limits, reload=self._reload)
+
+    def _copied(self) -> Configuration:
         configuration = Configuration()
         vars(configuration).update(vars(self._configuration))
+        return configuration
+
+    def watching_session(self, observer: Observer) -> aiohttp.ClientSession:
+        """A session of its own for watches: they hold their connections, so their number has no limit."""
+        configuration = self._copied()
         configuration.connection_pool_maxsize = 0
         return _Transport(configuration, observer).new_session()
 

@@ -67,8 +67,10 @@ class Operator:
         self.fence = Fence() if options.leader_election else Fence(until=float("inf"))
         self.store = Store(controlled)
         self.queue: WorkQueue[Key] = WorkQueue(observer=metrics)
+        # Behind a hundred pods that wait for a connection, a renewal would come too late.
+        self._lease_client = client.beside(connections=2)
         self._elector = Elector(
-            client,
+            self._lease_client,
             self.fence,
             namespace=options.lease_namespace,
             name=options.lease_name,
@@ -152,6 +154,7 @@ class Operator:
             await _end([*writing, *electing])
             if self._options.leader_election:
                 await self._elector.release()
+            await self._lease_client.close()
             self.queue.close()
             await _end([*observing, *watching, stop])
             await self._scraper.close()

@@ -268,3 +268,18 @@ async def test_what_is_refused_for_good_is_not_asked_twice(api, client, code):
         await client.create(PODS, pod())
     assert refused.value.status == code
     assert len(api.log) == 1
+
+
+async def test_what_is_asked_beside_does_not_wait_for_the_connections_of_the_rest(api):
+    one = KubernetesClient(api.configuration(), limits=Limits(call=5.0, connections=1))
+    other = one.beside(connections=1)
+    create(api, "configmaps", {"metadata": {"name": "one", "namespace": "research"}})
+    api.fault = lambda seen: Hang() if seen.resource == "pods" else None
+    waiting = [asyncio.create_task(one.create(PODS, pod())), asyncio.create_task(one.list(CONFIG_MAPS))]
+    assert await asyncio.wait_for(other.get(CONFIG_MAPS, "research", "one"), 2)
+    assert not any(task.done() for task in waiting)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await one.close()
+    await other.close()
