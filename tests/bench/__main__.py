@@ -22,8 +22,11 @@ _STARTED = time.monotonic()
 def main() -> int:
     given = _parser().parse_args()
     place.enter(sys.argv[1:])
-    with place.addresses_of_pods():
-        result = asyncio.run(_until_told(given.jobs))
+    try:
+        with place.addresses_of_pods():
+            result = asyncio.run(_until_told(given.jobs))
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
     print(f"\n{result.text}")
     if given.record is not None:
         report.record(given.record, result)
