@@ -136,7 +136,7 @@ async def test_a_create_is_never_repeated_when_it_may_have_been_done(api, client
     api.fault = lambda _: fault
     with pytest.raises((ServerError, Unreachable)):
         await client.create(PODS, pod())
-    assert len(api.log) == 1
+    assert len(api.log) <= 1  # none where the limit was over before it came to be sent
 
 
 @pytest.mark.parametrize("fault", [Answer(500), Hang()], ids=str)  # aiohttp itself repeats a PUT that was cut off

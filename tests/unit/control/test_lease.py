@@ -111,7 +111,7 @@ async def test_a_leader_that_finds_the_lease_in_other_hands_stops(api):
         await until(lambda: not first.leading)
         before = len(api.work())
         await until(lambda: sum(seen.resource == "leases" for seen in api.log[-5:]) >= 2)
-        assert len(api.work()) == before
+        assert len(api.work()) <= before + 1, "more than what was on its way"
         await until(lambda: first.leading, "the thief never renews")
         await worked(api, "a")
 
