@@ -133,7 +133,7 @@ class Scenario:
             together = await self._lose(self._victims(count))
             self._say(f"{count} lost together: {together.pods_run:.1f} s; their jobs: {together.jobs_run:.1f} s")
             await self._seen.quiet()
-            end = await self._end(operator)
+            end = await self._end(operator, failed=len(alone) + count)
             self._say(f"the end: the last job {end.lag:.1f} s after the last pod")
             peak = max(peak, resync.peak, usage(operator.process).peak)
         writes = (await server(self._api) - before).writes("trainingjobs/status")
@@ -227,13 +227,17 @@ class Scenario:
         job = self._seen.jobs[lost.namespace, lost.job]
         return job.phase == "Running" and job.attempt > lost.attempt and self._successor_runs(lost)
 
-    async def _end(self, operator: Operator) -> End:
+    async def _end(self, operator: Operator, failed: int) -> End:
         before, used = await server(self._api), usage(operator.process)
         running = [pod for pod in self._seen.pods.values() if pod.phase == "Running"]
         assert len(running) == self._number * WORKERS, f"{len(running)} pods run"
-        succeeded = asyncio.create_task(
-            self._until("all jobs succeed", lambda: self._seen.job_phases["Succeeded"] == self._number)
-        )
+        made = len(running) + failed
+
+        def over() -> bool:
+            assert len(self._seen.pods) <= made, "a pod was replaced that had not failed: was a node taken for lost?"
+            return self._seen.job_phases["Succeeded"] == self._number
+
+        succeeded = asyncio.create_task(self._until("all jobs succeed", over))
         await _at_most([lambda pod=pod: self._end_pod(pod, 0) for pod in running])
         last = time.monotonic()
         lag = max(0.0, await succeeded - last)

@@ -90,8 +90,13 @@ class Seen:
         take(manifest, gone=gone)
         self.last_event = time.monotonic()
         for holds, future in list(self._waiting):
-            if not future.done() and holds():
-                future.set_result(self.last_event)
+            if future.done():
+                continue
+            try:
+                if holds():
+                    future.set_result(self.last_event)
+            except AssertionError as broken:
+                future.set_exception(broken)
 
     def replace(self, kind: Kind, manifests: list[dict[str, Any]]) -> None:
         """Take it that these are all there are of the kind."""
