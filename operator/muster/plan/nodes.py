@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from muster.plan.model import Manifest
 
+UNREACHABLE = "node.kubernetes.io/unreachable"
+
 
 def unreachable_since(node: Manifest) -> float | None:
     """Return when the node controller last heard of this node's kubelet; None while it does hear.
@@ -22,6 +24,16 @@ def unreachable_since(node: Manifest) -> float | None:
     if ready.get("status") != "Unknown":
         return None
     return to_epoch(ready["lastTransitionTime"])
+
+
+def lost_since(node: Manifest) -> float | None:
+    """Return the same of a node that new pods are kept off; until then its own pods must not be replaced.
+
+    The taint follows the condition a moment later. Before it, the scheduler would place the successors on this very
+    node, where their predecessors had just left room, and they would be lost in turn.
+    """
+    tainted = any(taint["key"] == UNREACHABLE for taint in node["spec"].get("taints", []))
+    return unreachable_since(node) if tainted else None
 
 
 def takes_new_pods(node: Manifest) -> bool:

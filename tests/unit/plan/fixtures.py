@@ -100,6 +100,8 @@ def pod(
 def node(
     name: str = "node-1", *, ready: str = "True", since: float = NOW - 100, gpus: int = 4, **spec: Any
 ) -> dict[str, Any]:
+    if ready == "Unknown":
+        spec = {"taints": [{"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"}]} | spec
     return {
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
         "spec": spec,

@@ -75,6 +75,14 @@ def test_a_node_that_turned_unreachable_is_given_the_time_that_the_spec_says():
     assert plan.status["phase"] == "Restarting"
 
 
+def test_while_the_scheduler_may_still_choose_an_unreachable_node_its_pods_are_not_replaced():
+    not_yet = node("node-2", ready="Unknown", since=NOW - 1, taints=[])
+    plan = decide(started(job()), pod(0), pod(1, node="node-2"), pod(2), nodes=nodes(node(), not_yet))
+    assert plan.creates == plan.deletes == ()
+    assert plan.look_again is None, "the taint will be told"
+    assert plan.status["phase"] == "Restarting"
+
+
 def test_a_node_whose_own_kubelet_says_not_ready_keeps_its_pods():
     unwell = node("node-2", ready="False")
     plan = decide(started(job()), pod(0), pod(1, node="node-2"), pod(2), nodes=nodes(node(), unwell))

@@ -72,7 +72,7 @@ def losses_before(view: View) -> tuple[Loss, ...]:
 def patience(view: View) -> float | None:
     """Return the seconds until the next pod on an unreachable node is given up; None when there is none."""
     limit = view.job.spec.failure_policy.node_lost_seconds
-    cut_off = (m.unreachable_since for m in view.workers.values() if m and not m.ended)
+    cut_off = (m.lost_since for m in view.workers.values() if m and not m.ended)
     left = [since + limit - view.now for since in cut_off if since is not None]
     return max(0.0, min(left)) if left else None
 
@@ -89,7 +89,7 @@ def _loss(view: View, rank: int, member: Member | None) -> Loss | None:
         return None
     if member.failed:
         return _ended(view, member)
-    if member.unreachable_since is not None and _given_up(view, member.unreachable_since):
+    if member.lost_since is not None and _given_up(view, member.lost_since):
         return Loss(rank, "NodeLost", f"{member.name} was on node {member.node}, which is unreachable", member)
     return None
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from muster.plan.nodes import unreachable_since
+from muster.plan.nodes import lost_since, unreachable_since
 from muster.plan.timestamps import to_epoch
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ RANK = "muster.dev/rank"
 class Member:
     """One pod of a job.
 
-    `unreachable_since` is when its node stopped answering; None while it does. `unplaced_since` is when the scheduler
-    found that no node takes it; None when one does. `changed` is when its object last showed a change, as the API
-    writes it; empty where it shows none. `exit_code` is the worker container's once it ended. `last_words` is the JSON
-    that its agent left as termination message.
+    `unreachable_since` is when its node stopped answering; None while it does. `lost_since` is the same once new pods
+    are kept off that node. `unplaced_since` is when the scheduler found that no node takes it; None when one does.
+    `changed` is when its object last showed a change, as the API writes it; empty where it shows none. `exit_code` is
+    the worker container's once it ended. `last_words` is the JSON that its agent left as termination message.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Member:
     ready: bool
     deleting: bool
     unreachable_since: float | None
+    lost_since: float | None
     unplaced_since: float | None
     changed: str
     exit_code: int | None
@@ -96,6 +97,7 @@ def _member(pod: Manifest, nodes: Mapping[str, Manifest]) -> Member:
         ready=any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", [])),
         deleting="deletionTimestamp" in metadata,
         unreachable_since=unreachable_since(node) if node else None,
+        lost_since=lost_since(node) if node else None,
         unplaced_since=_unplaced_since(metadata, status),
         changed=_changed(metadata, status),
         exit_code=ended.get("exitCode"),
