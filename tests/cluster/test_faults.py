@@ -115,6 +115,27 @@ def test_a_rank_that_is_stopped_is_found_named_and_restarted(kube, measure):
     assert "in train_step" in log
 
 
+def test_a_job_leaves_a_node_whose_kubelet_hangs_though_its_pods_still_run(leader_aside, training, measure):
+    node = training.pods("digits")["digits-0-1"]["spec"]["nodeName"]
+    kubectl("uncordon", node_of_the_leader())
+    hung = time.time()
+    local_cluster("node", "hang", node)
+    try:
+        wait_for("Kubernetes calls the node unreachable", lambda: ready(node) == "Unknown", 60)
+        unreachable = time.time()
+        after = wait_until_it_trains(training, "digits-0-2", attempt=2)
+        record = wait_for_restart(training, attempt=2)
+    finally:
+        local_cluster("node", "heal", node)
+    measure("kubelet hung: Kubernetes calls its node unreachable after, seconds", unreachable - hung, "")
+    first_step = after["progress"]["firstStepAt"]
+    measure("kubelet hung: next step after its node is called unreachable, seconds", first_step - unreachable, "")
+    assert (record["cause"], record["node"]) == ("NodeLost", node)
+    wait_for("the node is back", lambda: ready(node) == "True", 120)
+    status = training.wait_for_phase("digits", "Running", limit=60)
+    assert status["attempt"] == 2
+
+
 def kill_the_operators() -> float:
     """Both at once, without a word."""
     now = time.time()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from muster_worker.agent import membership
@@ -19,13 +21,26 @@ def config(rank: int) -> AgentConfig:
 
 
 @pytest.fixture
-def coordinator():
-    desk = CoordinatorDesk(Coordinator("uid-1", 2, "c"))
-    server = AgentServer(("127.0.0.1", 0), dict, bytes, desk)
-    server.start()
-    yield server
-    server.stop()
-    desk.close()
+def host():
+    """Begins to host a coordinator at this address; a port of 0 is any."""
+    hosts = []
+
+    def begin(address: str, port: int = 0) -> AgentServer:
+        desk = CoordinatorDesk(Coordinator("uid-1", 2, "c"))
+        server = AgentServer((address, port), dict, bytes, desk)
+        server.start()
+        hosts.append((server, desk))
+        return server
+
+    yield begin
+    for server, desk in hosts:
+        server.stop()
+        desk.close()
+
+
+@pytest.fixture
+def coordinator(host):
+    return host("127.0.0.1")
 
 
 def test_the_round_is_over_when_the_coordinators_name_leads_to_another_pod(coordinator, monkeypatch):
@@ -44,3 +59,29 @@ def test_the_round_is_over_when_the_coordinators_name_leads_to_another_pod(coord
     assert members[0].broken() is None, "rank 0 does not look out for itself"
     for member in members:
         member.close()
+
+
+def test_who_waits_for_a_round_where_rank_0_was_asks_where_it_is_now(host, monkeypatch):
+    """The old one, on a node whose kubelet hangs, would have it wait for ever."""
+    where = "127.0.0.1"
+    look_up = socket.getaddrinfo
+
+    def look_up_here(name, *rest, **more):
+        return look_up(where if name == "digits-0" else name, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_here)
+    monkeypatch.setattr(membership, "LOOK_OUT_EVERY", 0.05)
+    old = host("127.0.0.1")
+    new = host("127.0.0.2", old.port)
+    member = Membership(config(1), ("digits-0", old.port), lambda _: None)
+    member.start()
+    member.ask_to_join("127.0.0.1", 1, [])
+    eventually(lambda: known_to(old), "the old coordinator knows it")
+    assert not known_to(new)
+    where = "127.0.0.2"
+    eventually(lambda: known_to(new), "the new coordinator knows it")
+    member.close()
+
+
+def known_to(server: AgentServer) -> bool:
+    return bool(server.desk.consult(lambda group, now: group.seats(now)))

@@ -198,11 +198,13 @@ class Membership:
         while not self._closed:
             time.sleep(LOOK_OUT_EVERY)
             peer, present = self._client.peer, self._round
-            if peer is None or present is None or not has_moved(self._coordinator[0], peer[0]):
+            if peer is None or not has_moved(self._coordinator[0], peer[0]):
                 continue
             with self._changed:
-                if self._round is present and self._broken is None:
-                    self._client.forget()
+                if self._client.peer != peer:
+                    continue
+                self._client.forget()
+                if present is not None and self._round is present and self._broken is None:
                     self._broken = (Broken(f"{self._where} is another pod than {peer[0]} now"), time.monotonic())
                     self._changed.notify_all()
 
