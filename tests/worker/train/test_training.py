@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 
 import pytest
@@ -169,17 +170,34 @@ def test_a_broken_checkpoint_is_skipped_said_and_replaced(start_ranks):
     assert reported[0]["resumedFromStep"] == (left_at - 1) // 20 * 20
 
 
-def test_pods_without_shared_storage_go_on_from_what_all_of_them_have(start_ranks, tmp_path):
-    options = {"config": {"epochs": 60}, "checkpoint": {"everySteps": 20, "keep": 5}}
+@pytest.mark.parametrize("lost", [0, 1])
+def test_without_shared_storage_a_pod_that_has_no_checkpoint_gets_it_from_one_that_has(start_ranks, tmp_path, lost):
+    plateau = {"schedule": "plateau", "metric": "validationLoss", "factor": "0.5", "patience": 2}
+    options = {
+        "config": {"epochs": 60},
+        "checkpoint": {"everySteps": 20, "keep": 5},
+        "optimisation": {"learningRate": plateau},
+    }
     pods = ["pod-0", "pod-1"]
     whole = finish(start_ranks("whole", 2, **options))
     left_at = interrupted(start_ranks(pods, 2, **options), step=100)
+    shutil.rmtree(tmp_path / f"pod-{lost}")
+    second = finish(start_ranks(pods, 2, **options))
+    assert second.reports()[-1]["resumedFromStep"] == left_at
+    assert_same(weights(second), weights(whole), rtol=0, atol=0)
+    kept = [sorted(path.name for path in (tmp_path / pod / "checkpoints").iterdir()) for pod in pods]
+    assert kept[0][-1] == kept[1][-1]
+
+
+def test_without_shared_storage_one_whole_checkpoint_is_enough(start_ranks, tmp_path):
+    options = {"config": {"epochs": 60}, "checkpoint": {"everySteps": 20, "keep": 5}}
+    pods = ["pod-0", "pod-1"]
+    left_at = interrupted(start_ranks(pods, 2, **options), step=100)
     newest = tmp_path / "pod-1" / "checkpoints" / f"step-{left_at:08d}"
-    assert newest.exists()
     (newest / "manifest.json").unlink()
     second = finish(start_ranks(pods, 2, **options))
-    assert second.reports()[-1]["resumedFromStep"] == (left_at - 1) // 20 * 20
-    assert_same(weights(second), weights(whole), rtol=0, atol=0)
+    assert second.reports()[-1]["resumedFromStep"] == left_at
+    assert "skipped the broken checkpoint" in second.output()
 
 
 def test_checkpoints_of_another_job_are_refused(start_ranks):

@@ -3,7 +3,7 @@
 A checkpoint is a directory `checkpoints/step-00000800`: the tensors as torch.distributed.checkpoint lays them out,
 each rank its part, and `manifest.json` with everything else and the checksum of every file. It is written under
 a hidden name, synced, and renamed: what bears the name is whole. What was damaged later fails its checksums, and
-the one before it is taken.
+the one before it is taken. Where each pod has a directory of its own, one that has it is enough.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from muster_worker.train.durable import (
     write_json,
 )
 from muster_worker.train.errors import StorageError
-from muster_worker.train.process_group import everywhere, gathered
+from muster_worker.train.process_group import everywhere, from_rank, gathered, hand_on
 from muster_worker.train.storage import CHECKPOINTS
 
 if TYPE_CHECKING:
@@ -63,6 +63,19 @@ class Found:
     step: int
     directory: Path
     state: dict[str, Any]
+    held: bool = True
+    """Whether this rank's own directory has it."""
+    giver: int | None = None
+    """The rank that hands it on where some directory does not have it; None where all do."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one rank found of a checkpoint, as the others hear of it. `id` None: it is not there whole."""
+
+    directory: int
+    id: str | None
+    fault: str | None
 
 
 class Checkpoints:
@@ -187,23 +200,37 @@ class Checkpoints:
         return sorted((int(name[1]) for name in names if name), reverse=True)
 
     def newest_intact(self) -> Found | None:
-        """The newest checkpoint that every rank finds whole; the same on all. Collective.
+        """The newest checkpoint that some directory has whole; the same on all ranks. Collective.
 
-        Broken ones are logged, and removed by the next save. Each rank verifies a part of the files.
+        Where each pod has a directory of its own, a pod that has just come has none, and gets it from another. Broken
+        ones are logged, and removed by the next save. Each rank verifies a part of the files.
         """
-        known = gathered(self._steps())
-        for step in sorted(set.intersection(*map(set, known)), reverse=True):
-            manifest, fault = self._verified(self._directory / name_of(step))
-            answers = gathered((manifest.get("id"), fault))
-            faults = [fault for _, fault in answers if fault]
-            if not faults and len({identity for identity, _ in answers}) > 1:
-                faults = ["the pods hold different checkpoints of this step"]
-            if not faults:
-                return Found(step, self._directory / name_of(step), manifest["state"])
-            self._broken.add(name_of(step))
-            if self._storage.rank == 0:
-                log.warning("skipped the broken checkpoint %s: %s", self._directory / name_of(step), faults[0])
+        own = set(self._steps())
+        for step in sorted(set.union(*gathered(own)), reverse=True):
+            directory = self._directory / name_of(step)
+            manifest, fault = self._verified(directory) if step in own else ({}, None)
+            looks = gathered(_Look(self._storage.first, None if fault else manifest.get("id"), fault))
+            holders = {look.directory for look in looks} - {look.directory for look in looks if look.id is None}
+            faults = [look.fault for look in looks if look.fault]
+            if len({looks[rank].id for rank in holders}) > 1:
+                holders, faults = set(), ["the pods hold different checkpoints of this step"]
+            if faults:
+                self._note_broken(directory, faults[0])
+            if holders:
+                return self._found(step, manifest.get("state"), holders, {look.directory for look in looks})
         return None
+
+    def _found(self, step: int, state: dict[str, Any] | None, holders: set[int], directories: set[int]) -> Found:
+        giver = None if holders == directories else min(holders)
+        if giver is not None:
+            state = from_rank(giver, state)
+        assert state is not None, "whoever has the checkpoint whole has its manifest"
+        return Found(step, self._directory / name_of(step), state, self._storage.first in holders, giver)
+
+    def _note_broken(self, directory: Path, fault: str) -> None:
+        self._broken.add(directory.name)
+        if self._storage.rank == 0:
+            log.warning("skipped the broken checkpoint %s: %s", directory, fault)
 
     @property
     def broken(self) -> int:
@@ -223,6 +250,13 @@ class Checkpoints:
 
     def load(self, found: Found, tensors: dict[str, Any]) -> None:
         """Fills the state dict `tensors` in place. Collective."""
+        everywhere(lambda: self._read(found, tensors))
+        if found.giver is not None:
+            hand_on(tensors, found.giver)
+
+    def _read(self, found: Found, tensors: dict[str, Any]) -> None:
+        if not found.held:
+            return
         reader = dcp.FileSystemReader(found.directory)
         try:
             dcp.load(tensors, storage_reader=reader, process_group=self._storage.group)

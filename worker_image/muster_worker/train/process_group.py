@@ -65,11 +65,35 @@ def gathered(answer: Answer, group: dist.ProcessGroup | None = None) -> list[Ans
     return answers
 
 
-def from_first(answer: Answer) -> Answer:
-    """Rank 0's `answer` on every rank. Collective."""
+def from_rank(rank: int, answer: Answer) -> Answer:
+    """That rank's `answer` on every rank. Collective."""
     answers = [answer]
-    dist.broadcast_object_list(answers, src=0, device=torch.device("cpu"))
+    dist.broadcast_object_list(answers, src=rank, device=torch.device("cpu"))
     return answers[0]
+
+
+def hand_on(tree: dict[str, Any], giver: int) -> None:
+    """Makes every rank's tree of dicts and lists the giver's: tensors in place, all else replaced. Collective.
+
+    The trees have the same shape, and their tensors the same shapes and types.
+    """
+    places = list(_places(tree))
+    for container, key in places:
+        if isinstance(container[key], torch.Tensor):
+            dist.broadcast(container[key], src=giver)
+    others = [(container, key) for container, key in places if not isinstance(container[key], torch.Tensor)]
+    values = from_rank(giver, [container[key] for container, key in others])
+    for (container, key), value in zip(others, values, strict=True):
+        container[key] = value
+
+
+def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
+    """Where its leaves are: each by the dict or list that holds it and the key or index there."""
+    for key, value in list(tree.items() if isinstance(tree, dict) else enumerate(tree)):
+        if isinstance(value, (dict, list)):
+            yield from _places(value)
+        else:
+            yield tree, key
 
 
 def everywhere(work: Callable[[], Answer], group: dist.ProcessGroup | None = None) -> list[Answer]:

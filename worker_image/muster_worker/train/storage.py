@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from muster_worker.train.durable import HIDDEN, clear_leftovers
 from muster_worker.train.errors import StorageError
-from muster_worker.train.process_group import everywhere, from_first
+from muster_worker.train.process_group import everywhere, from_rank
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,13 +39,18 @@ class Storage:
         return dist.get_rank(self.group)
 
     @property
+    def first(self) -> int:
+        """The first of those that share the directory, counted among all ranks: what tells directories apart."""
+        return dist.get_process_group_ranks(self.group)[0]
+
+    @property
     def ranks(self) -> int:
         return dist.get_world_size(self.group)
 
 
 def open_storage(environment: Environment) -> Storage:
     """Collective. Raises StorageError on every rank when any of them cannot write to its directory."""
-    run_id = from_first(uuid.uuid4().hex)
+    run_id = from_rank(0, uuid.uuid4().hex)
     checkpoints = environment.storage / CHECKPOINTS
     probe = environment.storage / f"{HIDDEN}probe-{run_id}"
 
