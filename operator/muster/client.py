@@ -68,6 +68,7 @@ LEASES = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 CONFIG_MAPS = Kind("", "v1", "configmaps", "ConfigMap")
 VOLUME_CLAIMS = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 PRIORITY_CLASSES = Kind("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False)
+STORAGE_CLASSES = Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
 
 
 class NoCluster(Exception):  # noqa: N818

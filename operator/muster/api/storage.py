@@ -14,7 +14,11 @@ class PersistentVolumeClaim(Model):
 
 
 class EphemeralVolume(Model):
-    """A volume for checkpoints, made for each pod and deleted with it. Not supported by this version yet."""
+    """A volume of each pod's own, made with it and deleted with it, like a fast disk of its node.
+
+    A pod that replaces a lost one gets the newest checkpoint from the others. What all of them had is gone when all
+    pods are: with a suspension, or when `podCleanup` removes them.
+    """
 
     storage_class_name: ObjectName | None = None
     """The StorageClass, for example one of local NVMe disks. Absent: the cluster's default."""

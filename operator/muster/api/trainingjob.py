@@ -92,7 +92,19 @@ class Scheduling(Model):
     priority_class_name: ObjectName | None = None
     """The PriorityClass of the workers. Absent: the cluster's default."""
     topology_key: Annotated[str, StringConstraints(max_length=317)] | None = None
-    """A node label, like topology.kubernetes.io/zone, of which all workers get one value. Not supported yet."""
+    """A node label, like topology.kubernetes.io/zone: all workers are placed on nodes with one value of it.
+
+    Which one is decided when the job is admitted, by where there is room; so `gang` must be auto.
+    """
+
+    rules = (
+        Rule(
+            cel="!has(self.topologyKey) || self.topologyKey == '' || self.gang == 'auto'",
+            holds=lambda scheduling: not scheduling.topology_key or scheduling.gang == "auto",
+            message="the domain is chosen when Muster admits the workers together: write gang auto, or leave it out",
+            at=".topologyKey",
+        ),
+    )
 
 
 def _nccl_has_gpus(spec: "TrainingJobSpec") -> bool:
@@ -250,6 +262,13 @@ class TrainingJob(Model):
                 " letters, digits and -, beginning with a letter"
             ),
             found="self.metadata.name",
+        ),
+        Rule(
+            cel="!has(self.spec.initialModel) || self.spec.initialModel.fromTrainingJob != self.metadata.name",
+            holds=lambda job: (
+                job.spec.initial_model is None or job.spec.initial_model.from_training_job != job.metadata.name
+            ),
+            message="spec.initialModel.fromTrainingJob: a job cannot start from its own model: name another",
         ),
     )
 

@@ -114,6 +114,19 @@ class TrainedModel(Reported):
     """What each step of spec.compression did."""
 
 
+class UsedModel(Reported):
+    """The model that the job started from, and starts from again where it has no checkpoint."""
+
+    from_training_job: str
+    """Whose it is."""
+    claim_name: str
+    """The claim that it is read from."""
+    path: str
+    """Where it is on that volume."""
+    sha256: str
+    """The checksum that it must have."""
+
+
 class TrainingJobStatus(Reported):
     """What is. Written by Muster alone."""
 
@@ -132,6 +145,9 @@ class TrainingJobStatus(Reported):
     """Why the job is in this phase, in a sentence."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16), ListType(keys=("type",))] = ()
     """Admitted, Running, Suspended, Complete and Failed, each with a reason and a sentence."""
+    topology_domain: str | None = None
+    """The value of spec.scheduling.topologyKey that the workers were placed by."""
+    initial_model: UsedModel | None = None
     wanted_replicas: Int | None = None
     """spec.replicas as it was when pods were made for it."""
     replicas: Int | None = None

@@ -58,9 +58,6 @@ TRAINING_JOB = (
     Unsupported("strategy.parameterServers"),
     Unsupported("strategy.mesh"),
     Unsupported("compression"),
-    Unsupported("storage.ephemeral"),
-    Unsupported("initialModel"),
     Unsupported("scheduling.gang", allowed=("auto", "none")),
     Unsupported("scheduling.queueName"),
-    Unsupported("scheduling.topologyKey", allowed=("",)),
 )

@@ -135,7 +135,11 @@ class Checkpoint(Model):
 
 
 class InitialModel(Model):
-    """A trained model to start from. Not supported by this version yet."""
+    """A trained model to start from: the recipe's parameters are loaded from it before the first step.
+
+    The job waits until there is one. It is read from the volume that the other job named in
+    `storage.persistentVolumeClaim`. A script finds it in the directory `$MUSTER_INITIAL_MODEL`.
+    """
 
     from_training_job: ObjectName
     """The TrainingJob, in the same namespace, whose model is taken."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from muster.client import NODES, PODS, SERVICES, Kind
-from muster.plan.model import Observed, Plan, Settings
+from muster.plan.model import Manifest, Observed, Plan, Settings
 
 Planner: TypeAlias = Callable[[Observed, Settings, float], Plan]
 
@@ -28,11 +28,15 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Controlled:
-    """A kind of resource under control. What is made for one bears `label`: only that is watched."""
+    """A kind of resource under control. What is made for one bears `label`: only that is watched.
+
+    `names` tells which others under control, by kind and name in the same namespace, one needs to know of.
+    """
 
     kind: Kind
     planner: Planner
     label: str
+    names: Callable[[Manifest], tuple[tuple[str, str], ...]] = lambda _: ()
 
 
 @dataclass(frozen=True, slots=True)

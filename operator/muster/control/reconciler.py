@@ -132,8 +132,9 @@ class Reconciler:
         wrote = await self._executor.execute(self._controlled[key.kind].kind, observed, plan)
         if self.active.is_set():  # not when the leadership, and with it all asking, ended meanwhile
             self._scraper.ask(key, plan.scrape)
-        if wrote:  # what follows from what was just written
-            self._queue.add(key)
+        if wrote:  # what follows from what was just written; its echo in the watch is no news
+            for concerned in self._store.concerned(key):
+                self._queue.add(concerned)
         return "written" if wrote else "unchanged", plan.look_again
 
     def _refused(self, key: Key, refusal: Refused) -> None:

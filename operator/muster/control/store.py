@@ -79,6 +79,8 @@ class Store:
 
     def __init__(self, controlled: Collection[Controlled]) -> None:
         self._controlled = {one.kind.kind: one.kind for one in controlled}
+        self._names = {one.kind.kind: one.names for one in controlled}
+        self._named_by: dict[Key, set[Key]] = defaultdict(set)
         self._objects: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
         self._owned: dict[tuple[str, str], dict[tuple[str, str], Object]] = defaultdict(dict)
         self._by_node: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
@@ -119,7 +121,16 @@ class Store:
         services = tuple(self._owned[uid, SERVICES.kind].values()) if (uid, SERVICES.kind) in self._owned else ()
         uids = (pod["metadata"]["uid"] for pod in pods)
         reports = {uid: self._reports[uid] for uid in uids if uid in self._reports}
-        return Observed(resource, pods, services, self.nodes, reports, admission, refusal)
+        named = {
+            (kind, name): other
+            for kind, name in self._names[key.kind](resource)
+            if (other := self.resource(Key(kind, key.namespace, name))) is not None
+        }
+        return Observed(resource, pods, services, self.nodes, reports, named, admission, refusal)
+
+    def concerned(self, key: Key) -> set[Key]:
+        """Who is to be looked at when this resource changes: itself, and who names it."""
+        return {key} | self._named_by.get(key, set())
 
     def put(self, kind: Kind, manifest: Mapping[str, Any]) -> set[Key]:
         """Take an object as a watch, a list or the answer to a write showed it."""
@@ -191,7 +202,7 @@ class Store:
         """The keys of all resources that a change of one object may matter to."""
         present: Object = new or old or {}
         if kind.kind in self._controlled:
-            return {Key(kind.kind, *_identity(present))}
+            return self.concerned(Key(kind.kind, *_identity(present)))
         if kind == NODES:
             return self._affected_by_node(old, new)
         keys = {key for one in (old, new) if one is not None for key in self._owners(one)}
@@ -210,6 +221,12 @@ class Store:
                 keys |= self._owners(pod)
         return keys
 
+    def _naming(self, kind: Kind, identity: tuple[str, str], manifest: Object) -> set[Key]:
+        """The other resources under control that this one names."""
+        if kind.kind not in self._controlled:
+            return set()
+        return {Key(named, identity[0], name) for named, name in self._names[kind.kind](manifest)}
+
     def _change_room(self) -> None:
         self.room_changes += 1
         self.on_room_change()
@@ -223,6 +240,8 @@ class Store:
         }
 
     def _index(self, kind: Kind, identity: tuple[str, str], manifest: Object) -> None:
+        for key in self._naming(kind, identity, manifest):
+            self._named_by[key].add(Key(kind.kind, *identity))
         for owner in manifest["metadata"].get("ownerReferences") or ():
             self._owned[owner["uid"], kind.kind][identity] = manifest
         if kind == NODES:
@@ -231,6 +250,10 @@ class Store:
             self._by_node[node][identity] = manifest
 
     def _unindex(self, kind: Kind, identity: tuple[str, str], manifest: Object) -> None:
+        for key in self._naming(kind, identity, manifest):
+            self._named_by[key].discard(Key(kind.kind, *identity))
+            if not self._named_by[key]:
+                del self._named_by[key]
         for owner in manifest["metadata"].get("ownerReferences") or ():
             _discard(self._owned, (owner["uid"], kind.kind), identity)
         if kind == NODES:

@@ -50,21 +50,32 @@ class Capacity:
                 unplaced.append(pod["spec"])
         return cls(by_name, whole, free).place(unplaced)[1]
 
-    def place(self, gang: Gang) -> tuple[int, Capacity]:
-        """Put each pod on the first node with room for it; return how many found one, and what is left then."""
+    def place(self, gang: Gang, among: Iterable[str] | None = None) -> tuple[int, Capacity]:
+        """Put each pod on the first node (of these) with room for it; return how many found one, and what is left."""
         free = dict(self.free)
+        nodes = tuple(free if among is None else among)
         placed = 0
         for spec in gang:
             wanted = requests.of_pod(spec)
-            node = next((name for name in free if requests.fits(wanted, free[name]) and self._admits(name, spec)), None)
+            fitting = (name for name in nodes if requests.fits(wanted, free[name]) and self._admits(name, spec))
+            node = next(fitting, None)
             if node is not None:
                 free[node] = requests.subtract(free[node], wanted)
                 placed += 1
         return placed, replace(self, free=free)
 
-    def could_hold(self, gang: Gang) -> int:
-        """Return how many of these pods would find a place if nothing else ran."""
-        return replace(self, free=self.whole).place(gang)[0]
+    def empty(self) -> Capacity:
+        """Return what there would be if nothing ran."""
+        return replace(self, free=self.whole)
+
+    def domains(self, key: str) -> dict[str, list[str]]:
+        """Return the nodes by their value of this label, in order; nodes without it belong to none."""
+        found: dict[str, list[str]] = {}
+        for name, node in self.nodes.items():
+            value = node["metadata"].get("labels", {}).get(key)
+            if value:
+                found.setdefault(value, []).append(name)
+        return dict(sorted(found.items()))
 
     def _admits(self, name: str, spec: Mapping[str, Any]) -> bool:
         node = self.nodes[name]

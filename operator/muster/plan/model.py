@@ -46,7 +46,7 @@ class Reference:
     `field` is where the spec names it.
     """
 
-    kind: Literal["ConfigMap", "PersistentVolumeClaim", "PriorityClass"]
+    kind: Literal["ConfigMap", "PersistentVolumeClaim", "PriorityClass", "StorageClass"]
     name: str
     field: str
 
@@ -56,8 +56,8 @@ class Demand:
     """What a resource asks for before its pods are made, and its place in line.
 
     `name` is `namespace/name` for others to read. `pods` are the specs of all its pods. `ganged`: as many of them as
-    `least` says must find a place together. `since`: when it began to wait. `priority_class`: None for the cluster's
-    default.
+    `least` says must find a place together, on nodes with one value of the label `topology_key` where it is given.
+    `since`: when it began to wait. `priority_class`: None for the cluster's default.
     """
 
     name: str
@@ -67,15 +67,20 @@ class Demand:
     since: float
     priority_class: str | None = None
     references: tuple[Reference, ...] = ()
+    topology_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Whether the pods may be made, and the sentence that says why or why not."""
+    """Whether the pods may be made, and the sentence that says why or why not.
+
+    `domain` is the value of the demand's topology key that its pods are to be placed by.
+    """
 
     granted: bool
     reason: str
     message: str
+    domain: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +97,9 @@ class Observed:
     """One resource and everything that exists for it, at one moment.
 
     `pods` and `services` hold what bears the resource's UID in its owner references. `nodes` holds every node
-    known, by name. `reports` holds the agents' answers by pod UID. `admission` is the answer to the demand of the
-    last plan; None while there is none. `refusal` is there when the last pods were refused.
+    known, by name. `reports` holds the agents' answers by pod UID. `named` holds the other resources under control
+    that this one names, by kind and name. `admission` is the answer to the demand of the last plan; None while there
+    is none. `refusal` is there when the last pods were refused.
     """
 
     resource: Manifest
@@ -101,6 +107,7 @@ class Observed:
     services: tuple[Manifest, ...] = ()
     nodes: Mapping[str, Manifest] = field(default_factory=dict)
     reports: Mapping[str, WorkerReport] = field(default_factory=dict)
+    named: Mapping[tuple[str, str], Manifest] = field(default_factory=dict)
     admission: Admission | None = None
     refusal: Refusal | None = None
 

@@ -4,6 +4,8 @@ The order is by priority, then by age. Whoever fits into what is left is admitte
 (backfill), so that nothing stands idle for want of the right job. But one that has waited for long holds what it
 could place already, and who comes after it has to fit into the rest: so it gets its turn in the end.
 
+Pods that are to be together, in one zone or on one switch, are placed in whichever domain takes the most of them.
+
 Invariants: what is admitted together fits together; nobody is admitted with fewer pods than it needs; of two that
 ask for the same, the one with the better place in the order is admitted first.
 """
@@ -41,6 +43,14 @@ class Priorities:
         return self.values.get(demand.priority_class, self.default)
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How many of a demand's pods found a place, and in which domain where they are to be together."""
+
+    pods: int
+    domain: str | None = None
+
+
 def admit(
     demands: Mapping[K, Demand],
     missing: Mapping[K, Sequence[Reference]],
@@ -61,15 +71,34 @@ def admit(
         if not demand.ganged:
             answers[key] = _not_ganged()
             continue
-        placed, rest = offered.place(demand.pods)
-        if placed >= demand.least:
-            answers[key] = _granted(demand, placed)
-            offered, capacity = rest, capacity.place(demand.pods)[1]
+        there, rest = place(demand, offered)
+        if there.pods >= demand.least:
+            answers[key] = _granted(demand, there)
+            offered, capacity = rest, place(demand, capacity, there.domain)[1]
             continue
-        answers[key] = _denied(demand, placed, capacity, holder)
+        answers[key] = _denied(demand, there, capacity, holder)
         if now - demand.since >= HOLDS_AFTER and answers[key].reason != NEVER_FITS:
             offered, holder = rest, holder or demand
     return answers, capacity
+
+
+def place(demand: Demand, capacity: Capacity, domain: str | None = None) -> tuple[Place, Capacity]:
+    """Find places for the demand's pods, as many as there are; return where, and what is left then.
+
+    `domain` is the one to use, where that has been decided.
+    """
+    if demand.topology_key is None:
+        placed, left = capacity.place(demand.pods)
+        return Place(placed), left
+    domains = capacity.domains(demand.topology_key)
+    if domain is not None:
+        domains = {domain: domains.get(domain, [])}
+    best = Place(0), capacity
+    for value, nodes in domains.items():
+        placed, left = capacity.place(demand.pods, among=nodes)
+        if placed > best[0].pods:
+            best = Place(placed, value), left
+    return best
 
 
 def _place_in_line(demand: Demand, priorities: Priorities) -> tuple[int, float, str]:
@@ -79,9 +108,11 @@ def _place_in_line(demand: Demand, priorities: Priorities) -> tuple[int, float, 
 NEVER_FITS = "NeverFits"
 
 
-def _granted(demand: Demand, placed: int) -> Admission:
-    some = "" if placed == len(demand.pods) else f"{placed} of "
-    return Admission(granted=True, reason="Admitted", message=f"there is room for {some}{_asked_for(demand)}")
+def _granted(demand: Demand, there: Place) -> Admission:
+    some = "" if there.pods == len(demand.pods) else f"{there.pods} of "
+    where = f" in {there.domain}" if there.domain else ""
+    message = f"there is room for {some}{_asked_for(demand)}{where}"
+    return Admission(granted=True, reason="Admitted", message=message, domain=there.domain)
 
 
 def _not_ganged() -> Admission:
@@ -97,16 +128,20 @@ def _lacks(references: Sequence[Reference]) -> Admission:
     return Admission(granted=False, reason=f"{first.kind}NotFound", message=message)
 
 
-def _denied(demand: Demand, placed: int, capacity: Capacity, holder: Demand | None) -> Admission:
-    wanted = f"wanted: {_asked_for(demand)}"
-    ever = capacity.could_hold(demand.pods)
+def _denied(demand: Demand, there: Place, capacity: Capacity, holder: Demand | None) -> Admission:
+    wanted = f"wanted: {_asked_for(demand)}{_together(demand)}"
+    if demand.topology_key is not None and not capacity.domains(demand.topology_key):
+        message = f"{wanted}; no node has this label"
+        return Admission(granted=False, reason=NEVER_FITS, message=message)
+    ever = place(demand, capacity.empty())[0].pods
     if ever < demand.least:
         message = f"{wanted}; even with nothing else running the nodes that take it have room for {ever}"
         return Admission(granted=False, reason=NEVER_FITS, message=message)
-    if holder is not None and capacity.place(demand.pods)[0] >= demand.least:
+    if holder is not None and place(demand, capacity)[0].pods >= demand.least:
         message = f"{wanted}; there is room, but it is kept for {holder.name}, which has waited for longer"
         return Admission(granted=False, reason="Queued", message=message)
-    message = f"{wanted}; room now: {placed}, so none was started"
+    where = f" in {there.domain}" if there.domain else ""
+    message = f"{wanted}; room now: {there.pods}{where}, so none was started"
     return Admission(granted=False, reason="InsufficientCapacity", message=message)
 
 
@@ -114,3 +149,7 @@ def _asked_for(demand: Demand) -> str:
     count = len(demand.pods)
     each = requests.describe(requests.of_pod(demand.pods[0]))
     return f"{count} worker{'s' if count > 1 else ''} ({each} each)"
+
+
+def _together(demand: Demand) -> str:
+    return f" with one value of {demand.topology_key}" if demand.topology_key is not None else ""

@@ -76,6 +76,8 @@ def _template() -> st.SearchStrategy[Spec]:
 
 
 def _common() -> dict[str, st.SearchStrategy[Any]]:
+    path = {"path": st.from_regex(r"[a-z0-9.]{1,3}x(/[a-z0-9_]{1,5}){0,2}", fullmatch=True)}
+    volume = st.fixed_dictionaries({"size": _QUANTITY}, optional={"storageClassName": _NAME})
     return {
         "replicas": st.integers(1, 10_000),
         "processesPerWorker": st.just("auto") | st.integers(1, 128),
@@ -83,10 +85,13 @@ def _common() -> dict[str, st.SearchStrategy[Any]]:
         "source": st.fixed_dictionaries({"configMap": _NAME}),
         "resources": _resources(),
         "template": _template(),
-        "storage": st.fixed_dictionaries(
-            {"persistentVolumeClaim": st.fixed_dictionaries({"claimName": _NAME})},
-            optional={"path": st.from_regex(r"[a-z0-9.]{1,3}x(/[a-z0-9_]{1,5}){0,2}", fullmatch=True)},
+        "storage": st.one_of(
+            st.fixed_dictionaries(
+                {"persistentVolumeClaim": st.fixed_dictionaries({"claimName": _NAME})}, optional=path
+            ),
+            st.fixed_dictionaries({"ephemeral": volume}, optional=path),
         ),
+        "initialModel": st.fixed_dictionaries({"fromTrainingJob": _NAME.map(lambda name: f"{name}-before")}),
         "checkpoint": _block(
             everySteps=st.integers(1, 10**9),
             everySeconds=st.integers(0, 10**6),
@@ -100,7 +105,10 @@ def _common() -> dict[str, st.SearchStrategy[Any]]:
             hangTimeoutSeconds=st.integers(1, 10**6),
         ),
         "successPolicy": st.sampled_from(["AllWorkers", "Rank0"]),
-        "scheduling": _block(gang=st.sampled_from(["auto", "none"]), priorityClassName=_NAME, topologyKey=st.just("")),
+        "scheduling": st.one_of(
+            _block(gang=st.sampled_from(["auto", "none"]), priorityClassName=_NAME, topologyKey=st.just("")),
+            _block(priorityClassName=_NAME, topologyKey=st.sampled_from(["topology.kubernetes.io/zone", "rack"])),
+        ),
         "suspend": st.booleans(),
         "activeDeadlineSeconds": st.integers(1, 31_536_000),
         "ttlSecondsAfterFinished": st.integers(0, 31_536_000),

@@ -29,8 +29,10 @@ JOB_RIGHTS = {
 CLUSTER_RIGHTS = {
     ("", "nodes", "list"),
     ("", "nodes", "watch"),
-    ("scheduling.k8s.io", "priorityclasses", "get"),  # whether the one that a job names is there
+    ("scheduling.k8s.io", "priorityclasses", "get"),
+    ("storage.k8s.io", "storageclasses", "get"),  # whether the one that a job names is there
     ("scheduling.k8s.io", "priorityclasses", "list"),  # the order of those that wait
+    ("storage.k8s.io", "storageclasses", "get"),  # whether the one that a job names is there
 }
 LEADER_RIGHTS = {
     ("coordination.k8s.io", "leases", "get"),

@@ -95,7 +95,13 @@ class Counting:
 
 @contextlib.asynccontextmanager
 async def operator(
-    api: FakeApi, planner: Planner = pods_and_a_service, *, who: str = "a", wait: bool = True, **options: Any
+    api: FakeApi,
+    planner: Planner = pods_and_a_service,
+    *,
+    who: str = "a",
+    wait: bool = True,
+    names: Callable[[Any], tuple[tuple[str, str], ...]] = lambda _: (),
+    **options: Any,
 ) -> AsyncIterator[Operator]:
     """An operator, run as `muster run` does, until the block ends."""
     metrics = Metrics()
@@ -103,7 +109,7 @@ async def operator(
         api.configuration(who), observer=metrics.called, limits=Limits(call=0.5, attempts=4, pauses=(0.01, 0.05, 0.1))
     )
     chosen = Options(settings=SETTINGS, identity=who, http_port=0, workers=4, take_signals=False, lease_times=QUICK)
-    one = Operator(replace(chosen, **options), [Controlled(TRAINING_JOBS, planner, LABEL)], client, metrics)
+    one = Operator(replace(chosen, **options), [Controlled(TRAINING_JOBS, planner, LABEL, names)], client, metrics)
     task = asyncio.create_task(one.run())
     try:
         if wait:

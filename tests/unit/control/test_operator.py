@@ -167,6 +167,23 @@ async def test_a_planner_that_fails_on_one_resource_does_not_hold_up_the_others(
     assert all(not name.startswith("broken") for name in made(api))
 
 
+async def test_who_names_another_follows_it_through_the_operators_own_writes(api):
+    """The answer to a write enters the store at once, and its echo in the watch is no news any more."""
+
+    def planner(observed, settings, now):
+        if observed.resource["metadata"]["name"] == "digits":
+            return pods_and_a_service(observed, settings, now)
+        seen = (observed.named.get(("TrainingJob", "digits"), {}).get("status") or {}).get("phase", "none")
+        status = {"phase": seen}
+        return Plan(status=None if status == observed.resource.get("status") else status)
+
+    create(api, "trainingjobs", job("pupil"))
+    create(api, "trainingjobs", job())
+    async with operator(api, planner, names=lambda _: (("TrainingJob", "digits"),)):
+        await until(lambda: status_of(api) == DONE)
+        await until(lambda: status_of(api, "pupil") == {"phase": "Running"})
+
+
 async def test_a_resource_that_is_being_deleted_is_left_to_the_garbage_collector(api):
     going = create(api, "trainingjobs", job())
     api.storage.modify(

@@ -10,6 +10,7 @@ from muster.client import NODES, PODS
 from muster.control.kinds import TRAINING_JOBS, Controlled, Key
 from muster.control.store import Store
 from muster.plan.model import Admission, Plan, WorkerReport
+from muster.plan.training import initial_model
 from tests.unit.control.harness import LABEL, node, owned
 
 DIGITS = Key("TrainingJob", "research", "digits")
@@ -151,6 +152,32 @@ def test_an_answer_is_passed_on_only_to_whom_it_was_given():
     store.put(TRAINING_JOBS, resource())
     assert store.observe(DIGITS).admission is None
     assert store.observe(DIGITS, answer).admission is answer
+
+
+TEACHER = Key("TrainingJob", "research", "teacher")
+
+
+def named_after(other):
+    return resource() | {"spec": {"initialModel": {"fromTrainingJob": other}}}
+
+
+def test_who_names_another_sees_it_and_is_looked_at_again_when_it_changes():
+    store = Store([Controlled(TRAINING_JOBS, lambda *_: Plan(), LABEL, initial_model.named)])
+    store.put(TRAINING_JOBS, named_after("teacher"))
+    assert store.observe(DIGITS).named == {}
+    teacher = resource(name="teacher", uid="uid-t")
+    both = {DIGITS, TEACHER}
+    assert store.put(TRAINING_JOBS, teacher) == both
+    assert store.observe(DIGITS).named == {("TrainingJob", "teacher"): teacher}
+    assert store.remove(TRAINING_JOBS, teacher) == both
+    assert store.observe(DIGITS).named == {}
+
+
+def test_who_names_another_no_more_is_left_alone():
+    store = Store([Controlled(TRAINING_JOBS, lambda *_: Plan(), LABEL, initial_model.named)])
+    store.put(TRAINING_JOBS, named_after("teacher"))
+    store.remove(TRAINING_JOBS, named_after("teacher"))
+    assert store.put(TRAINING_JOBS, resource(name="teacher", uid="uid-t")) == {TEACHER}
 
 
 NAMES = ("a", "b", "c")

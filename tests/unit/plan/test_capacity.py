@@ -37,12 +37,12 @@ def test_counts_what_everybody_took(others, fits):
 
 
 def test_what_no_empty_cluster_could_hold_has_no_place_ever():
-    assert room().could_hold([asks(gpus=5)]) == 0
+    assert room().empty().place([asks(gpus=5)])[0] == 0
 
 
 def test_what_has_no_place_now_may_have_one_once_others_have_gone():
     capacity = room(running(1))
-    assert (capacity.place([asks(gpus=4)] * 3)[0], capacity.could_hold([asks(gpus=4)] * 3)) == (2, 3)
+    assert (capacity.place([asks(gpus=4)] * 3)[0], capacity.empty().place([asks(gpus=4)] * 3)[0]) == (2, 3)
 
 
 def test_a_place_is_given_once():

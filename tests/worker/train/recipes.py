@@ -47,6 +47,11 @@ class Line(Recipe):
         return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9)
 
 
+class WideLine(Line):
+    def model(self):
+        return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Dropout(self.config.dropout), nn.Linear(6, 1))
+
+
 class Unvalidated(Line):
     def datasets(self):
         return self._points(self.config.samples), None

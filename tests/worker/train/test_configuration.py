@@ -26,7 +26,7 @@ def test_a_recipe_is_found_and_configured_in_camel_case():
         ("Line", "spec.recipe.name: found 'Line', wanted module:Class such as muster_worker.recipes.digits:Digits"),
         ("nowhere:Line", "no module 'nowhere' for 'nowhere:Line': it must be in the image, or in the ConfigMap"),
         (f"{HERE}.deeper:Line", "no module 'tests.worker.train.recipes.deeper'"),
-        (f"{HERE}:Lime", f"module '{HERE}' has no 'Lime', wanted one of its recipes: Line, Unvalidated"),
+        (f"{HERE}:Lime", f"module '{HERE}' has no 'Lime', wanted one of its recipes: Line, WideLine"),
         (f"{HERE}:NoRecipe", "is no recipe, wanted a class that inherits from muster_worker.train.Recipe"),
         (f"{HERE}:Unfinished", "lacks the methods datasets, loss"),
     ],

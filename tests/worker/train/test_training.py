@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from muster_worker.train.durable import read_json
-from muster_worker.train.model_directory import load_model
+from muster_worker.train.model_directory import load_model, summary
 from muster_worker.train.sample_log import surviving_epochs
 
 ENDLESS = {"epochs": 100_000}
@@ -205,6 +205,50 @@ def test_checkpoints_of_another_job_are_refused(start_ranks):
     group = start_ranks(config={"batchSize": 16})
     assert group.wait() == [2, 2]
     assert "were made with config.batchSize = 8, this job has 16: give the job another path" in group.output()
+
+
+# --- starting from another model ---
+
+
+def initial(group):
+    directory = group.storage / "model"
+    checksum = summary(load_model(directory)).sha256
+    return {"MUSTER_INITIAL_MODEL": str(directory), "MUSTER_INITIAL_MODEL_SHA256": checksum}
+
+
+def test_a_job_starts_from_the_model_it_names_and_resumes_from_its_own_checkpoints(start_ranks):
+    first = finish(start_ranks("first", 1, config={"epochs": 20}))
+    options = {"config": {"epochs": 60}, "checkpoint": {"everySteps": 20}, **initial(first)}
+    whole = finish(start_ranks("whole", 2, **options))
+    anew = finish(start_ranks("anew", 2, config={"epochs": 60}))
+    losses = [next(line["loss"] for line in group.reports() if "loss" in line) for group in (first, whole, anew)]
+    assert losses[1] < losses[2] / 2, losses
+    left_at = interrupted(start_ranks("broken-off", 2, **options), step=60)
+    second = finish(start_ranks("broken-off", 2, **options))
+    assert second.reports()[-1]["resumedFromStep"] == left_at
+    assert_same(weights(second), weights(whole), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "checksum", "sentence"),
+    [
+        ("tests.worker.train.recipes:Line", "0" * 64, f"wanted {'0' * 64}: it was replaced"),
+        (
+            "tests.worker.train.recipes:WideLine",
+            "",
+            "its 0.bias has the shape (5,), wanted (6,) as in the recipe's model",
+        ),
+    ],
+)
+def test_a_model_that_is_not_the_one_or_does_not_fit_ends_the_job_with_the_reason(
+    start_ranks, recipe, checksum, sentence
+):
+    first = finish(start_ranks("first", 1))
+    given = initial(first) | {"MUSTER_INITIAL_MODEL_SHA256": checksum}
+    group = start_ranks("second", 2, recipe=recipe, **given)
+    assert group.wait() == [2, 2]
+    assert "spec.initialModel: " in group.output()
+    assert sentence in group.output()
 
 
 # --- leaving ---

@@ -39,6 +39,14 @@ class CheckpointPolicy:
 
 
 @dataclass(frozen=True)
+class InitialModel:
+    """`spec.initialModel`: a model directory, and the checksum that its description must have."""
+
+    directory: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Environment:
     """Everything outside of the recipe that decides what a rank does."""
 
@@ -59,6 +67,7 @@ class Environment:
     checkpoint: CheckpointPolicy
     learning_rate: LearningRate
     gradient_accumulation: int
+    initial_model: InitialModel | None
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Environment:
@@ -82,6 +91,7 @@ class Environment:
             gradient_accumulation=int(
                 _number(optimisation, "spec.optimisation.gradientAccumulation", default=1, minimum=1)
             ),
+            initial_model=_initial_model(variables),
         )
 
 
@@ -93,6 +103,11 @@ def _rank_variable(variables: Mapping[str, str], name: str) -> int:
 
 def _path(variables: Mapping[str, str], name: str) -> Path | None:
     return Path(variables[name]) if variables.get(name) else None
+
+
+def _initial_model(variables: Mapping[str, str]) -> InitialModel | None:
+    directory = _path(variables, "MUSTER_INITIAL_MODEL")
+    return InitialModel(directory, variables.get("MUSTER_INITIAL_MODEL_SHA256", "")) if directory else None
 
 
 def _json_object(variables: Mapping[str, str], name: str) -> dict[str, Any]:

@@ -16,9 +16,9 @@ import torch._dynamo  # noqa: F401 - DDP imports it on first use, 0.3 s that a f
 
 from muster_worker.train.checkpoint import Checkpoints
 from muster_worker.train.environment import Environment
-from muster_worker.train.errors import TrainingError
+from muster_worker.train.errors import ConfigurationError, TrainingError
 from muster_worker.train.export import export_model
-from muster_worker.train.model_directory import published_model
+from muster_worker.train.model_directory import load_model, published_model, summary
 from muster_worker.train.process_group import device_of, everywhere, joined
 from muster_worker.train.reference import load_recipe
 from muster_worker.train.report import Report
@@ -105,8 +105,23 @@ class Training:
             self._trainer.restore(tensors, found.state)
             self._resumed_from = self._saved_step = found.step
             log.info("going on from %s", found.directory)
+        elif self._environment.initial_model is not None:
+            everywhere(self._begin_with_initial_model)
         if self._checkpoints.broken:
             self._progress(brokenCheckpoints=self._checkpoints.broken)
+
+    def _begin_with_initial_model(self) -> None:
+        wanted = self._environment.initial_model
+        assert wanted is not None, "asked before"
+        model = load_model(wanted.directory)
+        found = summary(model).sha256
+        if wanted.sha256 and found != wanted.sha256:
+            raise ConfigurationError(
+                f"spec.initialModel: the model's checksum is {found}, wanted {wanted.sha256}: it was replaced since"
+                " this job was admitted"
+            )
+        self._trainer.begin_with(model.weights())
+        log.info("starting from the model that %s made", model.description["origin"]["recipe"])
 
     def fit(self) -> bool:
         """Trains to the last epoch; False when the ranks left before it, state saved."""

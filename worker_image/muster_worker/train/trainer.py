@@ -65,6 +65,7 @@ class Trainer:
         self.recipe = recipe
         self.progress = Progress()
         self._rank, self._ranks = environment.rank, environment.world_size
+        self._initial = environment.initial_model
         self._device = device
         self._reference = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
 
@@ -201,6 +202,7 @@ class Trainer:
             "recipe": self._reference,
             "samples": self._plan.samples,
             "gradientAccumulation": self._plan.accumulation,
+            "initialModel": self._initial.sha256 if self._initial else None,
             **{f"config.{name}": value for name, value in config.items()},
         }
 
@@ -232,6 +234,21 @@ class Trainer:
                 "epoch": self.progress.epoch,
             },
         )
+
+    def begin_with(self, weights: dict[str, torch.Tensor]) -> None:
+        """Takes the parameters from a trained model; raises ConfigurationError naming what does not fit."""
+        mine = self.model.state_dict()
+        for name in sorted(mine.keys() | weights.keys()):
+            if name not in weights:
+                raise ConfigurationError(f"spec.initialModel: it has no {name}, which the recipe's model has")
+            if name not in mine:
+                raise ConfigurationError(f"spec.initialModel: it has {name}, which the recipe's model has not")
+            if mine[name].shape != weights[name].shape:
+                raise ConfigurationError(
+                    f"spec.initialModel: its {name} has the shape {tuple(weights[name].shape)}, wanted "
+                    f"{tuple(mine[name].shape)} as in the recipe's model"
+                )
+        self.model.load_state_dict(weights)
 
     def check_same_job(self, state: dict[str, Any], where: object) -> None:
         """Raises ConfigurationError when a checkpoint was made by another recipe, config or data set."""

@@ -32,6 +32,7 @@ def demand(view: View, gang: Iterable[Manifest]) -> Demand:
         since=to_epoch(created) if created else view.now,
         priority_class=job.spec.scheduling.priority_class_name,
         references=references(job),
+        topology_key=job.spec.scheduling.topology_key or None,
     )
 
 
@@ -41,9 +42,11 @@ def after(leaving: Sequence[Member]) -> Admission:
     return Admission(granted=False, reason="WorkersLeaving", message=f"still on their way out: {names}")
 
 
-def begun() -> Admission:
+def begun(there: Iterable[Member]) -> Admission:
     """Some of its pods are there already: the operator that admitted it was lost before it could say so."""
-    return Admission(granted=True, reason="Admitted", message="admitted before; the gang is being completed")
+    message = "admitted before; the gang is being completed"
+    domain = next((member.domain for member in there if member.domain), None)
+    return Admission(granted=True, reason="Admitted", message=message, domain=domain)
 
 
 def refused(message: str) -> Admission:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ATTEMPT = "muster.dev/attempt"
 RANK = "muster.dev/rank"
+DOMAIN = "muster.dev/topology-domain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,8 @@ class Member:
     `unreachable_since` is when its node stopped answering; None while it does. `lost_since` is the same once new pods
     are kept off that node. `unplaced_since` is when the scheduler found that no node takes it; None when one does.
     `changed` is when its object last showed a change, as the API writes it; empty where it shows none. `exit_code` is
-    the worker container's once it ended. `last_words` is the JSON that its agent left as termination message.
+    the worker container's once it ended. `domain` is the value of the topology key that it was made for. `last_words`
+    is the JSON that its agent left as termination message.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Member:
     exit_code: int | None
     reason: str
     message: str
+    domain: str | None
     last_words: Mapping[str, Any]
 
     @property
@@ -103,6 +106,7 @@ def _member(pod: Manifest, nodes: Mapping[str, Manifest]) -> Member:
         exit_code=ended.get("exitCode"),
         reason=status.get("reason") or ended.get("reason") or _waiting(status).get("reason", ""),
         message=status.get("message") or _waiting(status).get("message", ""),
+        domain=metadata["labels"].get(DOMAIN),
         last_words=_parse(ended.get("message", "")),
     )
 

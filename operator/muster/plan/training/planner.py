@@ -26,6 +26,7 @@ from muster.plan.training import (
     deadline,
     elastic,
     failures,
+    initial_model,
     pacing,
     placement,
     pods,
@@ -71,17 +72,19 @@ def _start(seen: View, observed: Observed) -> Plan:
     leaving = [member for member in seen.members if not member.ended and member.attempt < attempt]
     if leaving:
         return _write(seen, Plan(deletes=removal.of_living(leaving)), status.waiting(seen, admission.after(leaving)))
-    gang = {rank: pods.build_pod(seen.job, seen.settings, rank, attempt) for rank in range(seen.replicas)}
-    demand = admission.demand(seen, gang.values())
-    answer = admission.begun() if attempts.gang_was_begun(seen) else observed.admission
-    if answer is None:
-        return Plan(demand=demand)
-    if not answer.granted:
-        return _write(seen, Plan(demand=demand), status.waiting(seen, answer))
-    there = {member.rank for member in seen.members if member.attempt == attempt}
-    missing = tuple(pod for rank, pod in gang.items() if rank not in there)
+    lacking = initial_model.lacking(seen)
+    if lacking is not None:
+        return _write(seen, Plan(), status.waiting(seen, lacking))
+    there = [member for member in seen.members if member.attempt == attempt]
+    answer = admission.begun(there) if attempts.gang_was_begun(seen) else observed.admission
+    chosen = pods.Chosen(answer.domain if answer else None, initial_model.used(seen))
+    gang = {rank: pods.build_pod(seen.job, seen.settings, rank, attempt, chosen) for rank in range(seen.replicas)}
+    if answer is None or not answer.granted:
+        waits = Plan(demand=admission.demand(seen, gang.values()))
+        return waits if answer is None else _write(seen, waits, status.waiting(seen, answer))
+    missing = tuple(pod for rank, pod in gang.items() if rank not in {member.rank for member in there})
     actions = Plan(applies=(pods.build_service(seen.job),), creates=missing)
-    return _write(seen, actions, status.started(seen, answer, attempt))
+    return _write(seen, actions, status.started(seen, answer, attempt, chosen))
 
 
 def _keep_going(seen: View, observed: Observed) -> Plan:
@@ -101,10 +104,11 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
     attempt = attempts.after(seen, lost) if lost else attempts.of_added(seen) if added else seen.attempt
     vacant = sorted({*_vacant(seen, lost), *added})
     wanted = status.active(seen, attempt, lost, grows=bool(added) and not lost)
+    chosen = pods.Chosen(seen.recorded.get("topologyDomain"), seen.recorded.get("initialModel"))
     actions = Plan(
         deletes=removal.of_superseded(seen) + removal.of_living(elastic.surplus(seen)),
         applies=_service(seen, observed),
-        creates=tuple(pods.build_pod(seen.job, seen.settings, rank, attempt) for rank in vacant),
+        creates=tuple(pods.build_pod(seen.job, seen.settings, rank, attempt, chosen) for rank in vacant),
         scrape=_targets(seen, trains=wanted["phase"] == "Running"),
         look_again=_soonest(failures.patience(seen), deadline.seconds_left(seen), placement.seconds_left(seen)),
     )

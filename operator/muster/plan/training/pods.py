@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.strategic_merge import merge
+from muster.plan.training.members import ATTEMPT, DOMAIN, RANK
 
 if TYPE_CHECKING:
     from muster.api import TrainingJob
     from muster.api.base import Model
+    from muster.api.storage import Storage
     from muster.plan.model import Manifest, Settings
 
 AGENT_PORT = 7070
 SCRATCH, STORAGE, SOURCE = "/muster/run", "/muster/storage", "/muster/source"
+INITIAL_MODEL = "/muster/initial-model"
 GRACE_SECONDS = 30
 USER = 1000
 
@@ -48,16 +52,37 @@ def build_service(job: TrainingJob) -> Manifest:
     }
 
 
-def build_pod(job: TrainingJob, settings: Settings, rank: int, attempt: int) -> Manifest:
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What was decided when the job was admitted, the same for all of its pods.
+
+    `domain`: the value of the topology key. `initial_model`: as the status has it.
+    """
+
+    domain: str | None = None
+    initial_model: Manifest | None = None
+
+
+def build_pod(job: TrainingJob, settings: Settings, rank: int, attempt: int, chosen: Chosen | None = None) -> Manifest:
     """Return the pod of one rank in one attempt, with the user's template laid over it."""
+    chosen = chosen or Chosen()
     labels = _labels(job) | {
         "muster.dev/role": "worker",
-        "muster.dev/rank": str(rank),
-        "muster.dev/attempt": str(attempt),
+        RANK: str(rank),
+        ATTEMPT: str(attempt),
     }
-    template = merge({"metadata": {}, "spec": _pod_spec(job, settings, rank)}, job.spec.template)
-    grace = template["spec"]["terminationGracePeriodSeconds"]
-    _complete_environment(template["spec"], _environment(job, rank, attempt, grace))
+    spec = _pod_spec(job, settings, rank)
+    environment = _environment(job, rank, attempt)
+    if chosen.domain is not None:
+        labels[DOMAIN] = chosen.domain
+        spec["nodeSelector"] = {job.spec.scheduling.topology_key: chosen.domain}
+    if chosen.initial_model is not None:
+        _mount_model(spec, chosen.initial_model)
+        environment |= {"MUSTER_INITIAL_MODEL": INITIAL_MODEL}
+        environment |= {"MUSTER_INITIAL_MODEL_SHA256": chosen.initial_model["sha256"]}
+    template = merge({"metadata": {}, "spec": spec}, job.spec.template)
+    environment["MUSTER_GRACE_SECONDS"] = str(template["spec"]["terminationGracePeriodSeconds"])
+    _complete_environment(template["spec"], environment)
     metadata = merge(template["metadata"], {"labels": labels})
     return {
         "apiVersion": "v1",
@@ -145,7 +170,7 @@ def _arguments(job: TrainingJob) -> list[str]:
     return ["agent", "recipe", job.spec.recipe.name]
 
 
-def _environment(job: TrainingJob, rank: int, attempt: int, grace_seconds: int) -> dict[str, str]:
+def _environment(job: TrainingJob, rank: int, attempt: int) -> dict[str, str]:
     spec = job.spec
     environment = {
         "MUSTER_JOB": job.metadata.name,
@@ -167,7 +192,6 @@ def _environment(job: TrainingJob, rank: int, attempt: int, grace_seconds: int) 
         "MUSTER_MAX_REPLICAS": str(spec.elastic.max_replicas if spec.elastic else 0),
         "MUSTER_HANG_TIMEOUT_SECONDS": str(spec.failure_policy.hang_timeout_seconds or 0),
         "MUSTER_SUCCESS_POLICY": spec.success_policy,
-        "MUSTER_GRACE_SECONDS": str(grace_seconds),
     }
     if spec.storage is not None:
         environment["MUSTER_STORAGE"] = STORAGE
@@ -195,12 +219,34 @@ def _volumes(job: TrainingJob) -> list[dict[str, Any]]:
         },  # the container runtime's own is 64 MiB: too small for NCCL
     ]
     if job.spec.storage is not None:
-        claim = job.spec.storage.persistent_volume_claim
-        assert claim is not None, "the schema refuses other kinds of storage"
-        volumes.append({"name": "storage", "persistentVolumeClaim": {"claimName": claim.claim_name}})
+        volumes.append({"name": "storage", **_storage(job.spec.storage)})
     if job.spec.source is not None:
         volumes.append({"name": "source", "configMap": {"name": job.spec.source.config_map}})
     return volumes
+
+
+def _storage(storage: Storage) -> dict[str, Any]:
+    if storage.persistent_volume_claim is not None:
+        return {"persistentVolumeClaim": {"claimName": storage.persistent_volume_claim.claim_name}}
+    assert storage.ephemeral is not None, "the schema asks for one of the two"
+    claim: dict[str, Any] = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": storage.ephemeral.size}},
+    }
+    if storage.ephemeral.storage_class_name is not None:
+        claim["storageClassName"] = storage.ephemeral.storage_class_name
+    return {"ephemeral": {"volumeClaimTemplate": {"spec": claim}}}
+
+
+def _mount_model(spec: dict[str, Any], model: Manifest) -> None:
+    """A claim must not be two volumes of one pod: the kubelet would wait for the second for ever."""
+    source = {"persistentVolumeClaim": {"claimName": model["claimName"]}}
+    name = next((volume["name"] for volume in spec["volumes"] if source.items() <= volume.items()), None)
+    if name is None:
+        name = "initial-model"
+        spec["volumes"].append({"name": name, **source})
+    mount = {"name": name, "mountPath": INITIAL_MODEL, "subPath": model["path"], "readOnly": True}
+    spec["containers"][0]["volumeMounts"].append(mount)
 
 
 def _mounts(job: TrainingJob) -> list[dict[str, Any]]:

@@ -19,6 +19,9 @@ def references(job: TrainingJob) -> tuple[Reference, ...]:
     if spec.storage is not None and spec.storage.persistent_volume_claim is not None:
         claim = spec.storage.persistent_volume_claim.claim_name
         found.append(Reference("PersistentVolumeClaim", claim, "spec.storage.persistentVolumeClaim.claimName"))
+    if spec.storage is not None and spec.storage.ephemeral is not None and spec.storage.ephemeral.storage_class_name:
+        of = spec.storage.ephemeral.storage_class_name
+        found.append(Reference("StorageClass", of, "spec.storage.ephemeral.storageClassName"))
     if spec.scheduling.priority_class_name is not None:
         found.append(
             Reference("PriorityClass", spec.scheduling.priority_class_name, "spec.scheduling.priorityClassName")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from muster.plan.model import Admission, Manifest, Refusal
     from muster.plan.training.failures import Loss, Verdict
+    from muster.plan.training.pods import Chosen
     from muster.plan.training.view import View
 
 
@@ -27,17 +28,22 @@ def waiting(view: View, admission: Admission) -> dict[str, Any]:
     return _status(view, now, view.attempt) | {"conditions": _conditions(view, *said)}
 
 
-def started(view: View, admission: Admission, attempt: int) -> dict[str, Any]:
+def started(view: View, admission: Admission, attempt: int, chosen: Chosen) -> dict[str, Any]:
     """Return the status of a job whose pods are being made, all of this attempt."""
     # In the words that the next look finds, so that it has nothing to write before a worker runs.
     now = Phase("Starting", "WaitingForWorkers", starting(view.replicas))
     admitted = Phase(now.name, admission.reason, admission.message)
     said = _condition(view, "Admitted", admitted, holds=True), _running(view, now), *_resumed(view)
-    return _status(view, now, attempt) | {
-        "replicas": view.replicas,
-        "startTime": to_timestamp(view.now),
-        "conditions": _conditions(view, *said),
-    }
+    of_choice = {"topologyDomain": chosen.domain, "initialModel": chosen.initial_model}
+    return (
+        _status(view, now, attempt)
+        | {name: value for name, value in of_choice.items() if value is not None}
+        | {
+            "replicas": view.replicas,
+            "startTime": to_timestamp(view.now),
+            "conditions": _conditions(view, *said),
+        }
+    )
 
 
 def suspended(view: View) -> dict[str, Any]:
@@ -122,6 +128,8 @@ def _status(view: View, now: Phase, attempt: int, lost: Sequence[Loss] = (), *, 
         "restartCount": attempts.restarts(view, attempt, grows=grows),
         "restarts": restarts(view, attempt, lost, losses_before(view)),
         "startTime": view.recorded.get("startTime"),
+        "topologyDomain": view.recorded.get("topologyDomain") if view.admitted else None,
+        "initialModel": view.recorded.get("initialModel"),
         **measured(view.group, view.recorded),
     }
     return {name: value for name, value in status.items() if value not in (None, [])}

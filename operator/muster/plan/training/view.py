@@ -12,18 +12,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from muster.api import TrainingJob
-    from muster.plan.model import Observed, Settings
+    from muster.plan.model import Manifest, Observed, Settings
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """`recorded` is the status as the resource has it; `workers` has the newest pod of every rank."""
+    """`recorded` is the status as the resource has it; `workers` has the newest pod of every rank; `named` the other
+    resources that the spec names, by kind and name.
+    """
 
     job: TrainingJob
     recorded: Mapping[str, Any]
     members: tuple[Member, ...]
     workers: Mapping[int, Member | None]
     group: Mapping[str, Any]
+    named: Mapping[tuple[str, str], Manifest]
     settings: Settings
     now: float
 
@@ -75,6 +78,7 @@ def view(job: TrainingJob, observed: Observed, settings: Settings, now: float) -
         members=pods,
         workers=workers,
         group=_group_state(workers.get(0), observed),
+        named=observed.named,
         settings=settings,
         now=now,
     )
