@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,7 +24,7 @@ from muster.client import (
     Client,
     Object,
 )
-from muster.plan import queue
+from muster.plan import queue, requests
 from muster.plan.capacity import Capacity
 
 if TYPE_CHECKING:
@@ -52,9 +53,17 @@ class Admissions:
     """All methods are for one event loop."""
 
     def __init__(
-        self, client: Client, store: Store, enqueue: Callable[[Key], None], now: Callable[[], float] = time.time
+        self,
+        client: Client,
+        store: Store,
+        enqueue: Callable[[Key], None],
+        *,
+        watched: str = "",
+        now: Callable[[], float] = time.time,
     ) -> None:
+        """`watched` is the label of the pods that the store has, wherever they are; without it, all are listed."""
         self._client, self._store, self._enqueue, self._now = client, store, enqueue, now
+        self._watched = watched
         self._waiting: dict[Key, Demand] = {}
         self._granted: dict[Key, Demand] = {}
         self._answers: dict[Key, Admission] = {}
@@ -128,15 +137,19 @@ class Admissions:
                 self._enqueue(key)
 
     async def _count(self) -> tuple[Capacity, float, int]:
-        """What is left, by a list no older than a second or the last change of room seen."""
+        """What is left, by a list no older than a second or the last change of room seen.
+
+        Only other people's pods are listed: where most are ours, the list would cost more than all else together.
+        """
         changes = self._store.room_changes
         if self._counted is not None:
             _, at, valid = self._counted
             if valid == changes and time.monotonic() - at <= COUNT_AGE:
                 return self._counted
         started = time.monotonic()
-        pods = await self._client.list(PODS, field_selector=_ALIVE, each=_taken)
-        capacity = Capacity.count(self._store.nodes.values(), pods.items)
+        others = f"!{self._watched}" if self._watched else ""
+        pods = (await self._client.list(PODS, label_selector=others, field_selector=_ALIVE, each=_taken)).items
+        capacity = Capacity.count(self._store.nodes.values(), chain(pods, self._store.pods if self._watched else ()))
         for key, demand in self._granted.items():
             if demand.ganged:
                 _, capacity = queue.place(demand, capacity, self._answers[key].domain)
@@ -165,12 +178,5 @@ class Admissions:
 
 
 def _taken(pod: Object) -> Object:
-    """What a count needs of a pod: where it is and what it asks for; of one without a place, also where it may go."""
-    spec = pod["spec"]
-    if spec.get("nodeName"):
-        spec = {name: spec[name] for name in ("nodeName", "overhead") if name in spec} | {
-            kind: [{name: one[name] for name in ("resources", "restartPolicy") if name in one} for one in spec[kind]]
-            for kind in ("initContainers", "containers")
-            if kind in spec
-        }
-    return {"spec": spec, "status": {"phase": pod.get("status", {}).get("phase")}}
+    """What a count needs of somebody else's pod."""
+    return {"spec": requests.wanted(pod["spec"]), "status": {"phase": pod.get("status", {}).get("phase")}}

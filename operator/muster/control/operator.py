@@ -90,7 +90,8 @@ class Operator:
             metrics=metrics,
             every=options.resync_every,
         )
-        self._admissions = Admissions(client, self.store, self.queue.add)
+        everywhere = "" if options.namespaces else controlled[0].label
+        self._admissions = Admissions(client, self.store, self.queue.add, watched=everywhere)
         self.store.on_room_change = self._admissions.room_changed
         self._reconciler = Reconciler(
             controlled=controlled,

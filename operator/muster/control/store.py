@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from muster.client import NODES, PODS, SERVICES, Kind, Object
 from muster.control.kinds import Controlled, Key
+from muster.plan import requests
 from muster.plan.model import Observed, WorkerReport
 
 if TYPE_CHECKING:
@@ -37,10 +38,10 @@ def lean(manifest: Mapping[str, Any]) -> Object:
 
 
 def kept(kind: Kind, manifest: Mapping[str, Any]) -> Object:
-    """What the store holds of an object. Of a pod, not its spec: that is ours, and never changes."""
+    """What the store holds of an object. Of a pod's spec, which is ours and never changes, only what it takes."""
     result = lean(manifest)
     if kind == PODS:
-        result["spec"] = {name: value for name, value in result.get("spec", {}).items() if name == "nodeName"}
+        result["spec"] = requests.wanted(result.get("spec", {}))
     return result
 
 
@@ -110,6 +111,11 @@ class Store:
             nodes = {name: node for (_, name), node in self._objects[NODES.kind].items()}
             self._nodes = MappingProxyType(nodes)
         return self._nodes
+
+    @property
+    def pods(self) -> Iterable[Object]:
+        """All pods watched."""
+        return self._objects[PODS.kind].values()
 
     def observe(self, key: Key, admission: Admission | None = None, refusal: Refusal | None = None) -> Observed | None:
         """All that is known of one resource; None when there is no such resource."""

@@ -34,6 +34,17 @@ def of_pod(spec: Mapping[str, Any]) -> dict[str, Decimal]:
     return add(total, {"pods": Decimal(1)})
 
 
+def wanted(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a pod's spec says what it takes and, until it has a node, which nodes it may take it from."""
+    kept: dict[str, Any] = {
+        kind: [{name: one[name] for name in ("resources", "restartPolicy") if name in one} for one in spec[kind]]
+        for kind in ("initContainers", "containers")
+        if kind in spec
+    }
+    placing = ("nodeName", "overhead") if spec.get("nodeName") else ("overhead", "nodeSelector", "tolerations")
+    return kept | {name: spec[name] for name in placing if name in spec}
+
+
 def parse_all(quantities: Mapping[str, Any]) -> dict[str, Decimal]:
     return {name: parse_quantity(value) for name, value in quantities.items()}
 

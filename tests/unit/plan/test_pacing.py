@@ -3,6 +3,7 @@
 import pytest
 
 from muster.plan.timestamps import to_timestamp
+from muster.plan.training.pacing import CALM
 from tests.unit.plan.fixtures import NOW, decide, job, pod, report, started, started_at_once
 
 LEADER = "uid-digits-0-1"
@@ -28,14 +29,14 @@ def test_workers_that_come_one_after_the_other_are_counted_once_they_have_all_co
     first = at(NOW, pod(0))
     put_off = decide(starting(), first, pod(1, phase="Pending"), pod(2, phase="Pending"), now=NOW + 0.5)
     assert put_off.status is None
-    assert put_off.look_again == pytest.approx(1.5)
+    assert put_off.look_again == pytest.approx(CALM - 0.5)
     running = decide(starting(), first, at(NOW + 1, pod(1)), at(NOW + 1, pod(2)), now=NOW + 1.2, reports=TRAINS)
     assert (running.status["phase"], running.status["workers"]) == ("Running", "3/3")
 
 
 def test_workers_that_nobody_follows_are_counted_after_a_moment():
     pods = at(NOW, pod(0)), pod(1, phase="Pending"), pod(2, phase="Pending")
-    late = decide(starting(), *pods, now=NOW + 2)
+    late = decide(starting(), *pods, now=NOW + CALM)
     assert (late.status["workers"], late.status["message"]) == ("1/3", "1 of 3 workers run")
 
 

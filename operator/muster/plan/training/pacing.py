@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from muster.plan.training.view import View
 
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 1.0, 10.0
-CALM = 2.0
-"""Seconds; of which one may be lost, because the API's times are in whole ones."""
+CALM = 5.0
+"""Seconds; of which one may be lost, because the API's times are in whole ones. On a busy cluster, the pods of one gang
+come seconds apart.
+"""
 
 PASSING = {"reason", "message", "replicas", "readyReplicas", "workers"}
 
