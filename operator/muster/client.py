@@ -27,7 +27,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
 Object: TypeAlias = dict[str, Any]
 
@@ -223,19 +223,31 @@ Observer: TypeAlias = "Callable[[Call], None]"
 class _Transport(RESTClientObject):  # type: ignore[misc]
     """The package's transport; each request is authorised anew (tokens expire) and told to the observer."""
 
-    def __init__(self, configuration: Configuration, observer: Observer | None) -> None:
+    def __init__(
+        self, configuration: Configuration, observer: Observer | None, listed_elsewhere: Collection[str] = ()
+    ) -> None:
         configuration.client_session_kwargs = {
-            "middlewares": (self._observe, self._authorise),
+            "middlewares": (self._leave_out_what_is_listed_elsewhere, self._observe, self._authorise),
             "proxy": configuration.proxy,
             # aiohttp would look for a proxy and for a ~/.netrc anew with every request, each in a thread.
             "trust_env": False,
         }
         super().__init__(configuration)
         self._observer = observer
+        self._listed_elsewhere = listed_elsewhere
 
     def new_session(self) -> aiohttp.ClientSession:
         session: aiohttp.ClientSession = self._create_pool_manager()
         return session
+
+    async def _leave_out_what_is_listed_elsewhere(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Ask for none of the objects, by a name that none can have: the answer still has the version to go on from."""
+        verb, resource = classify(request.method, request.url.path, request.url.query)
+        if verb == "list" and resource in self._listed_elsewhere:
+            request.url = request.url.update_query(fieldSelector="metadata.name=-")
+        return await handler(request)
 
     async def _authorise(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -338,11 +350,14 @@ class KubernetesClient:
         vars(configuration).update(vars(self._configuration))
         return configuration
 
-    def watching_session(self, observer: Observer) -> aiohttp.ClientSession:
-        """A session of its own for watches: they hold their connections, so their number has no limit."""
+    def watching_session(self, observer: Observer, listed_elsewhere: Collection[str]) -> aiohttp.ClientSession:
+        """A session of its own for watches: they hold their connections, so their number has no limit.
+
+        Lists of the resources (by plural) that are `listed_elsewhere` answer with a version and no objects.
+        """
         configuration = self._copied()
         configuration.connection_pool_maxsize = 0
-        return _Transport(configuration, observer).new_session()
+        return _Transport(configuration, observer, listed_elsewhere).new_session()
 
     async def close(self) -> None:
         await self._transport.close()

@@ -101,7 +101,8 @@ class Watches:
         self._on_started()
 
     def _login(self) -> kopf.AiohttpSession:
-        session = self._client.watching_session(self._called)
+        # All that kopf would list before it watches, `Resync` lists anyway, in less memory.
+        session = self._client.watching_session(self._called, {one.kind.plural for one in self._watched})
         self._sessions.append(session)
         return kopf.AiohttpSession(server=self._client.server, aiohttp_session=session)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import re
 import uuid
 from dataclasses import dataclass, field
 from typing import Any
@@ -239,11 +240,11 @@ def matches(manifest: dict[str, Any], selector: str) -> bool:
 
 def has_fields(manifest: dict[str, Any], selector: str) -> bool:
     for term in filter(None, selector.split(",")):
-        path, _, value = term.partition("!=")
+        path, sign, value = re.split("(!?=)", term, maxsplit=1)
         found: Any = manifest
         for name in path.split("."):
             found = found.get(name, {}) if isinstance(found, dict) else {}
-        if found == value:
+        if (found == value) != (sign == "="):
             return False
     return True
 
