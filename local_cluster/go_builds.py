@@ -62,7 +62,7 @@ KWOK = GoBuild(
         "kustomize/stage/node/fast/node-initialize.yaml",
         "kustomize/stage/node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
         "kustomize/stage/pod/fast/pod-ready.yaml",
-        "kustomize/stage/pod/fast/pod-complete.yaml",
+        # Not pod-complete.yaml, which ends the pods of Jobs as soon as they run.
         "kustomize/stage/pod/fast/pod-delete.yaml",
     ),
     stamps=("sigs.k8s.io/kwok/pkg/consts.Version={version}",),
