@@ -123,11 +123,9 @@ test-cluster: .venv/ready ## On the real cluster; one that had to be brought up 
 	$(BIN)/pytest tests/cluster tests/unit tests/local_cluster -m cluster
 
 .PHONY: bench
-bench: export KUBECONFIG := $(LOCAL_KUBECONFIG)
-bench: .venv/ready ## Muster beside a floor on 200 simulated nodes; JOBS=50 for a quick run, RECORD=1 for docs/benchmarks.md
-	@$(LOCAL_CLUSTER) status >/dev/null 2>&1 || trap '$(MAKE) cluster-down' EXIT
-	$(LOCAL_CLUSTER) up --simulated-nodes 200 --provider native
-	$(BIN)/python -m tests.bench --jobs $(or $(JOBS),1000) $(if $(RECORD),--record docs/benchmarks.md)
+bench: .venv/ready ## Muster beside a floor on 200 simulated nodes; JOBS=50 for a quick run, PEERS=jobset,pytorchjob, RECORD=1
+	@exec $(BIN)/python -m tests.bench --jobs $(or $(JOBS),1000) \
+	  $(if $(PEERS),--peers $(PEERS)) $(if $(RECORD),--record docs/benchmarks.md)
 
 ##@ Run it
 
