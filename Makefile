@@ -127,6 +127,12 @@ bench: .venv/ready ## Muster beside a floor on 200 simulated nodes; JOBS=50 for 
 	@exec $(BIN)/python -m tests.bench --jobs $(or $(JOBS),1000) \
 	  $(if $(PEERS),--peers $(PEERS)) $(if $(RECORD),--record docs/benchmarks.md)
 
+.PHONY: bench-throughput
+bench-throughput: .venv/ready ## Training in a Muster pod beside bare torchrun, in turn; RECORD=1 for docs/benchmarks.md
+	@$(LOCAL_CLUSTER) build-image $(WORKER_IMAGE) worker_image --base torch
+	exec $(BIN)/python -m tests.bench.throughput --image $(WORKER_IMAGE) --rounds $(or $(ROUNDS),5) \
+	  $(if $(RECORD),--record docs/benchmarks.md)
+
 ##@ Run it
 
 .PHONY: cluster
@@ -173,7 +179,7 @@ clean: ## Remove all that make made in this checkout, the cluster excepted
 help: ## This
 	@awk 'BEGIN { FS = ":.*## " }
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) }
-	  /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	  /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(

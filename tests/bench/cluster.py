@@ -28,7 +28,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 async def prepare(api: Api) -> None:
-    """Namespaces with nothing in them."""
+    """The namespaces; those that an earlier run left are waited for until they are gone."""
+    await until("what an earlier run left is gone", partial(_none_terminates, api), _LIMIT)
     for name in (LEASE_NAMESPACE, *namespaces()):
         await api.apply(NAMESPACE, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
@@ -72,6 +73,11 @@ async def _serves(api: Api, kind: Kind) -> bool:
     except Refused:
         return False
     return True
+
+
+async def _none_terminates(api: Api) -> bool:
+    there = (await api.list(NAMESPACE))["items"]
+    return not any(one["status"]["phase"] == "Terminating" for one in there if one["metadata"]["name"] in namespaces())
 
 
 async def _no_namespaces(api: Api) -> bool:

@@ -76,7 +76,7 @@ class Report:
             for number, (before, after) in self.floors.items()
         )
         return (
-            f"{_now()}, `{self._command}`, {machine()}.\n\n"
+            f"{now()}, `{self._command}`, {machine()}.\n\n"
             f"{table(self._head(), [self._cells(row) for row in _rows(self._jobs)])}\n\n"
             f"The floor ran before and after {floors}; its mean is shown.{self._fewer}\n\n"
             f"Requests a pod that the API server answered until all ran, everybody's, leases and nodes excepted:\n\n"
@@ -260,7 +260,7 @@ def record(document: Path, command: str, text: str) -> None:
     document.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}")
 
 
-def _now() -> str:
+def now() -> str:
     return dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
