@@ -123,11 +123,15 @@ test-cluster: .venv/ready ## On the real cluster; one that had to be brought up 
 	$(BIN)/pytest tests/cluster tests/unit tests/local_cluster -m cluster
 
 .PHONY: bench
-bench: export KUBECONFIG := $(LOCAL_KUBECONFIG)
-bench: .venv/ready ## Muster beside a floor on 200 simulated nodes; JOBS=50 for a quick run, RECORD=1 for docs/benchmarks.md
-	@$(LOCAL_CLUSTER) status >/dev/null 2>&1 || trap '$(MAKE) cluster-down' EXIT
-	$(LOCAL_CLUSTER) up --simulated-nodes 200 --provider native
-	$(BIN)/python -m tests.bench --jobs $(or $(JOBS),1000) $(if $(RECORD),--record docs/benchmarks.md)
+bench: .venv/ready ## Muster beside a floor on 200 simulated nodes; JOBS=50 for a quick run, PEERS=jobset,pytorchjob, RECORD=1
+	@exec $(BIN)/python -m tests.bench --jobs $(or $(JOBS),1000) \
+	  $(if $(PEERS),--peers $(PEERS)) $(if $(RECORD),--record docs/benchmarks.md)
+
+.PHONY: bench-throughput
+bench-throughput: .venv/ready ## Training in a Muster pod beside bare torchrun, in turn; RECORD=1 for docs/benchmarks.md
+	@$(LOCAL_CLUSTER) build-image $(WORKER_IMAGE) worker_image --base torch
+	exec $(BIN)/python -m tests.bench.throughput --image $(WORKER_IMAGE) --rounds $(or $(ROUNDS),5) \
+	  $(if $(RECORD),--record docs/benchmarks.md)
 
 ##@ Run it
 
@@ -175,7 +179,7 @@ clean: ## Remove all that make made in this checkout, the cluster excepted
 help: ## This
 	@awk 'BEGIN { FS = ":.*## " }
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) }
-	  /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	  /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(

@@ -62,7 +62,7 @@ KWOK = GoBuild(
         "kustomize/stage/node/fast/node-initialize.yaml",
         "kustomize/stage/node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
         "kustomize/stage/pod/fast/pod-ready.yaml",
-        "kustomize/stage/pod/fast/pod-complete.yaml",
+        # Not pod-complete.yaml, which ends the pods of Jobs as soon as they run.
         "kustomize/stage/pod/fast/pod-delete.yaml",
     ),
     stamps=("sigs.k8s.io/kwok/pkg/consts.Version={version}",),
@@ -83,6 +83,23 @@ KUBECONFORM = GoBuild(
     "kubeconform", version_of="github.com/yannh/kubeconform", stamps=("main.version={version}",), seconds=20
 )
 KIND = GoBuild("kind", version_of="sigs.k8s.io/kind", seconds=30)
+# Whom the benchmark runs beside Muster.
+JOBSET = GoBuild(
+    "jobset",
+    version_of="sigs.k8s.io/jobset",
+    target=".",
+    sources=("main.go",),
+    data=("config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml",),
+    seconds=200,
+)
+TRAINING_OPERATOR = GoBuild(
+    "training-operator",
+    version_of="github.com/kubeflow/training-operator",
+    target=".",
+    sources=("main.go",),
+    data=("manifests/base/crds/kubeflow.org_pytorchjobs.yaml",),
+    seconds=200,
+)
 
 
 def required_version(go_mod: str, module: str) -> str:

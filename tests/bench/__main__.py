@@ -1,80 +1,65 @@
-"""`python -m tests.bench`: the floor, Muster, the floor again, and a table of the three side by side."""
+"""`python -m tests.bench`: a cluster of simulated nodes, Muster and whom it is compared with on it, and tables.
+
+A cluster that had to be brought up for it is taken down again, whatever happens.
+"""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import signal
+import os
 import sys
-import time
-from pathlib import Path
 
-from tests.bench import agents, cluster, place, report
-from tests.bench.api import Api
-from tests.bench.scenario import Scenario
-from tests.bench.seen import watching
+from local_cluster import commands, go_builds, interrupts
+from local_cluster.checkout import this_checkout
+from local_cluster.errors import ClusterError
+from local_cluster.progress import Progress
+from local_cluster.providers import existing
+from tests.bench import measure, place
 
-WARM_UP = 20
-"""Jobs of a first run of the floor that does not count: an API server that has just started is slower."""
-_STARTED = time.monotonic()
+NODES = 200
+_LOCAL_CLUSTER = (sys.executable, "-m", "local_cluster")
 
 
 def main() -> int:
-    given = _parser().parse_args()
-    place.enter(sys.argv[1:])
-    try:
-        with place.addresses_of_pods():
-            result = asyncio.run(_until_told(given.jobs))
-    except asyncio.CancelledError:
-        return 128 + signal.SIGTERM
-    print(f"\n{result.text}")
-    if given.record is not None:
-        report.record(given.record, result)
-    return 0
-
-
-async def _until_told(jobs: int) -> report.Report:
-    """Run to the end, or tidy up when a signal comes."""
-    task = asyncio.ensure_future(_run(jobs))
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await task
-
-
-async def _run(jobs: int) -> report.Report:
-    async with await Api.connect() as api:
-        await cluster.prepare(api)
-        try:
-            async with watching(api) as seen, agents.answering(seen):
-                await cluster.empty(api, seen)
-                await Scenario(api, seen, min(jobs, WARM_UP), say).floor()
-                scenario = Scenario(api, seen, jobs, say)
-                floor = await scenario.floor()
-                life = await scenario.muster()
-                floor_again = await scenario.floor()
-        finally:
-            await cluster.remove(api)
-    return report.Report(jobs, (floor, floor_again), life)
-
-
-def say(text: str) -> None:
-    print(f"[{time.monotonic() - _STARTED:6.1f} s] {text}", flush=True)
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--jobs", type=_positive, default=1000, metavar="N", help="TrainingJobs of four workers (1000)")
-    parser.add_argument(
-        "--record", type=Path, metavar="FILE", help="put the tables in the place of those in this document"
-    )
-    return parser
+    measure.add_options(parser)
+    given = parser.parse_args()
+    interrupts.install()
+    try:
+        return _run(given.peers)
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except interrupts.Interrupted as interrupt:
+        print(f"stopped by {interrupt}", file=sys.stderr)
+        return 128 + interrupt.signum
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: wanted 1 or more")
-    return number
+def _run(peers: list[str]) -> int:
+    _build(peers)
+    provider = existing(this_checkout())
+    is_ours = provider is None or not provider.status().usable
+    try:
+        code = _program(*_LOCAL_CLUSTER, "up", "--simulated-nodes", NODES, "--provider", "native")
+        return code or _program(*place.inside(), sys.executable, "-m", "tests.bench.measure", *sys.argv[1:])
+    finally:
+        if is_ours:
+            _program(*_LOCAL_CLUSTER, "down")
+
+
+def _build(peers: list[str]) -> None:
+    """Before there is a cluster, which would suffer from it; minutes at the first time, nothing later."""
+    missing = [build for name in peers if not go_builds.is_built(build := measure.PEERS[name].build)]
+    progress = Progress({f"build {build.name}": build.seconds for build in missing})
+    for build in missing:
+        with progress.step(f"build {build.name}"):
+            go_builds.build(build)
+
+
+def _program(*words: object) -> int:
+    return commands.run_in_foreground(words, env={"KUBECONFIG": str(this_checkout().kubeconfig)})
 
 
 if __name__ == "__main__":
+    os.chdir(place.ROOT)
     sys.exit(main())

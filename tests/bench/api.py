@@ -73,7 +73,12 @@ class Api:
         return await self._json("GET", f"{kind.path(namespace)}?labelSelector={selector}")
 
     async def delete(self, kind: Kind, name: str) -> None:
-        await self._json("DELETE", kind.path(None, name))
+        """What is gone already is no error."""
+        try:
+            await self._json("DELETE", kind.path(None, name))
+        except Refused as refused:
+            if refused.status != 404:
+                raise
 
     async def delete_all(self, kind: Kind, namespace: str) -> None:
         """Without waiting for anybody: no grace, and what is owned is somebody else's to delete."""

@@ -1,4 +1,4 @@
-"""Reads Prometheus metrics: what the API server was asked and what it cost, and the operator's latencies."""
+"""Reads metrics: what the API server was asked and what it cost, and the operator's latencies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.bench import place
+from tests.bench.usage import usage
 
 if TYPE_CHECKING:
     from tests.bench.api import Api
@@ -30,17 +33,26 @@ def samples(text: str) -> Samples:
     }
 
 
+def total(metrics: Samples, name: str) -> float:
+    """Return the sum of a metric's samples, whatever their labels."""
+    return sum(value for (sample, _), value in metrics.items() if sample == name)
+
+
 @dataclass(frozen=True)
 class Server:
-    """What the API server has done since its start. `requests` by (verb, resource), subresources by pods/status."""
+    """What the cluster has done since its start. `requests` by (verb, resource), subresources by pods/status.
+
+    `cpu` is the API server's, `controllers` that of kube-controller-manager, in seconds.
+    """
 
     cpu: float
+    controllers: float
     requests: Counter[tuple[str, str]]
 
     def __sub__(self, earlier: Server) -> Server:
         requests = Counter(self.requests)
         requests.subtract(earlier.requests)
-        return Server(self.cpu - earlier.cpu, requests)
+        return Server(self.cpu - earlier.cpu, self.controllers - earlier.controllers, requests)
 
     def writes(self, *resources: str) -> int:
         """Return how many writes there were, of all resources if none is named."""
@@ -64,7 +76,7 @@ async def server(api: Api) -> Server:
         resource = "/".join(part for part in (of["resource"], of["subresource"]) if part)
         if of["resource"] and resource not in _PACED:
             requests[of["verb"], resource] += int(value)
-    return Server(cpu, requests)
+    return Server(cpu, usage(place.controller_manager()).cpu, requests)
 
 
 @dataclass(frozen=True)
@@ -78,13 +90,10 @@ class Latency:
 def latency(earlier: Samples, later: Samples, name: str) -> Latency:
     """Return what a histogram counted in between, all its labels together."""
     buckets: Counter[float] = Counter()
-    total = Counter[str]()
     for (sample, labels), value in later.items():
-        grown = value - earlier.get((sample, labels), 0.0)
         if sample == f"{name}_bucket":
+            grown = value - earlier.get((sample, labels), 0.0)
             buckets[float(dict(labels)["le"])] += grown  # type: ignore[assignment]
-        elif sample in {f"{name}_sum", f"{name}_count"}:
-            total[sample] += grown  # type: ignore[assignment]
-    count = total[f"{name}_count"]
+    seconds, count = (total(later, f"{name}_{of}") - total(earlier, f"{name}_{of}") for of in ("sum", "count"))
     most = next((bound for bound in sorted(buckets) if buckets[bound] >= 0.99 * count), float("inf"))
-    return Latency(total[f"{name}_sum"] / count if count else 0.0, most)
+    return Latency(seconds / count if count else 0.0, most)

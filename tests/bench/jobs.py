@@ -1,15 +1,15 @@
-"""The jobs of the benchmark, and the ends that their pods come to."""
+"""What the jobs of the benchmark have in common whoever runs them, and the ends that their pods come to."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from muster.client import Kind
-from muster.control.kinds import TRAINING_JOBS
 from muster.plan.timestamps import to_timestamp
 
 WORKERS = 4
-LABEL = "muster.dev/training-job"
+REQUESTS = {"cpu": "2", "memory": "8Gi"}
+"""Of each worker: none has a GPU, since 4,000 on 1,600 would never run at once."""
 NAMESPACES = 20
 """Among which the jobs are spread, as among teams: the endpoint controllers compare every pod of a namespace with
 every Service in it."""
@@ -26,22 +26,12 @@ def namespaces() -> list[str]:
     return [namespace(number) for number in range(NAMESPACES)]
 
 
-def manifest(number: int) -> dict[str, Any]:
-    """Workers without GPUs, since 4,000 on 1,600 would never run at once; room is counted all the same."""
-    return {
-        "apiVersion": TRAINING_JOBS.api_version,
-        "kind": TRAINING_JOBS.kind,
-        "metadata": {"name": f"train-{number}", "namespace": namespace(number)},
-        "spec": {
-            "replicas": WORKERS,
-            "script": {"command": ["train.py", "--epochs", "10"]},
-            "resources": {"requests": {"cpu": "2", "memory": "8Gi"}},
-        },
-    }
+def metadata(number: int) -> dict[str, Any]:
+    return {"name": f"train-{number}", "namespace": namespace(number)}
 
 
-def ended(exit_code: int, now: float) -> dict[str, Any]:
-    """The status of a pod whose worker has ended, as a kubelet writes it."""
+def ended(container: str, exit_code: int, now: float) -> dict[str, Any]:
+    """The status of a pod whose container has ended, as a kubelet writes it."""
     moment = to_timestamp(now)
     terminated = {"exitCode": exit_code, "reason": "Error" if exit_code else "Completed"}
     return {
@@ -52,7 +42,7 @@ def ended(exit_code: int, now: float) -> dict[str, Any]:
         ],
         "containerStatuses": [
             {
-                "name": "worker",
+                "name": container,
                 "image": "worker",
                 "imageID": "",
                 "ready": False,

@@ -6,31 +6,35 @@ Nothing of the machine outside is touched: the namespace is the cluster's, and g
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from local_cluster import simulated
 from local_cluster.checkout import this_checkout
-from local_cluster.native import network, slots
+from local_cluster.errors import ClusterError
+from local_cluster.native import cgroups, network, slots
+from local_cluster.native.cluster import Cluster
 
 ROOT = Path(__file__).parents[2]
 
 
-def enter(arguments: Sequence[str]) -> None:
-    """Begin this program again in there; returns when it is there already."""
+def inside() -> list[str]:
+    """Return the beginning of a command that runs in there."""
     slot = slots.slot_of(this_checkout())
     if slot is None:
-        sys.exit(
-            "no native cluster runs in this checkout: `make bench`, or first\n"
-            "  python3 -m local_cluster up --simulated-nodes 200 --provider native"
-        )
-    os.environ["KUBECONFIG"] = str(this_checkout().kubeconfig)
-    if not Path("/proc/self/ns/net").samefile(f"/run/netns/{slot.namespace(network.CONTROL_PLANE)}"):
-        command = [*network.enter(slot, network.CONTROL_PLANE), sys.executable, "-m", "tests.bench", *arguments]
-        os.execvp(command[0], command)
+        raise ClusterError("the cluster of this checkout is not a native one: `make cluster-down`, then `make bench`")
+    return network.enter(slot, network.CONTROL_PLANE)
+
+
+@cache
+def controller_manager() -> int:
+    """Return the process id of kube-controller-manager."""
+    checkout = this_checkout()
+    slot = slots.slot_of(checkout)
+    assert slot is not None
+    return Cluster(checkout, slot, ROOT, cgroups.mounted()).daemons.get("kube-controller-manager").pid
 
 
 @contextlib.contextmanager

@@ -1,53 +1,40 @@
-"""The two that are compared, each a process of its own, and what they take of the machine."""
+"""Those that are compared, each a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import json
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from tests.bench.counts import Samples, samples
+from tests.bench.counts import Samples, samples, total
 from tests.bench.place import ROOT
+from tests.bench.systems.system import METRICS_PORT
 from tests.bench.waiting import until
 
+if TYPE_CHECKING:
+    from tests.bench.systems.system import System
+
 LOGS = ROOT / "build" / "bench"
-LEASE_NAMESPACE = "muster-system"
-_PORT = 8080
 _READY_LIMIT, _STOP_LIMIT = 300.0, 30.0
 _REST = 1.5  # seconds: longer than the pause between two questions to an agent
-_TICKS = os.sysconf("SC_CLK_TCK")
 # However this program ends, they end with it.
-_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m")
-
-
-@dataclass(frozen=True)
-class Usage:
-    """CPU seconds since its start, and the most memory that it ever had, in bytes."""
-
-    cpu: float
-    peak: int
-
-
-def usage(process: Process) -> Usage:
-    place = Path(f"/proc/{process.pid}")
-    fields = (place / "stat").read_text().rpartition(")")[2].split()
-    peak = next(line for line in (place / "status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return Usage((int(fields[11]) + int(fields[12])) / _TICKS, int(peak.split()[1]) * 1024)
+_WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
 @dataclass(frozen=True)
 class Operator:
-    """A running `muster run`."""
+    """A running operator."""
 
+    system: System
     process: Process
     session: aiohttp.ClientSession
 
@@ -58,14 +45,16 @@ class Operator:
     async def looks(self) -> int | None:
         """Return how many looks at jobs it has taken; None while it does not lead."""
         if self.process.returncode is not None:
-            raise AssertionError(f"the operator ended with {self.process.returncode}: see its log in {LOGS}")
+            raise AssertionError(
+                f"{self.system.name}: the operator ended with {self.process.returncode}: see its log in {LOGS}"
+            )
         try:
             metrics = await self.metrics()
         except aiohttp.ClientConnectionError:
             return None
-        if not metrics["muster_leader", frozenset()]:
+        if not total(metrics, self.system.meters.leads):
             return None
-        return int(sum(value for (name, _), value in metrics.items() if name == "muster_reconcile_seconds_count"))
+        return int(total(metrics, f"{self.system.meters.reconcile}_count"))
 
     async def rests(self, jobs: int) -> bool:
         """Whether it leads, has looked at so many jobs, and finds nothing more to look at."""
@@ -77,38 +66,55 @@ class Operator:
 
 
 @contextlib.asynccontextmanager
-async def operator(*words: str, jobs: int = 0) -> AsyncIterator[Operator]:
-    """Run Muster as it is installed, with leader election, from when it rests until this ends."""
+async def operator(system: System, *words: str, jobs: int = 0) -> AsyncIterator[Operator]:
+    """Run a system's operator with leader election, from when it rests until this ends."""
     LOGS.mkdir(parents=True, exist_ok=True)
-    with (LOGS / "operator.log").open("ab") as log:
-        command = (*_WITH_US, "muster", "run", "--lease-namespace", LEASE_NAMESPACE, "--http-port", str(_PORT), *words)
+    with (LOGS / f"{system.name.split()[0].lower()}.log").open("ab") as log:
+        command = (*_WITH_US, *system.command(), *words)
         process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, cwd=ROOT)
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{_PORT}") as session:
-        one = Operator(process, session)
-        try:
-            await until("the operator rests", partial(one.rests, jobs), _READY_LIMIT)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{METRICS_PORT}") as session:
+        one = Operator(system, process, session)
+        async with _ending(process):
+            await until(f"the operator of {system.name} rests", partial(one.rests, jobs), _READY_LIMIT)
             yield one
-        finally:
-            await _stop(process)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A running floor."""
+
+    process: Process
+
+    def tell(self, job: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(job).encode() + b"\n")
 
 
 @contextlib.asynccontextmanager
-async def floor() -> AsyncIterator[Process]:
-    process = await asyncio.create_subprocess_exec(*_WITH_US, "tests.bench.floor", stdin=PIPE, stdout=PIPE, cwd=ROOT)
+async def floor() -> AsyncIterator[Floor]:
+    command = (*_WITH_US, sys.executable, "-m", "tests.bench.floor")
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, cwd=ROOT)
     assert process.stdout is not None
-    try:
+    async with _ending(process):
         assert await process.stdout.readline(), "the floor ended before it was ready"
-        yield process
-    finally:
-        await _stop(process)
+        yield Floor(process)
 
 
-async def _stop(process: Process) -> None:
-    if process.returncode is not None:
-        return
-    process.send_signal(signal.SIGTERM)
+@contextlib.asynccontextmanager
+async def _ending(process: Process) -> AsyncIterator[None]:
+    """The process ends with this: in good order, or at once when this program is told to end."""
     try:
-        await asyncio.wait_for(process.wait(), _STOP_LIMIT)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
+        yield
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        raise
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.wait_for(process.wait(), _STOP_LIMIT)
+            except TimeoutError:
+                process.kill()
+                await process.wait()

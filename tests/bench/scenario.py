@@ -1,4 +1,4 @@
-"""What is done to the cluster, first by the floor and then by Muster, and what of it is measured.
+"""What is done to the cluster, whoever runs the jobs, and what of it is measured.
 
 Correctness is asserted at every step; times never are.
 """
@@ -6,29 +6,24 @@ Correctness is asserted at every step; times never are.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from muster.client import PODS
-from muster.control.kinds import TRAINING_JOBS
 from tests.bench import cluster, jobs, processes
 from tests.bench.api import CONNECTIONS, Api
 from tests.bench.counts import Latency, Server, latency, server
 from tests.bench.jobs import WORKERS
-from tests.bench.processes import Operator, Usage, usage
-from tests.bench.waiting import until
+from tests.bench.usage import Usage, usage
 
 if TYPE_CHECKING:
-    from tests.bench.seen import Pod, Seen
+    from tests.bench.processes import Operator
+    from tests.bench.seen import Job, Pod, Seen
 
-COMPARISONS = 20  # an hour's worth, one every 180 seconds
-RESYNC_SECONDS = 1.0
 ALONE, TOGETHER = 10, 100
 OBSERVED = 15.0  # seconds of nothing happening
-OURS = ("pods", "pods/status", "services", "events", "trainingjobs", "trainingjobs/status")
 
 Say = Callable[[str], None]
 
@@ -37,6 +32,7 @@ Say = Callable[[str], None]
 class Start:
     """Jobs and pods from nothing to running. Seconds since the first job was sent; `used` counts from there, too."""
 
+    pods: int
     pods_run: float
     jobs_run: float
     server: Server
@@ -45,7 +41,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Loss:
-    """Seconds since the first pod failed until all have running successors, and until all jobs say Running."""
+    """Seconds since the first pod failed until all ranks of its job run again, and until all jobs say Running."""
 
     pods_run: float
     jobs_run: float
@@ -64,14 +60,13 @@ class Resync:
     """A restarted operator and an hour's worth of comparisons."""
 
     server: Server
-    operator: float
-    peak: int
+    operator: Usage
     writes: int
 
 
 @dataclass(frozen=True)
 class End:
-    """`lag`: seconds from when the last pod had ended until the last job had. `server` and `operator`: CPU seconds."""
+    """`lag`: seconds from when the last pod had ended until the last job had. `operator`: CPU seconds."""
 
     lag: float
     server: Server
@@ -80,13 +75,15 @@ class End:
 
 @dataclass(frozen=True)
 class Life:
-    """All of one run of Muster."""
+    """All of one run of a system."""
 
+    system: str
+    jobs: int
     start: Start
     queue: Latency
     reconcile: Latency
     calm: Calm
-    resync: Resync
+    resync: Resync | None
     alone: list[Loss]
     together: Loss
     end: End
@@ -95,53 +92,52 @@ class Life:
 
 
 class Scenario:
-    """One cluster, one number of jobs."""
+    """One cluster, one system, one number of jobs."""
 
     def __init__(self, api: Api, seen: Seen, number: int, say: Say) -> None:
         self._api, self._seen, self._number, self._say = api, seen, number, say
+        self._system = seen.system
         self._limit = 120 + number * 0.5
 
     async def floor(self) -> Start:
+        """The pods of the jobs by the floor, which is told of each job; nobody runs the jobs."""
         self._say(f"floor: {self._number} Services and {self._number * WORKERS} pods")
-        async with processes.floor() as process:
-            assert process.stdin is not None
-
-            def tell(job: dict[str, Any]) -> None:
-                process.stdin.write(json.dumps(job).encode() + b"\n")  # type: ignore[union-attr]
-
-            done = await self._start(lambda: usage(process), tell, until_jobs=False)
+        async with processes.floor() as floor:
+            done = await self._start(lambda: usage(floor.process.pid), floor.tell, until_jobs=False)
         self._say(f"floor: all run after {done.pods_run:.1f} s")
         await self._empty()
         return done
 
-    async def muster(self) -> Life:
+    async def life(self) -> Life:
+        name = self._system.name
+        self._say(f"{name}: {self._number} jobs of {WORKERS} pods")
         before = await server(self._api)
-        async with processes.operator() as operator:
+        async with processes.operator(self._system) as operator:
             metrics = await operator.metrics()
-            start = await self._start(lambda: usage(operator.process), lambda _: None, until_jobs=True)
+            start = await self._start(lambda: usage(operator.process.pid), lambda _: None, until_jobs=True)
             later = await operator.metrics()
-            self._say(
-                f"Muster: all pods run after {start.pods_run:.1f} s, all jobs say so after {start.jobs_run:.1f} s"
-            )
+            self._say(f"{name}: all pods run after {start.pods_run:.1f} s, all jobs after {start.jobs_run:.1f} s")
             calm = await self._calm(operator)
-            peak = usage(operator.process).peak
+            peak = usage(operator.process.pid).peak
         resync = await self._resync()
-        async with processes.operator(jobs=self._number) as operator:
+        async with processes.operator(self._system, jobs=self._number) as operator:
             alone = [await self._lose([victim]) for victim in self._victims(min(ALONE, self._number))]
-            self._say(f"a lost pod: {', '.join(f'{loss.pods_run:.2f}' for loss in alone)} s until its successor runs")
+            self._say(f"{name}: a lost pod: {', '.join(f'{loss.pods_run:.2f}' for loss in alone)} s until all run")
             count = min(TOGETHER, self._number)
             together = await self._lose(self._victims(count))
-            self._say(f"{count} lost together: {together.pods_run:.1f} s; their jobs: {together.jobs_run:.1f} s")
+            self._say(f"{name}: {count} lost together: {together.pods_run:.1f} s; jobs: {together.jobs_run:.1f} s")
             await self._seen.quiet()
             end = await self._end(operator, failed=len(alone) + count)
-            self._say(f"the end: the last job {end.lag:.1f} s after the last pod")
-            peak = max(peak, resync.peak, usage(operator.process).peak)
-        writes = (await server(self._api) - before).writes("trainingjobs/status")
+            self._say(f"{name}: the end: the last job {end.lag:.1f} s after the last pod")
+            peak = max(peak, resync.operator.peak if resync else 0, usage(operator.process.pid).peak)
+        writes = (await server(self._api) - before).writes(f"{self._system.jobs.plural}/status")
         await self._empty()
         return Life(
+            system=name,
+            jobs=self._number,
             start=start,
-            queue=latency(metrics, later, "muster_queue_latency_seconds"),
-            reconcile=latency(metrics, later, "muster_reconcile_seconds"),
+            queue=latency(metrics, later, self._system.meters.queue),
+            reconcile=latency(metrics, later, self._system.meters.reconcile),
             calm=calm,
             resync=resync,
             alone=alone,
@@ -155,51 +151,43 @@ class Scenario:
         self, used: Callable[[], Usage], tell: Callable[[dict[str, Any]], None], *, until_jobs: bool
     ) -> Start:
         """Create the jobs, as fast as their users could, and wait until all is running that is to run."""
+        pods = self._number * WORKERS
         before, used_before = await server(self._api), used()
         begun = time.monotonic()
-        waits = [self._until("all pods run", lambda: self._seen.pod_phases["Running"] == self._number * WORKERS)]
+        waits = [self._until("all pods run", lambda: self._seen.pod_phases["Running"] == pods)]
         if until_jobs:
             waits.append(self._until("all jobs run", lambda: self._seen.job_phases["Running"] == self._number))
         waiting = asyncio.gather(*waits)
 
         async def create(number: int) -> None:
-            tell(await self._api.create(TRAINING_JOBS, jobs.manifest(number)))
+            tell(await self._api.create(self._system.jobs, self._system.manifest(number)))
 
         await _at_most([lambda number=number: create(number) for number in range(self._number)])
         moments = await waiting
         await self._seen.quiet()
-        assert len(self._seen.pods) == self._number * WORKERS, f"{len(self._seen.pods)} pods"
+        assert len(self._seen.pods) == pods, f"{len(self._seen.pods)} pods"
         after, used_after = await server(self._api), used()
-        return Start(
-            moments[0] - begun,
-            moments[-1] - begun,
-            after - before,
-            Usage(used_after.cpu - used_before.cpu, used_after.peak),
-        )
+        return Start(pods, moments[0] - begun, moments[-1] - begun, after - before, used_after - used_before)
 
     async def _calm(self, operator: Operator) -> Calm:
-        before, used = await server(self._api), usage(operator.process)
+        before, used = await server(self._api), usage(operator.process.pid)
         await asyncio.sleep(OBSERVED)
         after = await server(self._api) - before
-        return Calm(after.cpu / OBSERVED, (usage(operator.process).cpu - used.cpu) / OBSERVED)
+        return Calm(after.cpu / OBSERVED, (usage(operator.process.pid) - used).cpu / OBSERVED)
 
-    async def _resync(self) -> Resync:
+    async def _resync(self) -> Resync | None:
         """Begin before the operator does: its start is not to write anything either."""
+        if self._system.resync is None:
+            return None
         before = await server(self._api)
-        async with processes.operator("--resync-seconds", str(RESYNC_SECONDS), jobs=self._number) as operator:
-            used, compared = usage(operator.process), await _comparisons(operator)
-
-            async def enough() -> bool:
-                return await _comparisons(operator) >= compared + COMPARISONS
-
-            await until(f"{COMPARISONS} comparisons", enough, self._limit)
-            after = usage(operator.process)
+        used = await self._system.resync(self._number)
         done = await server(self._api) - before
-        writes = done.writes(*OURS)
+        own = self._system.jobs.plural
+        writes = done.writes("pods", "pods/status", "services", "events", own, f"{own}/status")
         assert writes == 0, f"{writes} writes to a converged cluster: {done.requests}"
         assert self._seen.pod_phases["Running"] == self._number * WORKERS
-        self._say(f"{COMPARISONS} comparisons: {writes} writes")
-        return Resync(done, after.cpu - used.cpu, after.peak, writes)
+        self._say(f"{self._system.name}: an hour's worth of comparisons: {writes} writes")
+        return Resync(done, used, writes)
 
     def _victims(self, count: int) -> list[Pod]:
         """One pod each of so many jobs, of every rank in turn."""
@@ -207,28 +195,35 @@ class Scenario:
         return [self._seen.newest(job)[number % WORKERS] for number, job in enumerate(chosen)]
 
     async def _lose(self, victims: list[Pod]) -> Loss:
-        def replaced() -> bool:
-            return all(self._successor_runs(pod) for pod in victims)
+        jobs_before = [self._seen.jobs[pod.namespace, pod.job] for pod in victims]
+
+        def whole() -> bool:
+            return all(self._is_whole_without(pod) for pod in victims)
 
         def recovered() -> bool:
-            return all(self._recovered(pod) for pod in victims)
+            return all(self._recovered(pod, job) for pod, job in zip(victims, jobs_before, strict=True))
 
         begun = time.monotonic()
         await _at_most([lambda pod=pod: self._end_pod(pod, 1) for pod in victims])
-        pods = await self._until("all lost pods have successors that run", replaced)
+        pods = await self._until("all ranks of the jobs that lost a pod run", whole)
         running = await self._until("all jobs that lost a pod run again", recovered)
         return Loss(pods - begun, running - begun)
 
-    def _successor_runs(self, lost: Pod) -> bool:
-        now = self._seen.newest((lost.namespace, lost.job)).get(lost.rank)
-        return now is not None and now.attempt > lost.attempt and now.phase == "Running"
+    def _is_whole_without(self, lost: Pod) -> bool:
+        """Whether all ranks run, that of the lost pod in another."""
+        newest = self._seen.newest((lost.namespace, lost.job))
+        return (
+            len(newest) == WORKERS
+            and newest[lost.rank].uid != lost.uid
+            and all(pod.phase == "Running" for pod in newest.values())
+        )
 
-    def _recovered(self, lost: Pod) -> bool:
+    def _recovered(self, lost: Pod, before: Job) -> bool:
         job = self._seen.jobs[lost.namespace, lost.job]
-        return job.phase == "Running" and job.attempt > lost.attempt and self._successor_runs(lost)
+        return job.phase == "Running" and job.starts > before.starts and self._is_whole_without(lost)
 
     async def _end(self, operator: Operator, failed: int) -> End:
-        before, used = await server(self._api), usage(operator.process)
+        before, used = await server(self._api), usage(operator.process.pid)
         running = [pod for pod in self._seen.pods.values() if pod.phase == "Running"]
         assert len(running) == self._number * WORKERS, f"{len(running)} pods run"
         made = len(running) + failed
@@ -242,25 +237,19 @@ class Scenario:
         last = time.monotonic()
         lag = max(0.0, await succeeded - last)
         await self._seen.quiet()
-        return End(lag, await server(self._api) - before, usage(operator.process).cpu - used.cpu)
+        return End(lag, await server(self._api) - before, (usage(operator.process.pid) - used).cpu)
 
     async def _end_pod(self, pod: Pod, exit_code: int) -> None:
         """By a write of our own: kwok could end pods too, but only after one more write each that tells it to."""
-        await self._api.merge_status(PODS, pod.namespace, pod.name, jobs.ended(exit_code, time.time()))
+        status = jobs.ended(self._system.container, exit_code, time.time())
+        await self._api.merge_status(PODS, pod.namespace, pod.name, status)
 
     async def _empty(self) -> None:
         self._say("removing all of it")
         await cluster.empty(self._api, self._seen)
 
     async def _until(self, what: str, holds: Callable[[], bool]) -> float:
-        return await self._seen.until(what, holds, self._limit)
-
-
-async def _comparisons(operator: Operator) -> int:
-    """How often everything was compared: nodes come last, and in one piece."""
-    metrics = await operator.metrics()
-    labels = frozenset({("verb", "list"), ("resource", "nodes"), ("code", "200")})
-    return int(metrics.get(("muster_api_requests_total", labels), 0))
+        return await self._seen.until(f"{self._system.name}: {what}", holds, self._limit)
 
 
 async def _at_most(calls: list[Callable[[], Awaitable[None]]]) -> None:

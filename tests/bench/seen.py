@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from muster.client import PODS, Kind
-from muster.control.kinds import TRAINING_JOBS
-from tests.bench.jobs import LABEL
 from tests.bench.waiting import until
 
 if TYPE_CHECKING:
     from tests.bench.api import Api
+    from tests.bench.systems.system import System
 
 QUIET = 2.0  # seconds without any event after which everybody is taken to be done
 _QUIET_LIMIT = 120.0
@@ -26,6 +25,7 @@ _QUIET_LIMIT = 120.0
 class Pod:
     namespace: str
     name: str
+    uid: str
     job: str
     rank: int
     attempt: int
@@ -35,14 +35,17 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Job:
+    """`starts` counts whatever shows that its pods were started anew: attempts, and ends of the phase Running."""
+
     phase: str
-    attempt: int
+    starts: int
 
 
 @dataclass
 class Seen:
-    """All jobs and pods of the benchmark. Jobs are named by (namespace, name)."""
+    """All of one system's jobs and pods. Jobs are named by (namespace, name)."""
 
+    system: System
     jobs: dict[tuple[str, str], Job] = field(default_factory=dict)
     pods: dict[tuple[str, str], Pod] = field(default_factory=dict)
     of_job: dict[tuple[str, str], dict[str, Pod]] = field(default_factory=lambda: defaultdict(dict))
@@ -50,6 +53,7 @@ class Seen:
     job_phases: Counter[str] = field(default_factory=Counter)
     pod_phases: Counter[str] = field(default_factory=Counter)
     last_event: float = field(default_factory=time.monotonic)
+    _interruptions: Counter[tuple[str, str]] = field(default_factory=Counter)
     _waiting: list[tuple[Callable[[], bool], asyncio.Future[float]]] = field(default_factory=list)
 
     async def until(self, what: str, holds: Callable[[], bool], limit: float) -> float:
@@ -109,20 +113,26 @@ class Seen:
 
     def _take_job(self, manifest: dict[str, Any], *, gone: bool) -> None:
         key = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+        before = self.jobs.get(key)
         self._drop_job(key)
-        if not gone:
-            status = manifest.get("status", {})
-            self.jobs[key] = Job(status.get("phase", "New"), status.get("attempt", 0))
-            self.job_phases[self.jobs[key].phase] += 1
+        if gone:
+            self._interruptions.pop(key, None)
+            return
+        told = self.system.told(manifest)
+        if before is not None and before.phase == "Running" != told.phase:
+            self._interruptions[key] += 1
+        self.jobs[key] = Job(told.phase, told.attempt + self._interruptions[key])
+        self.job_phases[told.phase] += 1
 
     def _take_pod(self, manifest: dict[str, Any], *, gone: bool) -> None:
         meta, status = manifest["metadata"], manifest.get("status", {})
-        key, labels = (meta["namespace"], meta["name"]), meta["labels"]
+        key = meta["namespace"], meta["name"]
         self._drop_pod(key)
         if gone:
             return
-        rank, attempt = int(labels["muster.dev/rank"]), int(labels["muster.dev/attempt"])
-        pod = Pod(*key, labels[LABEL], rank, attempt, status.get("phase", "Pending"), status.get("podIP"))
+        member = self.system.member(meta["labels"])
+        phase = "Terminating" if "deletionTimestamp" in meta else status.get("phase", "Pending")
+        pod = Pod(*key, meta["uid"], *member, phase, status.get("podIP"))
         self.pods[key] = self.of_job[pod.namespace, pod.job][pod.name] = pod
         self.pod_phases[pod.phase] += 1
         if pod.address is not None and pod.phase == "Running":
@@ -144,10 +154,11 @@ class Seen:
 
 
 @contextlib.asynccontextmanager
-async def watching(api: Api) -> AsyncIterator[Seen]:
+async def watching(api: Api, system: System) -> AsyncIterator[Seen]:
     """While this lasts, what is seen is up to date."""
-    seen = Seen()
-    tasks = [asyncio.create_task(_follow(api, kind, seen, selector)) for kind, selector in _WATCHED]
+    seen = Seen(system)
+    watched = ((system.jobs, ""), (PODS, system.label))
+    tasks = [asyncio.create_task(_follow(api, kind, seen, selector)) for kind, selector in watched]
     try:
         yield seen
     finally:
@@ -156,9 +167,6 @@ async def watching(api: Api) -> AsyncIterator[Seen]:
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result
-
-
-_WATCHED = ((TRAINING_JOBS, ""), (PODS, LABEL))
 
 
 async def _follow(api: Api, kind: Kind, seen: Seen, selector: str) -> None:

@@ -1,0 +1,1 @@
+"""Whom the benchmark can measure, one file each."""
