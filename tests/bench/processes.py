@@ -18,6 +18,7 @@ import aiohttp
 from tests.bench.counts import Samples, samples, total
 from tests.bench.place import ROOT
 from tests.bench.systems.system import METRICS_PORT
+from tests.bench.usage import usage
 from tests.bench.waiting import until
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 LOGS = ROOT / "build" / "bench"
 _READY_LIMIT, _STOP_LIMIT = 300.0, 30.0
-_REST = 1.5  # seconds: longer than the pause between two questions to an agent
+_REST = 2.0  # seconds: longer than the pause between two questions to an agent
+_IDLE = 0.3  # cores: one that has just started compares what it knows, without a look at any job
 # However this program ends, they end with it.
 _WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 
@@ -61,8 +63,9 @@ class Operator:
         looks = await self.looks()
         if looks is None or looks < jobs:
             return False
+        before = usage(self.process.pid)
         await asyncio.sleep(_REST)
-        return await self.looks() == looks
+        return await self.looks() == looks and (usage(self.process.pid) - before).cpu <= _IDLE * _REST
 
 
 @contextlib.asynccontextmanager
