@@ -85,7 +85,9 @@ class Scheduling(Model):
     gang: Literal["auto", "none", "coscheduling", "volcano"] = "auto"
     """auto: no pod is made before the cluster has room for all of them. none: each starts when it is placed.
 
-    coscheduling and volcano, which leave this to another scheduler, are not supported by this version yet.
+    coscheduling and volcano: all pods are made at once, in a PodGroup of the scheduler plugin Coscheduling or of
+    Volcano, whose scheduler places them together or none. Its name is scheduler-plugins-scheduler or volcano, or what
+    spec.template.spec.schedulerName says. Waiting for it counts in spec.activeDeadlineSeconds, for the pods are there.
     """
     queue_name: ObjectName | None = None
     """The LocalQueue of Kueue that admits the job. Not supported by this version yet."""

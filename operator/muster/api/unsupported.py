@@ -60,7 +60,6 @@ TRAINING_JOB = (
     Unsupported("compression"),
     Unsupported("storage.ephemeral"),
     Unsupported("initialModel"),
-    Unsupported("scheduling.gang", allowed=("auto", "none")),
     Unsupported("scheduling.queueName"),
     Unsupported("scheduling.topologyKey", allowed=("",)),
 )

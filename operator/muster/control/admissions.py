@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from muster.client import CONFIG_MAPS, PODS, PRIORITY_CLASSES, VOLUME_CLAIMS, ApiError, Client, Object
+from muster.client import (
+    CONFIG_MAPS,
+    DEFINITIONS,
+    PODS,
+    PRIORITY_CLASSES,
+    VOLUME_CLAIMS,
+    ApiError,
+    Client,
+    Object,
+)
 from muster.plan import queue
 from muster.plan.capacity import Capacity
 
@@ -36,7 +45,7 @@ TRY_AGAIN = 1.0
 COUNT_AGE, FOUND_AGE, MISSING_AGE = 1.0, 60.0, 2.0
 
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
-_KINDS = {kind.kind: kind for kind in (CONFIG_MAPS, VOLUME_CLAIMS, PRIORITY_CLASSES)}
+_KINDS = {kind.kind: kind for kind in (CONFIG_MAPS, DEFINITIONS, VOLUME_CLAIMS, PRIORITY_CLASSES)}
 
 
 class Admissions:
@@ -129,7 +138,7 @@ class Admissions:
         pods = await self._client.list(PODS, field_selector=_ALIVE, each=_taken)
         capacity = Capacity.count(self._store.nodes.values(), pods.items)
         for demand in self._granted.values():
-            if demand.ganged:
+            if demand.uncounted is None:
                 _, capacity = capacity.place(demand.pods)
         ended = time.monotonic()
         self._not_before = ended + (ended - started) * (1 / SHARE_OF_COUNTING - 1)

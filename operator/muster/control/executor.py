@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from muster.client import (
+    COSCHEDULING_GROUPS,
     EVENTS,
     PODS,
     SERVICES,
+    VOLCANO_GROUPS,
     AlreadyExists,
     ApiError,
     Client,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger(__name__)
 
 _KINDS = {kind.kind: kind for kind in (PODS, SERVICES)}
+_UNWATCHED = {kind.api_version: kind for kind in (COSCHEDULING_GROUPS, VOLCANO_GROUPS)}
+"""What is applied and never looked at again: it does not enter the store, which would never hear of its end."""
 _AT_ONCE = 16  # creates in flight for one resource: a gang starts together, and no one else is crowded out
 _NOTE = 1024  # bytes the API allows in an event's note
 
@@ -44,7 +48,7 @@ class Stale(Exception):  # noqa: N818
 
 
 class Refused(Exception):  # noqa: N818
-    """A pod will not be made as it is: the API server refuses it, or its name belongs to something else."""
+    """Something will not be made as it is: the API server refuses it, or its name belongs to something else."""
 
 
 class Executor:
@@ -65,8 +69,7 @@ class Executor:
         for delete in plan.deletes:
             await self._delete(_KINDS.get(delete.kind, kind), resource, delete)
         for manifest in plan.applies:
-            target = _KINDS[manifest["kind"]]
-            self._store.put(target, await self._client.apply(target, manifest))
+            await self._apply(manifest)
         await _all(_AT_ONCE, (self._create(resource, manifest) for manifest in plan.creates))
         for event in plan.events:
             await self._tell(kind, resource, event)
@@ -86,6 +89,16 @@ class Executor:
                 self._store.remove(kind, resource)
             self._store.put(kind, fresh)
             raise Stale("the resource has changed")
+
+    async def _apply(self, manifest: Mapping[str, Any]) -> None:
+        unwatched = _UNWATCHED.get(manifest["apiVersion"])
+        kind = unwatched or _KINDS[manifest["kind"]]
+        try:
+            answer = await self._client.apply(kind, manifest)
+        except Invalid as error:
+            raise Refused(f"{kind.kind} {manifest['metadata']['name']}: {error.message}") from error
+        if unwatched is None:
+            self._store.put(kind, answer)
 
     async def _delete(self, kind: Kind, resource: Mapping[str, Any], delete: Delete) -> None:
         namespace = resource["metadata"].get("namespace")

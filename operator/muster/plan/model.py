@@ -43,30 +43,13 @@ class WorkerReport:
 class Reference:
     """An object that must be there before pods are made, in the resource's namespace where it has one.
 
-    `field` is where the spec names it.
+    `field` is where the spec names it. `remedy` is what to do where it is missing.
     """
 
-    kind: Literal["ConfigMap", "PersistentVolumeClaim", "PriorityClass"]
+    kind: Literal["ConfigMap", "CustomResourceDefinition", "PersistentVolumeClaim", "PriorityClass"]
     name: str
     field: str
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What a resource asks for before its pods are made, and its place in line.
-
-    `name` is `namespace/name` for others to read. `pods` are the specs of all its pods. `ganged`: as many of them as
-    `least` says must find a place together. `since`: when it began to wait. `priority_class`: None for the cluster's
-    default.
-    """
-
-    name: str
-    pods: tuple[Manifest, ...]
-    ganged: bool
-    least: int
-    since: float
-    priority_class: str | None = None
-    references: tuple[Reference, ...] = ()
+    remedy: str = "create it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +59,24 @@ class Admission:
     granted: bool
     reason: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a resource asks for before its pods are made, and its place in line.
+
+    `name` is `namespace/name` for others to read. `pods` are the specs of all its pods, of which as many as `least`
+    says must find a place together. `since`: when it began to wait. `priority_class`: None for the cluster's default.
+    `uncounted`: what is answered without counting room, as soon as all `references` are there; None: room is counted.
+    """
+
+    name: str
+    pods: tuple[Manifest, ...]
+    least: int
+    since: float
+    priority_class: str | None = None
+    references: tuple[Reference, ...] = ()
+    uncounted: Admission | None = None
 
 
 @dataclass(frozen=True, slots=True)

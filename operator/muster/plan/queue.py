@@ -58,8 +58,8 @@ def admit(
         if missing.get(key):
             answers[key] = _lacks(missing[key])
             continue
-        if not demand.ganged:
-            answers[key] = _not_ganged()
+        if demand.uncounted is not None:
+            answers[key] = demand.uncounted
             continue
         placed, rest = offered.place(demand.pods)
         if placed >= demand.least:
@@ -84,15 +84,11 @@ def _granted(demand: Demand, placed: int) -> Admission:
     return Admission(granted=True, reason="Admitted", message=f"there is room for {some}{_asked_for(demand)}")
 
 
-def _not_ganged() -> Admission:
-    message = "spec.scheduling.gang is none: pods start as they are placed"
-    return Admission(granted=True, reason="NotGanged", message=message)
-
-
 def _lacks(references: Sequence[Reference]) -> Admission:
     first = references[0]
     message = "; ".join(
-        f"{reference.field}: there is no {reference.kind} {reference.name}: create it" for reference in references
+        f"{reference.field}: there is no {reference.kind} {reference.name}: {reference.remedy}"
+        for reference in references
     )
     return Admission(granted=False, reason=f"{first.kind}NotFound", message=message)
 

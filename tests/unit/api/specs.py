@@ -100,7 +100,11 @@ def _common() -> dict[str, st.SearchStrategy[Any]]:
             hangTimeoutSeconds=st.integers(1, 10**6),
         ),
         "successPolicy": st.sampled_from(["AllWorkers", "Rank0"]),
-        "scheduling": _block(gang=st.sampled_from(["auto", "none"]), priorityClassName=_NAME, topologyKey=st.just("")),
+        "scheduling": _block(
+            gang=st.sampled_from(["auto", "none", "coscheduling", "volcano"]),
+            priorityClassName=_NAME,
+            topologyKey=st.just(""),
+        ),
         "suspend": st.booleans(),
         "activeDeadlineSeconds": st.integers(1, 31_536_000),
         "ttlSecondsAfterFinished": st.integers(0, 31_536_000),

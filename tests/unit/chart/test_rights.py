@@ -25,12 +25,17 @@ JOB_RIGHTS = {
     ("events.k8s.io", "events", "create"),
     ("", "configmaps", "get"),  # whether what a job names is there
     ("", "persistentvolumeclaims", "get"),
+    ("scheduling.x-k8s.io", "podgroups", "create"),  # server-side apply of what is not there yet
+    ("scheduling.x-k8s.io", "podgroups", "patch"),
+    ("scheduling.volcano.sh", "podgroups", "create"),
+    ("scheduling.volcano.sh", "podgroups", "patch"),
 }
 CLUSTER_RIGHTS = {
     ("", "nodes", "list"),
     ("", "nodes", "watch"),
     ("scheduling.k8s.io", "priorityclasses", "get"),  # whether the one that a job names is there
     ("scheduling.k8s.io", "priorityclasses", "list"),  # the order of those that wait
+    ("apiextensions.k8s.io", "customresourcedefinitions", "get"),  # whether a job's scheduler is installed
 }
 LEADER_RIGHTS = {
     ("coordination.k8s.io", "leases", "get"),

@@ -234,7 +234,7 @@ async def test_two_jobs_that_wait_for_room_never_count_the_same_room(api):
         name, wanted = observed.resource["metadata"]["name"], observed.resource["spec"]["replicas"]
         pods = tuple(one_slot(owned(observed.resource, "Pod", f"{name}-{n}")) for n in range(wanted))
         if observed.admission is None or not observed.admission.granted:
-            return Plan(demand=Demand(name, tuple(pod["spec"] for pod in pods), ganged=True, least=wanted, since=0.0))
+            return Plan(demand=Demand(name, tuple(pod["spec"] for pod in pods), least=wanted, since=0.0))
         return Plan(creates=pods)
 
     room_for(api, 3)

@@ -28,6 +28,7 @@ from muster.plan.training import (
     failures,
     pacing,
     placement,
+    pod_groups,
     pods,
     removal,
     retention,
@@ -80,7 +81,7 @@ def _start(seen: View, observed: Observed) -> Plan:
         return _write(seen, Plan(demand=demand), status.waiting(seen, answer))
     there = {member.rank for member in seen.members if member.attempt == attempt}
     missing = tuple(pod for rank, pod in gang.items() if rank not in there)
-    actions = Plan(applies=(pods.build_service(seen.job),), creates=missing)
+    actions = Plan(applies=(pods.build_service(seen.job), *pod_groups.build_group(seen.job)), creates=missing)
     return _write(seen, actions, status.started(seen, answer, attempt))
 
 

@@ -8,7 +8,8 @@ from muster.plan.conditions import condition, find, merged
 from muster.plan.timestamps import to_timestamp
 from muster.plan.training import attempts, elastic, success
 from muster.plan.training.failures import losses_before
-from muster.plan.training.phase import Phase, phase, starting
+from muster.plan.training.phase import Phase, phase
+from muster.plan.training.phase import started as first_phase
 from muster.plan.training.progress import measured
 from muster.plan.training.restarts import restarts
 
@@ -30,7 +31,7 @@ def waiting(view: View, admission: Admission) -> dict[str, Any]:
 def started(view: View, admission: Admission, attempt: int) -> dict[str, Any]:
     """Return the status of a job whose pods are being made, all of this attempt."""
     # In the words that the next look finds, so that it has nothing to write before a worker runs.
-    now = Phase("Starting", "WaitingForWorkers", starting(view.replicas))
+    now = first_phase(view)
     admitted = Phase(now.name, admission.reason, admission.message)
     said = _condition(view, "Admitted", admitted, holds=True), _running(view, now), *_resumed(view)
     return _status(view, now, attempt) | {
