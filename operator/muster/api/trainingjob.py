@@ -90,7 +90,11 @@ class Scheduling(Model):
     spec.template.spec.schedulerName says. Waiting for it counts in spec.activeDeadlineSeconds, for the pods are there.
     """
     queue_name: ObjectName | None = None
-    """The LocalQueue of Kueue that admits the job. Not supported by this version yet."""
+    """The LocalQueue of Kueue, in the same namespace, in which the job waits for its quota.
+
+    Its Workload is made by Muster; Muster itself counts no room then. Evicted (preempted, deactivated, not ready in
+    time), the workers save a checkpoint and leave, and the job waits in its queue again. Not together with `elastic`.
+    """
     priority_class_name: ObjectName | None = None
     """The PriorityClass of the workers. Absent: the cluster's default."""
     topology_key: Annotated[str, StringConstraints(max_length=317)] | None = None
@@ -223,6 +227,16 @@ class TrainingJobSpec(Model):
                 " delete it and create another"
             ),
             at=".replicas",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
+            cel="!has(self.elastic) || !has(self.scheduling) || !has(self.scheduling.queueName)",
+            holds=lambda spec: spec.elastic is None or spec.scheduling.queue_name is None,
+            message=(
+                "this and spec.scheduling.queueName exclude each other, Kueue admits a fixed number of workers:"
+                " leave one of them out"
+            ),
+            at=".elastic",
             reason="FieldValueForbidden",
         ),
         *(refusal.rule() for refusal in TRAINING_JOB),

@@ -60,6 +60,5 @@ TRAINING_JOB = (
     Unsupported("compression"),
     Unsupported("storage.ephemeral"),
     Unsupported("initialModel"),
-    Unsupported("scheduling.queueName"),
     Unsupported("scheduling.topologyKey", allowed=("",)),
 )

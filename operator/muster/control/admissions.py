@@ -16,6 +16,7 @@ import structlog
 from muster.client import (
     CONFIG_MAPS,
     DEFINITIONS,
+    LOCAL_QUEUES,
     PODS,
     PRIORITY_CLASSES,
     VOLUME_CLAIMS,
@@ -45,7 +46,7 @@ TRY_AGAIN = 1.0
 COUNT_AGE, FOUND_AGE, MISSING_AGE = 1.0, 60.0, 2.0
 
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
-_KINDS = {kind.kind: kind for kind in (CONFIG_MAPS, DEFINITIONS, VOLUME_CLAIMS, PRIORITY_CLASSES)}
+_KINDS = {kind.kind: kind for kind in (CONFIG_MAPS, DEFINITIONS, LOCAL_QUEUES, VOLUME_CLAIMS, PRIORITY_CLASSES)}
 
 
 class Admissions:

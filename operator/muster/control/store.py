@@ -11,7 +11,7 @@ from collections import OrderedDict, defaultdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from muster.client import NODES, PODS, SERVICES, Kind, Object
+from muster.client import FLAVORS, NODES, PODS, SERVICES, WORKLOADS, Kind, Object
 from muster.control.kinds import Controlled, Key
 from muster.plan.model import Observed, WorkerReport
 
@@ -85,6 +85,7 @@ class Store:
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._nodes: Mapping[str, Object] | None = None
         self._reports: dict[str, WorkerReport] = {}
+        self._followed: set[str] = set()
         self.room_changes = 0
         """How often room may have come free or gone: a count of room from before the last time is void."""
         self.on_room_change: Callable[[], None] = lambda: None
@@ -101,6 +102,20 @@ class Store:
     def resource(self, key: Key) -> Object | None:
         return self._objects[key.kind].get((key.namespace, key.name))
 
+    def follows(self, kind: str) -> bool:
+        """Whether all objects of a kind that others define are known."""
+        return kind in self._followed
+
+    def follow(self, kind: Kind) -> None:
+        """From now on all objects of this kind are known."""
+        self._followed.add(kind.kind)
+
+    def unfollow(self, kind: Kind) -> None:
+        """The cluster does not have the kind any more."""
+        self._followed.discard(kind.kind)
+        for identity, one in list(self._objects[kind.kind].items()):
+            self._drop(kind, identity, one["metadata"].get("uid"))
+
     @property
     def nodes(self) -> Mapping[str, Object]:
         """All nodes, by name."""
@@ -115,11 +130,16 @@ class Store:
         if resource is None:
             return None
         uid = resource["metadata"]["uid"]
-        pods = tuple(self._owned[uid, PODS.kind].values()) if (uid, PODS.kind) in self._owned else ()
-        services = tuple(self._owned[uid, SERVICES.kind].values()) if (uid, SERVICES.kind) in self._owned else ()
+        pods, services = self._of(uid, PODS), self._of(uid, SERVICES)
         uids = (pod["metadata"]["uid"] for pod in pods)
         reports = {uid: self._reports[uid] for uid in uids if uid in self._reports}
-        return Observed(resource, pods, services, self.nodes, reports, admission, refusal)
+        workloads = self._of(uid, WORKLOADS) if self.follows(WORKLOADS.kind) else None
+        flavors = {name: one for (_, name), one in self._objects[FLAVORS.kind].items()}
+        return Observed(resource, pods, services, self.nodes, reports, admission, refusal, workloads, flavors)
+
+    def _of(self, uid: str, kind: Kind) -> tuple[Object, ...]:
+        """All of this kind that the resource owns."""
+        return tuple(self._owned[uid, kind.kind].values()) if (uid, kind.kind) in self._owned else ()
 
     def put(self, kind: Kind, manifest: Mapping[str, Any]) -> set[Key]:
         """Take an object as a watch, a list or the answer to a write showed it."""

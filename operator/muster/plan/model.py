@@ -46,7 +46,7 @@ class Reference:
     `field` is where the spec names it. `remedy` is what to do where it is missing.
     """
 
-    kind: Literal["ConfigMap", "CustomResourceDefinition", "PersistentVolumeClaim", "PriorityClass"]
+    kind: Literal["ConfigMap", "CustomResourceDefinition", "LocalQueue", "PersistentVolumeClaim", "PriorityClass"]
     name: str
     field: str
     remedy: str = "create it"
@@ -54,11 +54,15 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Whether the pods may be made, and the sentence that says why or why not."""
+    """Whether the pods may be made, and the sentence that says why or why not.
+
+    `priority` is the value of the PriorityClass that the demand names.
+    """
 
     granted: bool
     reason: str
     message: str
+    priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,9 @@ class Observed:
 
     `pods` and `services` hold what bears the resource's UID in its owner references. `nodes` holds every node
     known, by name. `reports` holds the agents' answers by pod UID. `admission` is the answer to the demand of the
-    last plan; None while there is none. `refusal` is there when the last pods were refused.
+    last plan; None while there is none. `refusal` is there when the last pods were refused. `workloads` and `flavors`
+    are Kueue's, where a plan has needed them: the Workloads that bear the resource's UID, and every ResourceFlavor by
+    name. None: the cluster has no such kind, or it is not watched yet.
     """
 
     resource: Manifest
@@ -104,6 +110,19 @@ class Observed:
     reports: Mapping[str, WorkerReport] = field(default_factory=dict)
     admission: Admission | None = None
     refusal: Refusal | None = None
+    workloads: tuple[Manifest, ...] | None = None
+    flavors: Mapping[str, Manifest] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPart:
+    """What one owner says in the status of an object that is not ours: what it said before and leaves out here goes.
+
+    `metadata.uid` and, where given, `metadata.resourceVersion` are preconditions.
+    """
+
+    manifest: Manifest
+    owner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +134,7 @@ class Delete:
     node is unreachable. None leaves the object's own grace period.
     """
 
-    kind: Literal["Pod", "Service", "TrainingJob"]
+    kind: Literal["Pod", "Service", "TrainingJob", "Workload"]
     name: str
     uid: str
     grace_seconds: int | None = None
@@ -146,22 +165,26 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, in this order: deletes, applies, creates, events, and the status last.
+    """What to do now, in this order: deletes, applies, creates, parts, events, and the status last.
 
     - `creates`: pods, by a plain POST; that one is there already counts as done.
     - `applies`: complete objects, by server-side apply; only those that differ from what is observed.
+    - `parts`: of the status of objects that are others' as well.
     - `status`: the complete new status; None when what is recorded is still true (no write).
     - `events`: written only after everything before them succeeded.
     - `scrape`: the pods to ask from now on.
     - `look_again`: seconds after which to plan again though nothing may have happened; None: no need.
     - `demand`: what to answer by `Observed.admission` in the next call; as long as it is there, it stands in line.
+    - `needs`: kinds of others that are to be watched, as soon as the cluster has them.
     """
 
     creates: tuple[Manifest, ...] = ()
     applies: tuple[Manifest, ...] = ()
     deletes: tuple[Delete, ...] = ()
+    parts: tuple[StatusPart, ...] = ()
     status: Manifest | None = None
     events: tuple[Event, ...] = ()
     scrape: tuple[Target, ...] = ()
     look_again: float | None = None
     demand: Demand | None = None
+    needs: tuple[str, ...] = ()

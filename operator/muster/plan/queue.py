@@ -10,7 +10,7 @@ ask for the same, the one with the better place in the order is admitted first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from muster.plan import requests
@@ -59,7 +59,7 @@ def admit(
             answers[key] = _lacks(missing[key])
             continue
         if demand.uncounted is not None:
-            answers[key] = demand.uncounted
+            answers[key] = replace(demand.uncounted, priority=priorities.of(demand))
             continue
         placed, rest = offered.place(demand.pods)
         if placed >= demand.least:

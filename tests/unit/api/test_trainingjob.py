@@ -125,10 +125,10 @@ def test_a_malformed_manifest_is_refused_in_a_sentence(case: Malformed):
             "spec.replicas: found 0, wanted at least 1; spec.backend: found 'mpi', wanted 'auto', 'nccl' or 'gloo'",
         ),
         (
-            manifest(initialModel={"fromTrainingJob": "other"}, scheduling={"queueName": "research"}),
+            manifest(initialModel={"fromTrainingJob": "other"}, scheduling={"topologyKey": "zone"}),
             (
                 "spec.initialModel is not supported by this version of Muster yet: leave it out;"
-                " spec.scheduling.queueName is not supported by this version of Muster yet: leave it out"
+                " spec.scheduling.topologyKey is not supported by this version of Muster yet: leave it out"
             ),
         ),
     ],

@@ -6,11 +6,12 @@ says whose turn it is. Where the spec leaves this to somebody else, nobody waits
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from muster.plan.model import Admission, Demand
 from muster.plan.timestamps import to_epoch
-from muster.plan.training import pod_groups
+from muster.plan.training import kueue, pod_groups
 from muster.plan.training.references import references
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def is_counted(job: TrainingJob) -> bool:
 
 def _left_to_others(job: TrainingJob) -> Admission | None:
     gang = job.spec.scheduling.gang
+    if kueue.is_asked(job):
+        return Admission(granted=True, reason="LeftToKueue", message="spec.scheduling.queueName: Kueue admits it")
     if gang == "auto":
         return None
     if gang == "none":
@@ -57,6 +60,14 @@ def after(leaving: Sequence[Member]) -> Admission:
     """Workers of an earlier attempt still hold their ranks."""
     names = ", ".join(member.name for member in leaving)
     return Admission(granted=False, reason="WorkersLeaving", message=f"still on their way out: {names}")
+
+
+def stopping(view: View, answer: Admission) -> Admission:
+    """The answer, and who is on their way out because of it."""
+    leaving = [member.name for member in view.members if not member.ended]
+    if not leaving:
+        return answer
+    return replace(answer, message=f"{answer.message}; still on their way out: {', '.join(leaving)}")
 
 
 def begun() -> Admission:

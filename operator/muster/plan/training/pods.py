@@ -39,7 +39,7 @@ def build_service(job: TrainingJob) -> Manifest:
     }
 
 
-def build_pod(job: TrainingJob, settings: Settings, rank: int, attempt: int) -> Manifest:
+def build_pod(job: TrainingJob, settings: Settings, rank: int, attempt: int) -> dict[str, Any]:
     """Return the pod of one rank in one attempt, with the user's template laid over it."""
     labels = identity.labels(job) | {
         "muster.dev/role": "worker",

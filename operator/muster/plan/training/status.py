@@ -16,7 +16,7 @@ from muster.plan.training.restarts import restarts
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from muster.plan.model import Admission, Manifest, Refusal
+    from muster.plan.model import Admission, Manifest
     from muster.plan.training.failures import Loss, Verdict
     from muster.plan.training.view import View
 
@@ -26,6 +26,12 @@ def waiting(view: View, admission: Admission) -> dict[str, Any]:
     now = Phase("Queued", admission.reason, admission.message)
     said = _condition(view, "Admitted", now, holds=False), _running(view, now), *_resumed(view)
     return _status(view, now, view.attempt) | {"conditions": _conditions(view, *said)}
+
+
+def tells(view: View, admission: Admission) -> bool:
+    """Whether it is recorded that the job waits for this reason."""
+    said = find(view.recorded.get("conditions", []), "Admitted")
+    return said is not None and said["status"] == "False" and said["reason"] == admission.reason
 
 
 def started(view: View, admission: Admission, attempt: int) -> dict[str, Any]:
@@ -64,9 +70,9 @@ def active(view: View, attempt: int, lost: Sequence[Loss], *, grows: bool = Fals
     return _status(view, now, attempt, lost, grows=grows) | {"conditions": _conditions(view, _running(view, now))}
 
 
-def held_up(view: View, refusal: Refusal) -> dict[str, Any]:
-    """Return the status of a job whose lost workers get no successors, because the API server refuses these."""
-    now = Phase("Restarting", "PodsRefused", f"the successors of lost workers are refused: {refusal.message}")
+def held_up(view: View, reason: str, message: str) -> dict[str, Any]:
+    """Return the status of a job whose lost workers get no successors for now."""
+    now = Phase("Restarting", reason, f"the successors of lost workers {message}")
     return _status(view, now, view.attempt) | {"conditions": _conditions(view, _running(view, now))}
 
 

@@ -6,18 +6,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from muster.plan import conditions
+from muster.plan.training import kueue
 from muster.plan.training.members import Member, members, newest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from muster.api import TrainingJob
-    from muster.plan.model import Observed, Settings
+    from muster.plan.model import Manifest, Observed, Settings
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """`recorded` is the status as the resource has it; `workers` has the newest pod of every rank."""
+    """`recorded` is the status as the resource has it; `workers` has the newest pod of every rank.
+
+    `workload` is the job's place in Kueue's queue, if there is one; `workloads_unknown`: that cannot be said.
+    """
 
     job: TrainingJob
     recorded: Mapping[str, Any]
@@ -26,6 +30,9 @@ class View:
     group: Mapping[str, Any]
     settings: Settings
     now: float
+    workload: Manifest | None
+    workloads_unknown: bool
+    flavors: Mapping[str, Manifest]
 
     @property
     def name(self) -> str:
@@ -77,6 +84,9 @@ def view(job: TrainingJob, observed: Observed, settings: Settings, now: float) -
         group=_group_state(workers.get(0), observed),
         settings=settings,
         now=now,
+        workload=kueue.workload_of(job, observed.workloads),
+        workloads_unknown=observed.workloads is None,
+        flavors=observed.flavors,
     )
 
 
