@@ -82,6 +82,47 @@ HELM = GoBuild(
 KUBECONFORM = GoBuild(
     "kubeconform", version_of="github.com/yannh/kubeconform", stamps=("main.version={version}",), seconds=20
 )
+SCHEDULER_PLUGINS = GoBuild(
+    "scheduler_plugins",
+    version_of="sigs.k8s.io/scheduler-plugins",
+    data=(
+        "config/crd/bases/scheduling.x-k8s.io_podgroups.yaml",
+        "config/crd/bases/scheduling.x-k8s.io_elasticquotas.yaml",
+    ),
+    seconds=240,
+)
+VOLCANO = GoBuild(
+    "volcano",
+    version_of="volcano.sh/volcano",
+    data=(
+        "config/crd/volcano/bases/nodeinfo.volcano.sh_numatopologies.yaml",
+        "config/crd/volcano/bases/scheduling.volcano.sh_podgroups.yaml",
+        "config/crd/volcano/bases/scheduling.volcano.sh_queues.yaml",
+        "installer/helm/chart/volcano/config/volcano-scheduler.conf",
+    ),
+    seconds=240,
+)
+KUEUE = GoBuild(
+    "kueue",
+    version_of="sigs.k8s.io/kueue",
+    data=tuple(
+        f"config/components/crd/bases/kueue.x-k8s.io_{plural}.yaml"
+        for plural in (
+            "admissionchecks",
+            "clusterqueues",
+            "cohorts",
+            "localqueues",
+            "multikueueclusters",
+            "multikueueconfigs",
+            "provisioningrequestconfigs",
+            "resourceflavors",
+            "topologies",
+            "workloadpriorityclasses",
+            "workloads",
+        )
+    ),
+    seconds=240,
+)
 KIND = GoBuild("kind", version_of="sigs.k8s.io/kind", seconds=30)
 # Whom the benchmark runs beside Muster.
 JOBSET = GoBuild(

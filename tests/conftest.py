@@ -18,7 +18,7 @@ def pytest_configure(config):
 def pytest_runtest_teardown(item):
     """Note how many cases a property was tried with, which hypothesis says in a sentence of its statistics."""
     said = getattr(item, "hypothesis_statistics", "")
-    tried = sum(int(number) for number in re.findall(r"(\d+) passing examples", said))
+    tried = sum(int(number) for number in re.findall(r"(\d+) passing", said))
     if tried:
         item.config.stash[CASES][item.nodeid] = tried
 

@@ -68,6 +68,14 @@ LEASES = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 CONFIG_MAPS = Kind("", "v1", "configmaps", "ConfigMap")
 VOLUME_CLAIMS = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 PRIORITY_CLASSES = Kind("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False)
+DEFINITIONS = Kind(
+    "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
+)
+COSCHEDULING_GROUPS = Kind("scheduling.x-k8s.io", "v1alpha1", "podgroups", "PodGroup")
+LOCAL_QUEUES = Kind("kueue.x-k8s.io", "v1beta1", "localqueues", "LocalQueue")
+WORKLOADS = Kind("kueue.x-k8s.io", "v1beta1", "workloads", "Workload")
+FLAVORS = Kind("kueue.x-k8s.io", "v1beta1", "resourceflavors", "ResourceFlavor", namespaced=False)
+VOLCANO_GROUPS = Kind("scheduling.volcano.sh", "v1beta1", "podgroups", "PodGroup")
 STORAGE_CLASSES = Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
 
 
@@ -182,7 +190,7 @@ class Client(Protocol):
     async def apply(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
         """Server-side apply: what an earlier apply set and this one leaves out is removed."""
 
-    async def apply_status(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
+    async def apply_status(self, kind: Kind, manifest: Mapping[str, Any], *, owner: str = FIELD_MANAGER) -> Object:
         """Server-side apply of `status`; `metadata.resourceVersion`, if given, is a precondition."""
 
     async def delete(
@@ -414,15 +422,15 @@ class KubernetesClient:
         return await self._request("PUT", path, body=manifest, repeatable=False)
 
     async def apply(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
-        return await self._apply(kind, manifest, "")
+        return await self._apply(kind, manifest, "", FIELD_MANAGER)
 
-    async def apply_status(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
-        return await self._apply(kind, manifest, "status")
+    async def apply_status(self, kind: Kind, manifest: Mapping[str, Any], *, owner: str = FIELD_MANAGER) -> Object:
+        return await self._apply(kind, manifest, "status", owner)
 
-    async def _apply(self, kind: Kind, manifest: Mapping[str, Any], subresource: str) -> Object:
+    async def _apply(self, kind: Kind, manifest: Mapping[str, Any], subresource: str, owner: str) -> Object:
         meta = manifest["metadata"]
         path = kind.path(meta.get("namespace"), meta["name"], subresource)
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        query = {"fieldManager": owner, "force": "true"}
         return await self._request("PATCH", path, query, body=manifest)
 
     async def delete(

@@ -7,13 +7,13 @@ import json
 from tests.cluster.kube import Kube, kubectl
 
 # Imported before the ranks are started from the same process, so that each of them logs its samples.
-RECIPE = """
+PROGRAM = """
 import os
 os.environ["MUSTER_SAMPLE_LOG"] = os.environ["MUSTER_STORAGE"] + "/samples"
 from muster_worker.recipes.digits import Digits
 """
 SOURCE = {"configMap": "audited"}
-NAME = "audited:Digits"
+RECIPE = {"name": "audited:Digits", "config": {"epochs": 5000, "batchSize": 64}}
 
 READ = """
 import json, os, pathlib
@@ -25,7 +25,7 @@ print(json.dumps({epoch: [len(samples), len(set(samples))] for epoch, samples in
 
 def provide(kube: Kube) -> None:
     """The recipe as a ConfigMap, to be named by `source` and `recipe`."""
-    kubectl("create", "configmap", "audited", "-n", kube.namespace, f"--from-literal=audited.py={RECIPE}")
+    kubectl("create", "configmap", "audited", "-n", kube.namespace, f"--from-literal=audited.py={PROGRAM}")
 
 
 def complete_epochs(kube: Kube, pod: str) -> int:

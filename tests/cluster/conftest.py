@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.cluster import jobs
+from tests.cluster import audit, jobs
 from tests.cluster.kube import Kube, kubectl
-from tests.cluster.training import wait_until_it_trains
+from tests.cluster.training import running, wait_until_it_trains
 
 Measure = Callable[[str, float, str], None]
 MEASURED: list[tuple[str, float, str]] = []
@@ -42,11 +42,16 @@ def kube(installed: None) -> Iterator[Kube]:
 
 
 @pytest.fixture
-def training(kube: Kube) -> Kube:
-    """A job of three workers that trains and has a checkpoint."""
-    kube.apply(jobs.endless())
+def training(kube: Kube) -> Iterator[Kube]:
+    """A job of three workers that trains and has a checkpoint.
+
+    Whatever the test does to it: every sample has been used once in every epoch when it ends.
+    """
+    audit.provide(kube)
+    kube.apply(jobs.endless(recipe=audit.RECIPE, source=audit.SOURCE))
     wait_until_it_trains(kube, "digits-0-1")
-    return kube
+    yield kube
+    assert audit.complete_epochs(kube, running(kube)[0]) > 0
 
 
 @pytest.fixture

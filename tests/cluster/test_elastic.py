@@ -20,8 +20,7 @@ SIZES = {"minReplicas": 2, "maxReplicas": 4}
 def elastic(kube: Kube) -> Kube:
     """A job of two workers, of up to four, that trains."""
     audit.provide(kube)
-    recipe = {"name": audit.NAME, "config": {"epochs": 5000, "batchSize": 64}}
-    kube.apply(jobs.endless(replicas=2, elastic=SIZES, recipe=recipe, source=audit.SOURCE))
+    kube.apply(jobs.endless(replicas=2, elastic=SIZES, recipe=audit.RECIPE, source=audit.SOURCE))
     of_size(kube, 2)
     return kube
 
@@ -81,8 +80,8 @@ def leader_aside() -> Iterator[None]:
 
 def test_the_others_go_on_without_the_workers_of_a_lost_node(leader_aside, kube, measure):
     audit.provide(kube)
-    recipe = {"name": audit.NAME, "config": {"epochs": 5000, "batchSize": 64}}
-    kube.apply(jobs.endless(replicas=4, elastic=SIZES, recipe=recipe, source=audit.SOURCE, template=spread()))
+    recipe, source = audit.RECIPE, audit.SOURCE
+    kube.apply(jobs.endless(replicas=4, elastic=SIZES, recipe=recipe, source=source, template=spread()))
     of_size(kube, 4)
     pods = kube.pods("digits")
     home = pods["digits-0-1"]["spec"]["nodeName"]

@@ -109,9 +109,11 @@ def test_rank_zero_alone_decides_where_the_spec_says_so(kube):
     wait_for("the other has ended as well", lambda: running(kube) == [], 120)
 
 
-def test_a_namespace_that_goes_in_the_middle_takes_everything_along(training):
-    kubectl("delete", "namespace", training.namespace, "--wait=true", "--timeout=120s")
-    assert kubectl("get", "namespace", training.namespace, check=False).returncode != 0
-    kubectl("create", "namespace", training.namespace)
-    assert training.get(JOB, "digits") is None
-    assert training.pods("digits") == {}
+def test_a_namespace_that_goes_in_the_middle_takes_everything_along(kube):
+    kube.apply(jobs.endless())
+    wait_until_it_trains(kube, "digits-0-1")
+    kubectl("delete", "namespace", kube.namespace, "--wait=true", "--timeout=120s")
+    assert kubectl("get", "namespace", kube.namespace, check=False).returncode != 0
+    kubectl("create", "namespace", kube.namespace)
+    assert kube.get(JOB, "digits") is None
+    assert kube.pods("digits") == {}

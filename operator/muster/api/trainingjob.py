@@ -85,23 +85,34 @@ class Scheduling(Model):
     gang: Literal["auto", "none", "coscheduling", "volcano"] = "auto"
     """auto: no pod is made before the cluster has room for all of them. none: each starts when it is placed.
 
-    coscheduling and volcano, which leave this to another scheduler, are not supported by this version yet.
+    coscheduling and volcano: all pods are made at once, in a PodGroup of the scheduler plugin Coscheduling or of
+    Volcano, whose scheduler places them together or none. Its name is scheduler-plugins-scheduler or volcano, or what
+    spec.template.spec.schedulerName says. Waiting for it counts in spec.activeDeadlineSeconds, for the pods are there.
     """
     queue_name: ObjectName | None = None
-    """The LocalQueue of Kueue that admits the job. Not supported by this version yet."""
+    """The LocalQueue of Kueue, in the same namespace, in which the job waits for its quota.
+
+    Its Workload is made by Muster; Muster itself counts no room then. Evicted (preempted, deactivated, not ready in
+    time), the workers save a checkpoint and leave, and the job waits in its queue again. Not together with `elastic`.
+    """
     priority_class_name: ObjectName | None = None
     """The PriorityClass of the workers. Absent: the cluster's default."""
     topology_key: Annotated[str, StringConstraints(max_length=317)] | None = None
     """A node label, like topology.kubernetes.io/zone: all workers are placed on nodes with one value of it.
 
-    Which one is decided when the job is admitted, by where there is room; so `gang` must be auto.
+    Which one is decided when the job is admitted, by where there is room; so `gang` must be auto and no queue named.
     """
 
     rules = (
         Rule(
-            cel="!has(self.topologyKey) || self.topologyKey == '' || self.gang == 'auto'",
-            holds=lambda scheduling: not scheduling.topology_key or scheduling.gang == "auto",
-            message="the domain is chosen when Muster admits the workers together: write gang auto, or leave it out",
+            cel="!has(self.topologyKey) || self.topologyKey == '' || self.gang == 'auto' && !has(self.queueName)",
+            holds=lambda scheduling: (
+                not scheduling.topology_key or (scheduling.gang == "auto" and scheduling.queue_name is None)
+            ),
+            message=(
+                "the domain is chosen when Muster admits the workers together: write gang auto and no queueName, or"
+                " leave it out"
+            ),
             at=".topologyKey",
         ),
     )
@@ -233,6 +244,16 @@ class TrainingJobSpec(Model):
                 " delete it and create another"
             ),
             at=".replicas",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
+            cel="!has(self.elastic) || !has(self.scheduling) || !has(self.scheduling.queueName)",
+            holds=lambda spec: spec.elastic is None or spec.scheduling.queue_name is None,
+            message=(
+                "this and spec.scheduling.queueName exclude each other, Kueue admits a fixed number of workers:"
+                " leave one of them out"
+            ),
+            at=".elastic",
             reason="FieldValueForbidden",
         ),
         *(refusal.rule() for refusal in TRAINING_JOB),

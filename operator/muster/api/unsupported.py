@@ -58,6 +58,4 @@ TRAINING_JOB = (
     Unsupported("strategy.parameterServers"),
     Unsupported("strategy.mesh"),
     Unsupported("compression"),
-    Unsupported("scheduling.gang", allowed=("auto", "none")),
-    Unsupported("scheduling.queueName"),
 )

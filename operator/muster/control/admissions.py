@@ -16,6 +16,8 @@ import structlog
 
 from muster.client import (
     CONFIG_MAPS,
+    DEFINITIONS,
+    LOCAL_QUEUES,
     PODS,
     PRIORITY_CLASSES,
     STORAGE_CLASSES,
@@ -46,7 +48,8 @@ TRY_AGAIN = 1.0
 COUNT_AGE, FOUND_AGE, MISSING_AGE = 1.0, 60.0, 2.0
 
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
-_KINDS = {kind.kind: kind for kind in (CONFIG_MAPS, VOLUME_CLAIMS, PRIORITY_CLASSES, STORAGE_CLASSES)}
+_NAMED = (CONFIG_MAPS, DEFINITIONS, LOCAL_QUEUES, PRIORITY_CLASSES, STORAGE_CLASSES, VOLUME_CLAIMS)
+_KINDS = {kind.kind: kind for kind in _NAMED}
 
 
 class Admissions:
@@ -151,7 +154,7 @@ class Admissions:
         pods = (await self._client.list(PODS, label_selector=others, field_selector=_ALIVE, each=_taken)).items
         capacity = Capacity.count(self._store.nodes.values(), chain(pods, self._store.pods if self._watched else ()))
         for key, demand in self._granted.items():
-            if demand.ganged:
+            if demand.uncounted is None:
                 _, capacity = queue.place(demand, capacity, self._answers[key].domain)
         ended = time.monotonic()
         self._not_before = ended + (ended - started) * (1 / SHARE_OF_COUNTING - 1)

@@ -1,4 +1,4 @@
-"""Carries a plan out: deletes, applies, creates, events, and the status last.
+"""Carries a plan out: deletes, applies, creates, parts of others' status, events, and the status last.
 
 It knows nothing of what a plan means. Whatever fails ends it there: the next look starts from what is then.
 """
@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from muster.client import (
+    COSCHEDULING_GROUPS,
     EVENTS,
     PODS,
     SERVICES,
+    VOLCANO_GROUPS,
+    WORKLOADS,
     AlreadyExists,
     ApiError,
     Client,
@@ -30,11 +33,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping
 
     from muster.control.store import Store
-    from muster.plan.model import Delete, Event, Observed, Plan
+    from muster.plan.model import Delete, Event, Observed, Plan, StatusPart
 
 log = structlog.stdlib.get_logger(__name__)
 
-_KINDS = {kind.kind: kind for kind in (PODS, SERVICES)}
+_KINDS = {kind.kind: kind for kind in (PODS, SERVICES, WORKLOADS)}
+_UNWATCHED = {kind.api_version: kind for kind in (COSCHEDULING_GROUPS, VOLCANO_GROUPS)}
+"""What is applied and never looked at again: it does not enter the store, which would never hear of its end."""
 _AT_ONCE = 16  # creates in flight for one resource: a gang starts together, and no one else is crowded out
 _NOTE = 1024  # bytes the API allows in an event's note
 
@@ -44,7 +49,7 @@ class Stale(Exception):  # noqa: N818
 
 
 class Refused(Exception):  # noqa: N818
-    """A pod will not be made as it is: the API server refuses it, or its name belongs to something else."""
+    """Something will not be made as it is: the API server refuses it, or its name belongs to something else."""
 
 
 class Executor:
@@ -65,13 +70,14 @@ class Executor:
         for delete in plan.deletes:
             await self._delete(_KINDS.get(delete.kind, kind), resource, delete)
         for manifest in plan.applies:
-            target = _KINDS[manifest["kind"]]
-            self._store.put(target, await self._client.apply(target, manifest))
+            await self._apply(manifest)
         await _all(_AT_ONCE, (self._create(resource, manifest) for manifest in plan.creates))
+        for part in plan.parts:
+            await self._apply_part(part)
         for event in plan.events:
             await self._tell(kind, resource, event)
         status_written = await self._write_status(kind, resource, plan.status)
-        return status_written or bool(plan.deletes or plan.applies or plan.creates)
+        return status_written or bool(plan.deletes or plan.applies or plan.creates or plan.parts)
 
     async def _assure_fresh(self, kind: Kind, resource: Mapping[str, Any]) -> None:
         """A stale store must never make a pod twice, nor delete one for a resource that has changed."""
@@ -86,6 +92,27 @@ class Executor:
                 self._store.remove(kind, resource)
             self._store.put(kind, fresh)
             raise Stale("the resource has changed")
+
+    async def _apply(self, manifest: Mapping[str, Any]) -> None:
+        unwatched = _UNWATCHED.get(manifest["apiVersion"])
+        kind = unwatched or _KINDS[manifest["kind"]]
+        try:
+            answer = await self._client.apply(kind, manifest)
+        except Invalid as error:
+            raise Refused(f"{kind.kind} {manifest['metadata']['name']}: {error.message}") from error
+        if unwatched is None:
+            self._store.put(kind, answer)
+
+    async def _apply_part(self, part: StatusPart) -> None:
+        kind, meta = _KINDS[part.manifest["kind"]], part.manifest["metadata"]
+        try:
+            self._store.put(kind, await self._client.apply_status(kind, part.manifest, owner=part.owner))
+        except NotFound:
+            self._store.remove(kind, part.manifest)
+            raise Stale(f"{kind.kind} {meta['name']} is gone") from None
+        except Conflict:
+            await self._look_after_conflict(kind, part.manifest)
+            raise
 
     async def _delete(self, kind: Kind, resource: Mapping[str, Any], delete: Delete) -> None:
         namespace = resource["metadata"].get("namespace")

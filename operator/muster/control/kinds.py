@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from muster.client import NODES, PODS, SERVICES, Kind
+from muster.client import FLAVORS, NODES, PODS, SERVICES, WORKLOADS, Kind
 from muster.plan.model import Manifest, Observed, Plan, Settings
 
 Planner: TypeAlias = Callable[[Observed, Settings, float], Plan]
@@ -45,6 +45,10 @@ class Watched:
 
     kind: Kind
     label: str = ""
+
+
+FOREIGN = {one.kind.kind: one for one in (Watched(WORKLOADS, "muster.dev/training-job"), Watched(FLAVORS))}
+"""Kinds that others define, by name: watched only where the cluster has them."""
 
 
 def watched(controlled: tuple[Controlled, ...]) -> tuple[Watched, ...]:

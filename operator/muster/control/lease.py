@@ -23,7 +23,19 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from muster.client import LEASES, AlreadyExists, ApiError, Client, Conflict, Kind, Listing, NotFound, Object, Only
+from muster.client import (
+    FIELD_MANAGER,
+    LEASES,
+    AlreadyExists,
+    ApiError,
+    Client,
+    Conflict,
+    Kind,
+    Listing,
+    NotFound,
+    Object,
+    Only,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -112,9 +124,9 @@ class FencedClient:
         async with self._fence.held():
             return await self._client.apply(kind, manifest)
 
-    async def apply_status(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
+    async def apply_status(self, kind: Kind, manifest: Mapping[str, Any], *, owner: str = FIELD_MANAGER) -> Object:
         async with self._fence.held():
-            return await self._client.apply_status(kind, manifest)
+            return await self._client.apply_status(kind, manifest, owner=owner)
 
     async def delete(
         self, kind: Kind, namespace: str | None, name: str, *, only: Only, grace_seconds: int | None = None

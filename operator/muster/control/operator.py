@@ -12,13 +12,15 @@ import structlog
 from muster.control import http
 from muster.control.admissions import Admissions
 from muster.control.executor import Executor
-from muster.control.kinds import Controlled, Key, watched
+from muster.control.foreign import Foreign
+from muster.control.kinds import FOREIGN, Controlled, Key, Watched, watched
 from muster.control.lease import Elector, Fence, FencedClient, LeaseTimes
 from muster.control.queue import WorkQueue
 from muster.control.reconciler import Reconciler
 from muster.control.resync import Resync
 from muster.control.scraper import Scraper
 from muster.control.store import Store
+from muster.control.tasks import end
 from muster.control.watches import Watches
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger(__name__)
 
 REPORTER = "muster.dev/operator"
-ASK_AGAIN = 0.5  # seconds that a cancelled task is given before it is cancelled again
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Operator:
         )
         fenced = FencedClient(client, self.fence)
         kinds = watched(tuple(controlled))
-        self._kinds = [one.kind for one in kinds]
+        self._kinds = [one.kind for one in (*kinds, *FOREIGN.values())]
         self._scraper = Scraper(self.store, self.queue.add, metrics)
         self._resync = Resync(
             client,
@@ -93,6 +94,18 @@ class Operator:
         everywhere = "" if options.namespaces else controlled[0].label
         self._admissions = Admissions(client, self.store, self.queue.add, watched=everywhere)
         self.store.on_room_change = self._admissions.room_changed
+        self._watches = Watches(
+            client,
+            self.store,
+            self.queue,
+            self._resync,
+            watched=lambda: self._resync.watched,
+            namespaces=options.namespaces,
+            metrics=metrics,
+            on_started=self._take_signals,
+        )
+        self._foreign = Foreign(client, self.store, self._resync, self._watches, self._enqueue)
+        self._resync.on_gone = self._gone
         self._reconciler = Reconciler(
             controlled=controlled,
             settings=options.settings,
@@ -100,19 +113,10 @@ class Operator:
             queue=self.queue,
             executor=Executor(fenced, self.store, reporter=REPORTER, identity=options.identity),
             admissions=self._admissions,
+            foreign=self._foreign,
             scraper=self._scraper,
             fence=self.fence,
             metrics=metrics,
-        )
-        self._watches = Watches(
-            client,
-            self.store,
-            self.queue,
-            self._resync,
-            watched=kinds,
-            namespaces=options.namespaces,
-            metrics=metrics,
-            on_started=self._take_signals,
         )
         metrics.leader.set_function(lambda: float(self.leading))
         for kind in self._kinds:
@@ -137,6 +141,7 @@ class Operator:
             *(asyncio.create_task(self._reconciler.work()) for _ in range(self._options.workers)),
             *(asyncio.create_task(loop) for loop in self._scraper.loops()),
             asyncio.create_task(self._admissions.run()),
+            asyncio.create_task(self._foreign.run()),
             asyncio.create_task(self._follow_the_leadership()),
         ]
         observing = [asyncio.create_task(self._resync.run())]
@@ -145,6 +150,7 @@ class Operator:
         stop = asyncio.create_task(self.stopping.wait())
         try:
             await self._unless_stopped(stop, self._resync.first())
+            await self._unless_stopped(stop, self._foreign.look())
             watching = [asyncio.create_task(self._watches.run())]
             parts = [*writing, *observing, *electing, *watching]
             done, _ = await asyncio.wait([stop, *parts], return_when=asyncio.FIRST_COMPLETED)
@@ -152,12 +158,12 @@ class Operator:
                 task.result()
         finally:
             # No write may be on its way when the lease is given up.
-            await _end([*writing, *electing])
+            await end([*writing, *electing])
             if self._options.leader_election:
                 await self._elector.release()
             await self._lease_client.close()
             self.queue.close()
-            await _end([*observing, *watching, stop])
+            await end([*observing, *watching, stop])
             await self._scraper.close()
             await runner.cleanup()
 
@@ -169,6 +175,13 @@ class Operator:
     def _enqueue(self, keys: Iterable[Key]) -> None:
         for key in keys:
             self.queue.add(key)
+
+    def _gone(self, one: Watched) -> None:
+        """The cluster has lost a kind that others define; who needs it says so again."""
+        log.warning("the cluster does not have this kind any more", kind=one.kind.kind)
+        self.store.unfollow(one.kind)
+        self._enqueue(self.store.keys())
+        self._watches.change()
 
     async def _elect(self) -> None:
         """Stand for election once the cluster is known: who cannot see must not lead."""
@@ -195,7 +208,7 @@ class Operator:
         task = asyncio.ensure_future(coroutine)  # type: ignore[call-overload]
         await asyncio.wait([stop, task], return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            await _end([task])
+            await end([task])
 
     def _take_signals(self) -> None:
         """Have signals set `stopping`; kopf takes them for itself at each of its starts, so we take them back."""
@@ -204,21 +217,3 @@ class Operator:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
-
-
-async def _end(tasks: Iterable[asyncio.Task[object]]) -> None:
-    every = set(tasks)
-    for task in every:
-        task.cancel()
-    pending = every
-    while pending:
-        _, pending = await asyncio.wait(pending, timeout=ASK_AGAIN)
-        _cancel_again()
-    await asyncio.gather(*every, return_exceptions=True)  # so that no failure counts as never looked at
-
-
-def _cancel_again() -> None:
-    """End what goes on though it was cancelled: kopf's watchers suppress a cancellation that comes between streams."""
-    for task in asyncio.all_tasks():
-        if task.get_name().startswith("watcher for ") and task.cancelling():
-            task.cancel()

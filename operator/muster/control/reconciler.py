@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from muster.control.admissions import Admissions
+    from muster.control.foreign import Foreign
     from muster.control.kinds import Controlled, Key
     from muster.control.observability import Metrics
     from muster.control.queue import WorkQueue
@@ -42,6 +43,7 @@ class Reconciler:
         queue: WorkQueue[Key],
         executor: Executor,
         admissions: Admissions,
+        foreign: Foreign,
         scraper: Scraper,
         fence: Fence,
         metrics: Metrics,
@@ -49,7 +51,7 @@ class Reconciler:
     ) -> None:
         self._controlled = {one.kind.kind: one for one in controlled}
         self._settings, self._store, self._queue, self._admissions = settings, store, queue, admissions
-        self._executor, self._scraper, self._fence = executor, scraper, fence
+        self._executor, self._scraper, self._fence, self._foreign = executor, scraper, fence, foreign
         self._metrics, self._now = metrics, now
         self._refusals: dict[Key, Refusal] = {}
         self.active = asyncio.Event()
@@ -109,9 +111,11 @@ class Reconciler:
             # What was made for it is the garbage collector's.
             self._scraper.forget(key)
             self._admissions.leave(key)
+            self._foreign.forget(key)
             self._refusals.pop(key, None)
             return "gone", None
         plan = self._plan(key, observed)
+        self._foreign.need(key, plan.needs)
         if plan.demand is not None:
             self._admissions.wait(key, plan.demand)
         elif not plan.creates:

@@ -40,17 +40,31 @@ class Resync:
     ) -> None:
         self._client, self._store, self._enqueue, self._metrics = client, store, enqueue, metrics
         # The controlled resources come first, so that what is listed for them is never older than they are.
-        self._watched, self._every = tuple(watched), every
+        self._watched, self._every = list(watched), every
+        self._may_be_gone: set[str] = set()
+        self.on_gone: Callable[[Watched], None] = lambda _: None
         self._namespaces: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._wanted: set[str] = set()
         self._asked = asyncio.Event()
         self.synced = asyncio.Event()
+
+    @property
+    def watched(self) -> tuple[Watched, ...]:
+        """What is compared, and is to be watched."""
+        return tuple(self._watched)
 
     def ask(self, plural: str) -> None:
         """Have the objects of one kind compared soon: its watch was begun anew."""
         if any(plural == one.kind.plural for one in self._watched):
             self._wanted.add(plural)
             self._asked.set()
+
+    async def add(self, one: Watched) -> None:
+        """Compare this kind, too, from now on and now; it may be gone one day. Raises an `ApiError`."""
+        if all(one.kind != other.kind for other in self._watched):
+            self._may_be_gone.add(one.kind.kind)
+            self._watched.append(one)
+        await self.compare({one.kind.plural})
 
     async def first(self) -> None:
         """Fill the store, waiting for as long as it takes for the API server and our own kinds to be there."""
@@ -88,16 +102,25 @@ class Resync:
 
     async def compare(self, only: set[str] | None = None) -> None:
         """Make the store agree with what is; raises an `ApiError` when a list fails."""
-        for one in self._watched:
+        for one in tuple(self._watched):
             if only is not None and one.kind.plural not in only:
                 continue
-            for namespace in self._namespaces if one.kind.namespaced else (None,):
-                each = partial(self._store.known, one.kind)
-                listing = await self._client.list(one.kind, namespace, label_selector=one.label, each=each)
-                keys, wrong = self._store.correct(one.kind, listing.items, listing.resource_version, namespace)
-                if wrong and self.synced.is_set():
-                    self._metrics.corrections.labels(one.kind.kind).inc(wrong)
-                    log.info("corrected what was known", kind=one.kind.kind, objects=wrong)
-                self._enqueue(keys)
+            try:
+                await self._compare(one)
+            except NotFound:
+                if one.kind.kind not in self._may_be_gone:
+                    raise
+                self._watched.remove(one)
+                self.on_gone(one)
         if only is None:
             self.synced.set()
+
+    async def _compare(self, one: Watched) -> None:
+        for namespace in self._namespaces if one.kind.namespaced else (None,):
+            each = partial(self._store.known, one.kind)
+            listing = await self._client.list(one.kind, namespace, label_selector=one.label, each=each)
+            keys, wrong = self._store.correct(one.kind, listing.items, listing.resource_version, namespace)
+            if wrong and self.synced.is_set():
+                self._metrics.corrections.labels(one.kind.kind).inc(wrong)
+                log.info("corrected what was known", kind=one.kind.kind, objects=wrong)
+            self._enqueue(keys)

@@ -11,7 +11,7 @@ from collections import OrderedDict, defaultdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from muster.client import NODES, PODS, SERVICES, Kind, Object
+from muster.client import FLAVORS, NODES, PODS, SERVICES, WORKLOADS, Kind, Object
 from muster.control.kinds import Controlled, Key
 from muster.plan import requests
 from muster.plan.model import Observed, WorkerReport
@@ -26,6 +26,20 @@ _REMEMBERED_DELETIONS = 10_000
 # Large, and of no use to any planner: who set which field, and the images on a node.
 _DROPPED = {"metadata": ("managedFields",), "status": ("images",)}
 
+_OF_PODS = {
+    "metadata": (
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "labels",
+        "ownerReferences",
+        "creationTimestamp",
+        "deletionTimestamp",
+    ),
+    "status": ("phase", "reason", "message", "podIP", "conditions", "containerStatuses"),
+}
+
 
 def lean(manifest: Mapping[str, Any]) -> Object:
     """The object without what only costs memory. The given one is left as it is."""
@@ -38,11 +52,16 @@ def lean(manifest: Mapping[str, Any]) -> Object:
 
 
 def kept(kind: Kind, manifest: Mapping[str, Any]) -> Object:
-    """What the store holds of an object. Of a pod's spec, which is ours and never changes, only what it takes."""
-    result = lean(manifest)
-    if kind == PODS:
-        result["spec"] = requests.wanted(result.get("spec", {}))
-    return result
+    """What the store holds of an object. Of pods, which are many, only what a planner looks at."""
+    if kind != PODS:
+        return lean(manifest)
+    parts = {part: _only(names, manifest.get(part, {})) for part, names in _OF_PODS.items()}
+    parts["spec"] = requests.wanted(manifest.get("spec", {}))
+    return {"apiVersion": kind.api_version, "kind": kind.kind, **parts}
+
+
+def _only(names: Iterable[str], of: Mapping[str, Any]) -> Object:
+    return {name: of[name] for name in names if name in of}
 
 
 def version_of(manifest: Mapping[str, Any]) -> int | None:
@@ -88,6 +107,7 @@ class Store:
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._nodes: Mapping[str, Object] | None = None
         self._reports: dict[str, WorkerReport] = {}
+        self._followed: set[str] = set()
         self.room_changes = 0
         """How often room may have come free or gone: a count of room from before the last time is void."""
         self.on_room_change: Callable[[], None] = lambda: None
@@ -103,6 +123,20 @@ class Store:
 
     def resource(self, key: Key) -> Object | None:
         return self._objects[key.kind].get((key.namespace, key.name))
+
+    def follows(self, kind: str) -> bool:
+        """Whether all objects of a kind that others define are known."""
+        return kind in self._followed
+
+    def follow(self, kind: Kind) -> None:
+        """From now on all objects of this kind are known."""
+        self._followed.add(kind.kind)
+
+    def unfollow(self, kind: Kind) -> None:
+        """The cluster does not have the kind any more."""
+        self._followed.discard(kind.kind)
+        for identity, one in list(self._objects[kind.kind].items()):
+            self._drop(kind, identity, one["metadata"].get("uid"))
 
     @property
     def nodes(self) -> Mapping[str, Object]:
@@ -123,8 +157,7 @@ class Store:
         if resource is None:
             return None
         uid = resource["metadata"]["uid"]
-        pods = tuple(self._owned[uid, PODS.kind].values()) if (uid, PODS.kind) in self._owned else ()
-        services = tuple(self._owned[uid, SERVICES.kind].values()) if (uid, SERVICES.kind) in self._owned else ()
+        pods, services = self._of(uid, PODS), self._of(uid, SERVICES)
         uids = (pod["metadata"]["uid"] for pod in pods)
         reports = {uid: self._reports[uid] for uid in uids if uid in self._reports}
         named = {
@@ -132,7 +165,13 @@ class Store:
             for kind, name in self._names[key.kind](resource)
             if (other := self.resource(Key(kind, key.namespace, name))) is not None
         }
-        return Observed(resource, pods, services, self.nodes, reports, named, admission, refusal)
+        workloads = self._of(uid, WORKLOADS) if self.follows(WORKLOADS.kind) else None
+        flavors = {name: one for (_, name), one in self._objects[FLAVORS.kind].items()}
+        return Observed(resource, pods, services, self.nodes, reports, named, admission, refusal, workloads, flavors)
+
+    def _of(self, uid: str, kind: Kind) -> tuple[Object, ...]:
+        """All of this kind that the resource owns."""
+        return tuple(self._owned[uid, kind.kind].values()) if (uid, kind.kind) in self._owned else ()
 
     def concerned(self, key: Key) -> set[Key]:
         """Who is to be looked at when this resource changes: itself, and who names it."""

@@ -10,6 +10,7 @@ import kopf
 import structlog
 
 from muster.control.handlers import registry_for, settings_for
+from muster.control.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +40,7 @@ class Watches:
         queue: WorkQueue[Key],
         resync: Resync,
         *,
-        watched: Sequence[Watched],
+        watched: Callable[[], Sequence[Watched]],
         namespaces: Sequence[str],
         metrics: Metrics,
         on_started: Callable[[], None],
@@ -48,7 +49,7 @@ class Watches:
         self._watched, self._namespaces = watched, namespaces
         self._metrics, self._on_started = metrics, on_started
         self._sessions: list[aiohttp.ClientSession] = []
-        self._ready = asyncio.Event()
+        self._ready, self._changed = asyncio.Event(), asyncio.Event()
 
     @property
     def running(self) -> bool:
@@ -62,15 +63,19 @@ class Watches:
         for key in self._store.remove(kind, manifest):
             self._queue.add(key)
 
+    def change(self) -> None:
+        """Begin anew: there are other kinds to watch."""
+        self._changed.set()
+
     async def run(self) -> None:
         """Watch until cancelled."""
         pause = 0.25
         while True:
             started = time.monotonic()
+            self._changed.clear()
             reclaim = asyncio.create_task(self._tell_when_started())  # before kopf, or kopf would cancel it
             try:
-                await self._watch()
-                log.warning("the watches ended")
+                await self._watch_until_changed()
             except Exception as error:  # noqa: BLE001 - whatever it was, what helps is to begin anew
                 log.warning("the watches failed", error=repr(error))
             finally:
@@ -79,15 +84,30 @@ class Watches:
                 for session in self._sessions:
                     await session.close()
                 self._sessions.clear()
+            if self._changed.is_set():
+                await self._resync.first()
+                continue
             self._metrics.watch_failures.inc()
             pause = 0.25 if time.monotonic() - started > _HEALTHY_AFTER else min(pause * 2, _LONGEST_PAUSE)
             await asyncio.sleep(pause)
             await self._resync.first()
 
+    async def _watch_until_changed(self) -> None:
+        # Both before kopf, or kopf would cancel them; asked to stop, it would wait for its watchers, some for ever.
+        watching, changed = asyncio.create_task(self._watch()), asyncio.create_task(self._changed.wait())
+        try:
+            await asyncio.wait([watching, changed], return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                watching.result()
+                log.warning("the watches ended")
+        finally:
+            await end([watching, changed])
+
     async def _watch(self) -> None:
+        watched = self._watched()
         await kopf.operator(
-            registry=registry_for(self._watched, self, self._login),
-            settings=settings_for(self._watched),
+            registry=registry_for(watched, self, self._login),
+            settings=settings_for(watched),
             standalone=True,
             # Of no use without peers; but left to itself, kopf asks for the user's name, which a pod's has not.
             identity="muster",  # type: ignore[arg-type]
@@ -102,12 +122,13 @@ class Watches:
 
     def _login(self) -> kopf.AiohttpSession:
         # All that kopf would list before it watches, `Resync` lists anyway, in less memory.
-        session = self._client.watching_session(self._called, {one.kind.plural for one in self._watched})
+        session = self._client.watching_session(self._called, {one.kind.plural for one in self._watched()})
         self._sessions.append(session)
         return kopf.AiohttpSession(server=self._client.server, aiohttp_session=session)
 
     def _called(self, call: Call) -> None:
         self._metrics.called(call)
         # kopf lists at its start and after each gap of a watch, but does not tell what vanished in between.
-        if call.verb == "list" and call.code == "200":
+        # A watch of what is not served any more it gives up, and does not tell either.
+        if (call.verb, call.code) in {("list", "200"), ("list", "404"), ("watch", "404")}:
             self._resync.ask(call.resource)

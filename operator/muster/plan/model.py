@@ -43,44 +43,55 @@ class WorkerReport:
 class Reference:
     """An object that must be there before pods are made, in the resource's namespace where it has one.
 
-    `field` is where the spec names it.
+    `field` is where the spec names it. `remedy` is what to do where it is missing.
     """
 
-    kind: Literal["ConfigMap", "PersistentVolumeClaim", "PriorityClass", "StorageClass"]
+    kind: Literal[
+        "ConfigMap",
+        "CustomResourceDefinition",
+        "LocalQueue",
+        "PersistentVolumeClaim",
+        "PriorityClass",
+        "StorageClass",
+    ]
     name: str
     field: str
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What a resource asks for before its pods are made, and its place in line.
-
-    `name` is `namespace/name` for others to read. `pods` are the specs of all its pods. `ganged`: as many of them as
-    `least` says must find a place together, on nodes with one value of the label `topology_key` where it is given.
-    `since`: when it began to wait. `priority_class`: None for the cluster's default.
-    """
-
-    name: str
-    pods: tuple[Manifest, ...]
-    ganged: bool
-    least: int
-    since: float
-    priority_class: str | None = None
-    references: tuple[Reference, ...] = ()
-    topology_key: str | None = None
+    remedy: str = "create it"
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
     """Whether the pods may be made, and the sentence that says why or why not.
 
-    `domain` is the value of the demand's topology key that its pods are to be placed by.
+    `domain` is the value of the demand's topology key that its pods are to be placed by, `priority` the value of the
+    PriorityClass that it names.
     """
 
     granted: bool
     reason: str
     message: str
     domain: str | None = None
+    priority: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a resource asks for before its pods are made, and its place in line.
+
+    `name` is `namespace/name` for others to read. `pods` are the specs of all its pods, of which as many as `least`
+    says must find a place together, on nodes with one value of the label `topology_key` where it is given. `since`:
+    when it began to wait. `priority_class`: None for the cluster's default. `uncounted`: what is answered without
+    counting room, as soon as all `references` are there; None: room is counted.
+    """
+
+    name: str
+    pods: tuple[Manifest, ...]
+    least: int
+    since: float
+    priority_class: str | None = None
+    references: tuple[Reference, ...] = ()
+    topology_key: str | None = None
+    uncounted: Admission | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +110,9 @@ class Observed:
     `pods` and `services` hold what bears the resource's UID in its owner references. `nodes` holds every node
     known, by name. `reports` holds the agents' answers by pod UID. `named` holds the other resources under control
     that this one names, by kind and name. `admission` is the answer to the demand of the last plan; None while there
-    is none. `refusal` is there when the last pods were refused.
+    is none. `refusal` is there when the last pods were refused. `workloads` and `flavors` are Kueue's, where a plan
+    has needed them: the Workloads that bear the resource's UID, and every ResourceFlavor by name. None: the cluster
+    has no such kind, or it is not watched yet.
     """
 
     resource: Manifest
@@ -110,6 +123,19 @@ class Observed:
     named: Mapping[tuple[str, str], Manifest] = field(default_factory=dict)
     admission: Admission | None = None
     refusal: Refusal | None = None
+    workloads: tuple[Manifest, ...] | None = None
+    flavors: Mapping[str, Manifest] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPart:
+    """What one owner says in the status of an object that is not ours: what it said before and leaves out here goes.
+
+    `metadata.uid` and, where given, `metadata.resourceVersion` are preconditions.
+    """
+
+    manifest: Manifest
+    owner: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +147,7 @@ class Delete:
     node is unreachable. None leaves the object's own grace period.
     """
 
-    kind: Literal["Pod", "Service", "TrainingJob"]
+    kind: Literal["Pod", "Service", "TrainingJob", "Workload"]
     name: str
     uid: str
     grace_seconds: int | None = None
@@ -152,22 +178,26 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, in this order: deletes, applies, creates, events, and the status last.
+    """What to do now, in this order: deletes, applies, creates, parts, events, and the status last.
 
     - `creates`: pods, by a plain POST; that one is there already counts as done.
     - `applies`: complete objects, by server-side apply; only those that differ from what is observed.
+    - `parts`: of the status of objects that are others' as well.
     - `status`: the complete new status; None when what is recorded is still true (no write).
     - `events`: written only after everything before them succeeded.
     - `scrape`: the pods to ask from now on.
     - `look_again`: seconds after which to plan again though nothing may have happened; None: no need.
     - `demand`: what to answer by `Observed.admission` in the next call; as long as it is there, it stands in line.
+    - `needs`: kinds of others that are to be watched, as soon as the cluster has them.
     """
 
     creates: tuple[Manifest, ...] = ()
     applies: tuple[Manifest, ...] = ()
     deletes: tuple[Delete, ...] = ()
+    parts: tuple[StatusPart, ...] = ()
     status: Manifest | None = None
     events: tuple[Event, ...] = ()
     scrape: tuple[Target, ...] = ()
     look_again: float | None = None
     demand: Demand | None = None
+    needs: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from muster.api import TrainingJob
-from muster.plan.training import pods
+from muster.plan.training import pod_groups, pods
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,4 +33,4 @@ def _objects(document: Manifest, settings: Settings) -> list[Manifest]:
     resource: dict[str, Any] = {**document, "metadata": NO_CLUSTER | document.get("metadata", {})}
     job = TrainingJob.model_validate(resource)
     workers = (pods.build_pod(job, settings, rank, attempt=1) for rank in range(job.spec.replicas))
-    return [pods.build_service(job), *workers]
+    return [pods.build_service(job), *pod_groups.build_group(job), *workers]

@@ -12,7 +12,7 @@ ask for the same, the one with the better place in the order is admitted first.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from muster.plan import requests
@@ -68,8 +68,8 @@ def admit(
         if missing.get(key):
             answers[key] = _lacks(missing[key])
             continue
-        if not demand.ganged:
-            answers[key] = _not_ganged()
+        if demand.uncounted is not None:
+            answers[key] = replace(demand.uncounted, priority=priorities.of(demand))
             continue
         there, rest = place(demand, offered)
         if there.pods >= demand.least:
@@ -115,15 +115,11 @@ def _granted(demand: Demand, there: Place) -> Admission:
     return Admission(granted=True, reason="Admitted", message=message, domain=there.domain)
 
 
-def _not_ganged() -> Admission:
-    message = "spec.scheduling.gang is none: pods start as they are placed"
-    return Admission(granted=True, reason="NotGanged", message=message)
-
-
 def _lacks(references: Sequence[Reference]) -> Admission:
     first = references[0]
     message = "; ".join(
-        f"{reference.field}: there is no {reference.kind} {reference.name}: create it" for reference in references
+        f"{reference.field}: there is no {reference.kind} {reference.name}: {reference.remedy}"
+        for reference in references
     )
     return Admission(granted=False, reason=f"{first.kind}NotFound", message=message)
 

@@ -106,7 +106,12 @@ def _common() -> dict[str, st.SearchStrategy[Any]]:
         ),
         "successPolicy": st.sampled_from(["AllWorkers", "Rank0"]),
         "scheduling": st.one_of(
-            _block(gang=st.sampled_from(["auto", "none"]), priorityClassName=_NAME, topologyKey=st.just("")),
+            _block(
+                gang=st.sampled_from(["auto", "none", "coscheduling", "volcano"]),
+                queueName=_NAME,
+                priorityClassName=_NAME,
+                topologyKey=st.just(""),
+            ),
             _block(priorityClassName=_NAME, topologyKey=st.sampled_from(["topology.kubernetes.io/zone", "rack"])),
         ),
         "suspend": st.booleans(),
@@ -118,9 +123,11 @@ def _common() -> dict[str, st.SearchStrategy[Any]]:
 
 
 def _elastic(spec: Spec) -> Spec:
-    """Bounds around whatever number of replicas there is."""
+    """Bounds around whatever number of replicas there is, and no queue, which takes a fixed number."""
     replicas = spec.get("replicas", 1)
-    return spec | {"elastic": {"minReplicas": max(1, replicas - 2), "maxReplicas": min(10_000, replicas + 3)}}
+    elastic = {"minReplicas": max(1, replicas - 2), "maxReplicas": min(10_000, replicas + 3)}
+    scheduling = {name: value for name, value in spec.get("scheduling", {}).items() if name != "queueName"}
+    return spec | {"elastic": elastic, "scheduling": scheduling}
 
 
 def _recipes() -> st.SearchStrategy[Spec]:

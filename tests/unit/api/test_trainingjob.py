@@ -125,17 +125,17 @@ def test_a_malformed_manifest_is_refused_in_a_sentence(case: Malformed):
             "spec.replicas: found 0, wanted at least 1; spec.backend: found 'mpi', wanted 'auto', 'nccl' or 'gloo'",
         ),
         (
-            manifest(strategy={"parameterServers": 1}, scheduling={"queueName": "research"}),
+            manifest(strategy={"parameterServers": 1}, compression=[{"clip": {"epsilon": "3"}}]),
             (
                 "spec.strategy.parameterServers is not supported by this version of Muster yet: leave it out;"
-                " spec.scheduling.queueName is not supported by this version of Muster yet: leave it out"
+                " spec.compression is not supported by this version of Muster yet: leave it out"
             ),
         ),
         (
             manifest(scheduling={"gang": "none", "topologyKey": "rack"}),
             (
                 "spec.scheduling.topologyKey: the domain is chosen when Muster admits the workers together:"
-                " write gang auto, or leave it out"
+                " write gang auto and no queueName, or leave it out"
             ),
         ),
     ],

@@ -25,6 +25,18 @@ JOB_RIGHTS = {
     ("events.k8s.io", "events", "create"),
     ("", "configmaps", "get"),  # whether what a job names is there
     ("", "persistentvolumeclaims", "get"),
+    ("scheduling.x-k8s.io", "podgroups", "create"),  # server-side apply of what is not there yet
+    ("scheduling.x-k8s.io", "podgroups", "patch"),
+    ("scheduling.volcano.sh", "podgroups", "create"),
+    ("scheduling.volcano.sh", "podgroups", "patch"),
+    ("kueue.x-k8s.io", "workloads", "get"),  # a delete or a write that met another version of it
+    ("kueue.x-k8s.io", "workloads", "list"),  # the store, where the cluster has Kueue
+    ("kueue.x-k8s.io", "workloads", "watch"),
+    ("kueue.x-k8s.io", "workloads", "create"),  # server-side apply of what is not there yet
+    ("kueue.x-k8s.io", "workloads", "patch"),
+    ("kueue.x-k8s.io", "workloads", "delete"),  # of a suspended job
+    ("kueue.x-k8s.io", "workloads/status", "patch"),  # quota given back, PodsReady, Finished
+    ("kueue.x-k8s.io", "localqueues", "get"),  # whether the one that a job names is there
 }
 CLUSTER_RIGHTS = {
     ("", "nodes", "list"),
@@ -32,7 +44,9 @@ CLUSTER_RIGHTS = {
     ("scheduling.k8s.io", "priorityclasses", "get"),
     ("storage.k8s.io", "storageclasses", "get"),  # whether the one that a job names is there
     ("scheduling.k8s.io", "priorityclasses", "list"),  # the order of those that wait
-    ("storage.k8s.io", "storageclasses", "get"),  # whether the one that a job names is there
+    ("apiextensions.k8s.io", "customresourcedefinitions", "get"),  # whether a job's scheduler is installed, or Kueue
+    ("kueue.x-k8s.io", "resourceflavors", "list"),  # the store, where the cluster has Kueue
+    ("kueue.x-k8s.io", "resourceflavors", "watch"),
 }
 LEADER_RIGHTS = {
     ("coordination.k8s.io", "leases", "get"),

@@ -98,6 +98,8 @@ class FakeApi:
         self.storage = Storage()
         self.log: list[Seen] = []
         self.fault: Callable[[Seen], Fault | None] = lambda _: None
+        self.unknown = {"workloads", "resourceflavors"}
+        """What the server does not serve: nobody has installed Kueue yet."""
         self.url = ""
         self.bookmark_every = 0.2
         self._watching: set[asyncio.Event] = set()
@@ -147,7 +149,7 @@ class FakeApi:
         self._connections.add(request.transport)
         self.most_connections = max(self.most_connections, len(self._connections))
         parts = request.path.strip("/").split("/")
-        if (found := _discovery(parts)) is not None:
+        if (found := _discovery(parts, self.unknown)) is not None:
             return web.json_response(found)
         seen = self._note(request)
         fault = self.fault(seen)
@@ -173,6 +175,7 @@ class FakeApi:
         self, request: web.Request, seen: Seen, body: dict[str, Any], fault: Fault | None
     ) -> web.StreamResponse:
         try:
+            self._must_serve(seen)
             if seen.verb == "watch":
                 seen.code = 200
                 return await self._watch(request, seen, fault)
@@ -182,6 +185,10 @@ class FakeApi:
             return _status(refusal.status, refusal.reason, refusal.message)
         seen.code = 200
         return web.Response(body=encode(answer), content_type="application/json")
+
+    def _must_serve(self, seen: Seen) -> None:
+        if seen.resource in self.unknown:
+            raise RefusalError(404, "NotFound", "the server could not find the requested resource")
 
     def _note(self, request: web.Request) -> Seen:
         verb, resource = classify(request.method, request.path, request.query)
@@ -304,11 +311,12 @@ def _status(code: int, reason: str, message: str, headers: dict[str, str] | None
     return web.json_response(body, status=code, headers=headers)
 
 
-def _discovery(parts: list[str]) -> dict[str, Any] | None:
+def _discovery(parts: list[str], unknown: set[str]) -> dict[str, Any] | None:
     if parts == ["api"]:
         return {"versions": ["v1"]}
     if parts == ["apis"]:
-        groups = sorted({(one.group, one.version) for one in RESOURCES.values() if one.group})
+        served = [one for one in RESOURCES.values() if one.group and one.plural not in unknown]
+        groups = sorted({(one.group, one.version) for one in served})
         return {
             "groups": [
                 {
@@ -320,16 +328,16 @@ def _discovery(parts: list[str]) -> dict[str, Any] | None:
             ]
         }
     if len(parts) == 2 and parts[0] == "api":
-        return _resources("", parts[1])
+        return _resources("", parts[1], unknown)
     if len(parts) == 3 and parts[0] == "apis":
-        return _resources(parts[1], parts[2])
+        return _resources(parts[1], parts[2], unknown)
     return None
 
 
-def _resources(group: str, version: str) -> dict[str, Any]:
+def _resources(group: str, version: str, unknown: set[str]) -> dict[str, Any]:
     listed: list[dict[str, Any]] = []
     for one in RESOURCES.values():
-        if (one.group, one.version) != (group, version):
+        if (one.group, one.version) != (group, version) or one.plural in unknown:
             continue
         names = {"name": one.plural, "singularName": one.kind.lower(), "kind": one.kind}
         listed.append(

@@ -42,6 +42,8 @@ RESOURCES = {
         Resource("", "v1", "namespaces", "Namespace", namespaced=False),
         Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition"),
         Resource("muster.dev", "v1alpha1", "trainingjobs", "TrainingJob"),
+        Resource("kueue.x-k8s.io", "v1beta1", "workloads", "Workload"),
+        Resource("kueue.x-k8s.io", "v1beta1", "resourceflavors", "ResourceFlavor", namespaced=False, status=False),
     )
 }
 

@@ -25,7 +25,7 @@ def key(name: str) -> Key:
 
 
 def demand(pods: int, *references: Reference, since: float = 0.0, priority_class: str | None = None) -> Demand:
-    return Demand("research/job", (SPEC,) * pods, True, pods, since, priority_class, references)
+    return Demand("research/job", (SPEC,) * pods, pods, since, priority_class, references)
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from muster.plan.capacity import Capacity
-from muster.plan.model import Delete, Observed, Plan, WorkerReport
+from muster.plan.conditions import condition, is_true, merged
+from muster.plan.model import Delete, Observed, Plan, StatusPart, WorkerReport
+from muster.plan.nodes import unreachable_since
 from muster.plan.timestamps import to_timestamp
 from muster.plan.training.planner import plan
 from tests.unit.plan.fixtures import NOW, SETTINGS, admitted, job, node
@@ -35,6 +37,7 @@ class Cluster:
     pods: dict[str, dict[str, Any]] = field(default_factory=dict)
     services: dict[str, dict[str, Any]] = field(default_factory=dict)
     unreachable: set[str] = field(default_factory=set)
+    given_up: set[str] = field(default_factory=set)
     done: bool = False
     in_place: int = 0
     composition: frozenset[str] = frozenset()
@@ -45,6 +48,8 @@ class Cluster:
     writes: int = 0
     versions: int = 1
     past: list[Observed] = field(default_factory=list)
+    workload: dict[str, Any] | None = None
+    workload_was_deleted: bool = False
 
     # --- what the operator does ---------------------------------------------------------------
 
@@ -57,6 +62,7 @@ class Cluster:
             capacity = Capacity.count(self.nodes().values(), self.pods.values())
             seen = replace(seen, admission=admitted(answer.demand, capacity, self.now))
             answer = plan(seen, SETTINGS, self.now)
+        self.given_up = {name for name, one in seen.nodes.items() if unreachable_since(one) is not None}
         with contextlib.suppress(ConflictError):
             self._carry_out(answer, seen.resource["metadata"]["resourceVersion"], dies_after)
         return answer
@@ -76,17 +82,23 @@ class Cluster:
         for deletion in answer.deletes:
             write()
             self._delete(deletion)
-        for service in answer.applies:
+        for made in answer.applies:
             write()
-            self.services[service["metadata"]["name"]] = copy.deepcopy(dict(service))
+            self._apply(made)
         for pod in answer.creates:
             write()
             self._create(pod)
+        for part in answer.parts:
+            write()
+            self._apply_part(part)
         if answer.status is not None:
             write()
-            if self.job["metadata"]["resourceVersion"] == version:
-                self._assert_true(answer.status)
-                self._touch()["status"] = copy.deepcopy(dict(answer.status))
+            self._write_status(answer.status, version)
+
+    def _write_status(self, status: Any, version: str) -> None:
+        if self.job["metadata"]["resourceVersion"] == version:
+            self._assert_true(status)
+            self._touch()["status"] = copy.deepcopy(dict(status))
 
     def _assert_true(self, status: Any) -> None:
         assert status["phase"] != "Succeeded" or self.done, "Succeeded is written, and no group ever finished"
@@ -102,9 +114,12 @@ class Cluster:
             return
         rank = manifest["metadata"]["labels"]["muster.dev/rank"]
         rivals = [p for p in self.pods.values() if p["metadata"]["labels"]["muster.dev/rank"] == rank and not ended(p)]
-        rivals = [p for p in rivals if p["spec"].get("nodeName") not in self.unreachable]
+        # One that was unreachable when it was looked at may be back now: no precondition could tell.
+        rivals = [p for p in rivals if p["spec"].get("nodeName") not in self.unreachable | self.given_up]
         assert not rivals, f"{name} is made while {rivals[0]['metadata']['name']} may still run"
         assert not self.over, f"{name} is made after the end"
+        if self.in_queue and not self.workload_was_deleted:
+            assert self.kueue_says("QuotaReserved"), f"{name} is made without quota"
         pod = copy.deepcopy(dict(manifest))
         pod["metadata"]["uid"] = f"uid-{name}-{self.versions}"
         pod["status"] = {"phase": "Pending"}
@@ -113,13 +128,16 @@ class Cluster:
 
     def _delete(self, deletion: Delete) -> None:
         """Raises as the client does when a precondition does not hold: nothing after it is carried out."""
+        if deletion.kind == "Workload":
+            self._delete_workload(deletion)
+            return
         pod = self.pods.get(deletion.name)
         if pod is None:
             return
         if pod["metadata"]["uid"] != deletion.uid or deletion.resource_version not in {None, version_of(pod)}:
             raise ConflictError
         cut_off = pod["spec"].get("nodeName") in self.unreachable
-        goes_on = self.admitted and not self.over and not self.job["spec"].get("suspend")
+        goes_on = self.admitted and not self.over and not self.job["spec"].get("suspend") and not self.withheld
         surplus = int(pod["metadata"]["labels"]["muster.dev/rank"]) >= self.job["spec"]["replicas"]
         assert cut_off or surplus or not goes_on or self.superseded(pod), (
             f"{deletion.name} is deleted though nothing is wrong"
@@ -136,6 +154,42 @@ class Cluster:
     def _bump(self, pod: dict[str, Any]) -> None:
         self.versions += 1
         pod["metadata"]["resourceVersion"] = str(self.versions)
+
+    def _apply(self, manifest: Any) -> None:
+        if manifest["kind"] != "Workload":
+            self.services[manifest["metadata"]["name"]] = copy.deepcopy(dict(manifest))
+        elif self.workload is None:
+            self._make_workload(manifest)
+
+    def _make_workload(self, manifest: Any) -> None:
+        self.workload = copy.deepcopy(dict(manifest))
+        self.workload["metadata"] |= {"uid": f"w{self.versions}", "generation": 1}
+        self.workload["spec"]["active"] = True
+        self.workload["status"] = {"conditions": []}
+        self._bump(self.workload)
+
+    def _delete_workload(self, deletion: Delete) -> None:
+        if self.workload is None or self.workload["metadata"]["uid"] != deletion.uid:
+            return
+        assert not self.take_room(), "the Workload of a suspended job goes before its pods"
+        self.workload = None
+
+    def _apply_part(self, part: StatusPart) -> None:
+        meta = part.manifest["metadata"]
+        if self.workload is None or meta["uid"] != self.workload["metadata"]["uid"]:
+            raise ConflictError
+        if meta.get("resourceVersion", version_of(self.workload)) != version_of(self.workload):
+            raise ConflictError
+        told = part.manifest["status"]["conditions"]
+        if part.owner == "kueue-admission":
+            assert not self.take_room(), "quota is given back while there are pods"
+            self.workload["status"].pop("admission", None)
+        self._kueue_writes(*told)
+
+    def _kueue_writes(self, *told: Any) -> None:
+        assert self.workload is not None
+        self.workload["status"]["conditions"] = merged(self.workload["status"]["conditions"], *copy.deepcopy(told))
+        self._bump(self.workload)
 
     # --- what everybody else does -------------------------------------------------------------
 
@@ -189,6 +243,38 @@ class Cluster:
     def suspend(self, wanted: bool) -> None:
         """A user writes it into the spec, whether or not it is there already."""
         self._touch()["spec"]["suspend"] = wanted
+
+    def kueue_acts(self) -> None:
+        """Kueue admits what is active and stands in line, and evicts what is not active."""
+        if self.workload is None or self.kueue_says("Finished"):
+            return
+        active = self.workload["spec"]["active"]
+        if not active and not self.kueue_says("Evicted"):
+            self._kueue_writes(self._said("Evicted", "Deactivated"))
+        elif active and not self.kueue_says("QuotaReserved"):
+            assignment = {"name": "worker", "flavors": {"cpu": "any"}}
+            self.workload["status"]["admission"] = {"clusterQueue": "all", "podSetAssignments": [assignment]}
+            back = self._said("Evicted", "QuotaReserved", holds=False)
+            self._kueue_writes(self._said("QuotaReserved"), self._said("Admitted"), back)
+
+    def evict(self) -> None:
+        """Somebody of higher priority has come."""
+        if self.kueue_says("Admitted") and not self.kueue_says("Evicted"):
+            self._kueue_writes(self._said("Evicted", "Preempted"))
+
+    def activate(self, wanted: bool) -> None:
+        if self.workload is not None and self.workload["spec"]["active"] != wanted:
+            self.workload["spec"]["active"] = wanted
+            self._bump(self.workload)
+
+    def delete_workload(self) -> None:
+        if self.workload is not None:
+            self.workload, self.workload_was_deleted = None, True
+
+    def _said(self, kind: str, reason: str = "", *, holds: bool = True) -> dict[str, Any]:
+        return condition(
+            [], kind, holds=holds, reason=reason or kind, message=reason or kind, generation=1, now=self.now
+        )
 
     def scale(self, replicas: int) -> None:
         if "elastic" in self.job["spec"]:
@@ -246,9 +332,27 @@ class Cluster:
     def admitted(self) -> bool:
         return self.holds("Admitted")
 
-    def holds(self, condition: str) -> bool:
-        conditions = self.job.get("status", {}).get("conditions", [])
-        return any(c["type"] == condition and c["status"] == "True" for c in conditions)
+    def holds(self, kind: str) -> bool:
+        return is_true(self.job.get("status", {}).get("conditions", []), kind)
+
+    @property
+    def in_queue(self) -> bool:
+        return "queueName" in self.job["spec"].get("scheduling", {})
+
+    def kueue_says(self, kind: str) -> bool:
+        return self.workload is not None and is_true(self.workload["status"]["conditions"], kind)
+
+    @property
+    def withheld(self) -> bool:
+        """Kueue has something against it that the job runs."""
+        if not self.in_queue:
+            return False
+        active = self.workload is not None and self.workload["spec"]["active"]
+        return not active or not self.kueue_says("Admitted") or self.kueue_says("Evicted")
+
+    def take_room(self) -> list[str]:
+        """Pods that may run where somebody sees to it."""
+        return [name for name in self.living() if self.pods[name]["spec"].get("nodeName") not in self.unreachable]
 
     def superseded(self, pod: Any) -> bool:
         labels = pod["metadata"]["labels"]
@@ -311,7 +415,14 @@ class Cluster:
             services=tuple(copy.deepcopy(list(self.services.values()))),
             nodes=self.nodes(),
             reports=reports,
+            workloads=self._workloads(),
+            flavors={"any": {"metadata": {"name": "any"}, "spec": {}}},
         )
+
+    def _workloads(self) -> tuple[dict[str, Any], ...] | None:
+        if not self.in_queue:
+            return None
+        return () if self.workload is None else (copy.deepcopy(self.workload),)
 
 
 def ended(pod: Any) -> bool:

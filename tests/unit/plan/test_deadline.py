@@ -32,6 +32,6 @@ def test_a_suspension_sets_the_clock_back():
     suspended = decide(started(job(suspend=True, activeDeadlineSeconds=50))).status
     assert suspended["phase"] == "Suspended"
     resumed = decide(job(activeDeadlineSeconds=50) | {"status": suspended}, capacity=room()).status
-    workers = tuple(pod(rank, attempt=2) for rank in range(3))
+    workers = tuple(pod(rank, attempt=2, phase="Pending") for rank in range(3))
     plan = decide(job(activeDeadlineSeconds=50) | {"status": resumed}, *workers)
     assert plan.look_again == pytest.approx(50)

@@ -14,18 +14,30 @@ from tests.unit.plan.simulated import Cluster, OperatorLostError, ended
 
 PERMANENT, FLEETING = 2, 1
 
-steps = st.one_of(
-    st.tuples(st.just("reconcile"), st.integers(0, 5), st.none() | st.integers(0, 4)),
+reconciling = st.tuples(st.just("reconcile"), st.integers(0, 5), st.none() | st.integers(0, 4))
+steps_of_pods = st.one_of(
+    reconciling,
     st.tuples(st.just("run_pods")),
     st.tuples(st.just("train")),
     st.tuples(st.just("kill"), st.integers(0, 9), st.just(FLEETING)),
     st.tuples(st.just("delete_as_user"), st.integers(0, 9)),
     st.tuples(st.just("kill_rank")),
+    st.tuples(st.just("suspend"), st.booleans()),
+)
+steps = st.one_of(
+    steps_of_pods,
     st.tuples(st.just("cut_off"), st.integers(0, 3)),
     st.tuples(st.just("heal")),
-    st.tuples(st.just("suspend"), st.booleans()),
     st.tuples(st.just("scale"), st.integers(2, 5)),
     st.tuples(st.just("agents_notice")),
+)
+
+# Nodes stay: from a running group on, a look at a lost node that has come back breaks a rule without Kueue, too.
+kueue_steps = st.one_of(
+    reconciling,
+    *(st.tuples(st.just(name)) for name in ("kueue_acts", "evict")),
+    st.tuples(st.just("activate"), st.booleans()),
+    steps_of_pods,
 )
 
 
@@ -46,11 +58,13 @@ def settle(cluster: Cluster, *, suspended: bool = False) -> None:
     """Let everything heal and run, until three rounds change nothing."""
     cluster.heal()
     cluster.suspend(suspended)
+    cluster.activate(True)
     quiet = 0
     for _ in range(60):
         before = cluster.writes, cluster.versions
         cluster.now += 30
         cluster.run_pods()
+        cluster.kueue_acts()
         cluster.reconcile()
         quiet = quiet + 1 if (cluster.writes, cluster.versions) == before else 0
         if quiet == 3:
@@ -157,3 +171,58 @@ def test_a_job_fails_when_its_budget_is_spent_and_not_before(history, budget):
         assert status["restartCount"] >= budget
     else:
         assert status["restartCount"] <= budget
+
+
+def cluster_with_kueue(*, running: bool) -> Cluster:
+    cluster = Cluster(job=job(failurePolicy={"maxRestarts": 1000}, scheduling={"queueName": "research"}))
+    if running:  # what is most at stake is far from the beginning of a history
+        settle(cluster)
+    return cluster
+
+
+@settings(max_examples=1000, deadline=None)
+@given(
+    st.booleans(),
+    st.lists(kueue_steps, max_size=35),
+    st.lists(kueue_steps | st.tuples(st.just("delete_workload")), max_size=10),
+)
+def test_every_history_of_a_job_in_a_queue_comes_to_rest_with_a_whole_group_that_holds_quota(
+    running, history, and_then
+):
+    cluster = cluster_with_kueue(running=running)
+    play(cluster, [*history, *and_then])
+    settle(cluster)
+    assert cluster.group_trains()
+    assert cluster.job["status"]["phase"] == "Running"
+    assert not cluster.withheld
+    assert cluster.kueue_says("PodsReady")
+    writes = cluster.writes
+    cluster.reconcile()
+    assert cluster.writes == writes
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.booleans(), st.lists(kueue_steps, max_size=25))
+def test_from_any_history_an_eviction_is_no_restart(running, history):
+    cluster = cluster_with_kueue(running=running)
+    play(cluster, history)
+    settle(cluster)
+    restarts = cluster.job["status"]["restartCount"]
+    cluster.evict()
+    settle(cluster)
+    assert cluster.group_trains()
+    assert cluster.job["status"]["restartCount"] == restarts
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.booleans(), st.lists(kueue_steps, max_size=25))
+def test_from_any_history_a_suspended_job_stands_in_no_queue_and_one_that_is_over_is_finished(running, history):
+    cluster = cluster_with_kueue(running=running)
+    play(cluster, history)
+    settle(cluster, suspended=True)
+    assert (cluster.living(), cluster.workload) == ([], None)
+    settle(cluster)
+    cluster.finish_all()
+    settle(cluster)
+    assert cluster.job["status"]["phase"] == "Succeeded"
+    assert cluster.kueue_says("Finished")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from muster.plan.model import WorkerReport
 from muster.plan.timestamps import to_timestamp
 from muster.plan.training.pacing import CALM
 from tests.unit.plan.fixtures import NOW, decide, job, pod, report, started, started_at_once
@@ -38,6 +39,15 @@ def test_workers_that_nobody_follows_are_counted_after_a_moment():
     pods = at(NOW, pod(0)), pod(1, phase="Pending"), pod(2, phase="Pending")
     late = decide(starting(), *pods, now=NOW + CALM)
     assert (late.status["workers"], late.status["message"]) == ("1/3", "1 of 3 workers run")
+
+
+def test_before_rank_0_was_asked_what_all_workers_do_is_not_written():
+    """On a busy cluster they run for long when they are first looked at, and train when they are asked."""
+    pods = [at(NOW, pod(rank)) for rank in range(3)]
+    put_off = decide(starting(), *pods, now=NOW + 60)
+    assert (put_off.status, put_off.look_again) == (None, CALM)
+    unanswered = decide(starting(), *pods, now=NOW + 60, reports={LEADER: WorkerReport(None, NOW + 60, NOW + 60)})
+    assert unanswered.status["workers"] == "3/3"
 
 
 def test_a_clock_that_is_ahead_puts_nothing_off():

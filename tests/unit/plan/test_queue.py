@@ -7,13 +7,13 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from muster.plan import queue
-from muster.plan.model import Demand, Reference
+from muster.plan.model import Admission, Demand, Reference
 from tests.unit.plan.fixtures import NOW, node, room
 
 
 def gang(workers: int, gpus: int = 1, age: float = 10, priority: str | None = None, **more) -> Demand:
     spec = {"containers": [{"name": "worker", "resources": {"limits": {"nvidia.com/gpu": gpus}}}]}
-    fields = {"name": "research/job", "ganged": True, "least": workers} | more
+    fields = {"name": "research/job", "least": workers} | more
     return Demand(pods=(spec,) * workers, since=NOW - age, priority_class=priority, **fields)
 
 
@@ -83,7 +83,9 @@ def test_what_a_job_names_and_is_not_there_keeps_it_waiting_and_holds_up_nobody(
 
 
 def test_without_a_gang_the_scheduler_decides():
-    answers, _ = admit({"loose": gang(100, ganged=False)}, FOUR)
+    answers, _ = admit(
+        {"loose": gang(100, uncounted=Admission(granted=True, reason="NotGanged", message="as they are placed"))}, FOUR
+    )
     assert (answers["loose"].granted, answers["loose"].reason) == (True, "NotGanged")
 
 

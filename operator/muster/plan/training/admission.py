@@ -1,20 +1,23 @@
 """Gang admission: a job gets all of its pods or none.
 
 A waiting job has no pods at all. What it asks for stands in line with what all others ask for, and `plan.queue`
-says whose turn it is.
+says whose turn it is. Where the spec leaves this to somebody else, nobody waits here but for what is missing.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from muster.plan.model import Admission, Demand
 from muster.plan.timestamps import to_epoch
+from muster.plan.training import kueue, pod_groups
 from muster.plan.training.references import references
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from muster.api import TrainingJob
     from muster.plan.model import Manifest
     from muster.plan.training.members import Member
     from muster.plan.training.view import View
@@ -27,19 +30,45 @@ def demand(view: View, gang: Iterable[Manifest]) -> Demand:
     return Demand(
         name=f"{job.metadata.namespace}/{job.metadata.name}",
         pods=tuple(pod["spec"] for pod in gang),
-        ganged=job.spec.scheduling.gang == "auto",
         least=job.spec.elastic.min_replicas if job.spec.elastic is not None else view.replicas,
         since=to_epoch(created) if created else view.now,
         priority_class=job.spec.scheduling.priority_class_name,
         references=references(job),
         topology_key=job.spec.scheduling.topology_key or None,
+        uncounted=_left_to_others(job),
     )
+
+
+def is_counted(job: TrainingJob) -> bool:
+    """Whether Muster itself looks for room for the whole gang."""
+    return _left_to_others(job) is None
+
+
+def _left_to_others(job: TrainingJob) -> Admission | None:
+    gang = job.spec.scheduling.gang
+    if kueue.is_asked(job):
+        return Admission(granted=True, reason="LeftToKueue", message="spec.scheduling.queueName: Kueue admits it")
+    if gang == "auto":
+        return None
+    if gang == "none":
+        message = "spec.scheduling.gang is none: pods start as they are placed"
+        return Admission(granted=True, reason="NotGanged", message=message)
+    message = f"spec.scheduling.gang is {gang}: {pod_groups.scheduler(job)} places all workers together or none"
+    return Admission(granted=True, reason="LeftToScheduler", message=message)
 
 
 def after(leaving: Sequence[Member]) -> Admission:
     """Workers of an earlier attempt still hold their ranks."""
     names = ", ".join(member.name for member in leaving)
     return Admission(granted=False, reason="WorkersLeaving", message=f"still on their way out: {names}")
+
+
+def stopping(view: View, answer: Admission) -> Admission:
+    """The answer, and who is on their way out because of it."""
+    leaving = [member.name for member in view.members if not member.ended]
+    if not leaving:
+        return answer
+    return replace(answer, message=f"{answer.message}; still on their way out: {', '.join(leaving)}")
 
 
 def begun(there: Iterable[Member]) -> Admission:

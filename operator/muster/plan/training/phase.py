@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from muster.plan.training import elastic
+from muster.plan.training import elastic, pod_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +37,11 @@ def phase(view: View, attempt: int, lost: Sequence[Loss]) -> Phase:
         return Phase("Running", "Training", f"all {view.replicas} workers train")
     restarts = attempt > view.recorded.get("attempt", 0) or view.recorded.get("phase") in {"Running", "Restarting"}
     name = "Restarting" if restarts else "Starting"
+    unplaced = tuple(member for member in missing if member.node is None and not member.deleting)
+    if unplaced and (scheduler := pod_groups.scheduler(view.job)) is not None:
+        said = next((member.message for member in unplaced if member.message), "")
+        waiting = _waiting_for_scheduler(scheduler, len(unplaced), view.replicas, said)
+        return Phase(name, "WaitingForScheduler", waiting)
     stuck = next((member for member in missing if member.reason), None)
     if stuck is not None:
         return Phase(name, stuck.reason, f"{stuck.name} cannot start: {stuck.message or stuck.reason}")
@@ -69,9 +74,22 @@ def _waiting_for(view: View, missing: Sequence[Member]) -> str:
     if cut_off:
         return f"the node does not answer: {', '.join(cut_off)}"
     if len(missing) == view.replicas:
-        return starting(view.replicas)
+        return _starting(view.replicas)
     return f"{view.replicas - len(missing)} of {view.replicas} workers run"
 
 
-def starting(workers: int) -> str:
+def _waiting_for_scheduler(scheduler: str, unplaced: int, workers: int, said: str = "") -> str:
+    waiting = f"waiting for {scheduler} to place {unplaced} of {workers} workers"
+    return f"{waiting}: {said}" if said else waiting
+
+
+def started(view: View) -> Phase:
+    """Return the phase of a job whose pods are being made, in the words that the next look finds."""
+    scheduler = pod_groups.scheduler(view.job)
+    if scheduler is not None:
+        return Phase("Starting", "WaitingForScheduler", _waiting_for_scheduler(scheduler, view.replicas, view.replicas))
+    return Phase("Starting", "WaitingForWorkers", _starting(view.replicas))
+
+
+def _starting(workers: int) -> str:
     return f"starting {workers} workers"

@@ -1,11 +1,14 @@
 """Workers that find no place: the whole gang is taken back, so that no job holds a part of what another waits for.
 
 The room was there when the job was admitted, or when a lost worker's successor was made; others schedule too.
+Where somebody else admits the gang, taking it back is theirs, too.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from muster.plan.training import admission
 
 if TYPE_CHECKING:
     from muster.plan.training.members import Member
@@ -17,7 +20,7 @@ PATIENCE, LONGEST_PATIENCE = 60.0, 600.0
 
 def seconds_left(view: View) -> float | None:
     """Return after how many seconds the gang is taken back; None when every worker has its place."""
-    if view.job.spec.scheduling.gang != "auto" or _enough_have_places(view):
+    if not admission.is_counted(view.job) or _enough_have_places(view):
         return None
     since = [m.unplaced_since for m in view.workers.values() if m is not None and m.unplaced_since is not None]
     return max(0.0, min(since) + _patience(view) - view.now) if since else None

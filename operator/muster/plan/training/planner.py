@@ -5,7 +5,8 @@ Invariants, whatever was lost, late or stale before this call:
 - no rank gets a pod while an earlier pod of that rank may still run, unless that one's node is unreachable,
   and then the earlier one's lower attempt keeps it out of the group;
 - a pod of a healthy worker is never touched;
-- a loss is recorded in the status before what is left of it is removed, and so is the end; nothing is made after it.
+- a loss is recorded in the status before what is left of it is removed, and so is the end; nothing is made after it;
+- a job that Kueue admits has pods only while it holds quota, and gives none back while it has pods.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from muster.plan.training import (
     elastic,
     failures,
     initial_model,
+    kueue,
     pacing,
     placement,
+    pod_groups,
     pods,
     removal,
     retention,
@@ -39,8 +42,12 @@ from muster.plan.training.success import succeeded
 from muster.plan.training.view import View, view
 
 if TYPE_CHECKING:
-    from muster.plan.model import Manifest, Observed, Settings
+    from muster.plan.model import Admission, Demand, Manifest, Observed, Settings
     from muster.plan.training.failures import Loss
+
+
+UNKNOWN_PLACEMENT = 1.0
+"""Seconds after which to look again whether it is known where the pods of a job that Kueue admitted may go."""
 
 
 def plan(observed: Observed, settings: Settings, now: float) -> Plan:
@@ -51,16 +58,32 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
         return _refuse(observed.resource, explain(error), now)
     if job.spec.managed_by != OPERATOR:
         return Plan()
-    seen = view(job, observed, settings, now)
+    answer = _plan(view(job, observed, settings, now), observed)
+    return replace(answer, needs=kueue.NEEDS) if kueue.is_asked(job) else answer
+
+
+def _plan(seen: View, observed: Observed) -> Plan:
     if _is_over(seen):
         return _tidy_up(seen)
     if seen.admitted and succeeded(seen):
         return _write(seen, Plan(), status.over(seen, None))
-    if job.spec.suspend:
-        return _write(seen, Plan(deletes=removal.of_living(seen.members)), status.suspended(seen))
+    if seen.job.spec.suspend:
+        deletes = removal.of_living(seen.members) + kueue.withdrawal(seen)
+        return _write(seen, Plan(deletes=deletes), status.suspended(seen))
+    withheld = kueue.withheld(seen)
+    if withheld is not None:
+        return _stop(seen, withheld)
     if not seen.admitted:
         return _start(seen, observed)
     return _keep_going(seen, observed)
+
+
+def _stop(seen: View, answer: Admission) -> Plan:
+    """Have the workers save and leave, if there are any, and wait until the job may run again."""
+    # Told first: a look at how it was before must find the resource changed when the quota is somebody else's.
+    parts = kueue.reports(seen) if status.tells(seen, answer) else ()
+    actions = Plan(deletes=removal.of_living(seen.members), parts=parts)
+    return _write(seen, actions, status.waiting(seen, admission.stopping(seen, answer)))
 
 
 def _start(seen: View, observed: Observed) -> Plan:
@@ -76,15 +99,28 @@ def _start(seen: View, observed: Observed) -> Plan:
     if lacking is not None:
         return _write(seen, Plan(), status.waiting(seen, lacking))
     there = [member for member in seen.members if member.attempt == attempt]
-    answer = admission.begun(there) if attempts.gang_was_begun(seen) else observed.admission
+    begun = admission.begun(there) if attempts.gang_was_begun(seen) else None
+    answer = kueue.granted(seen) or begun or observed.admission
     chosen = pods.Chosen(answer.domain if answer else None, initial_model.used(seen))
-    gang = {rank: pods.build_pod(seen.job, seen.settings, rank, attempt, chosen) for rank in range(seen.replicas)}
-    if answer is None or not answer.granted:
-        waits = Plan(demand=admission.demand(seen, gang.values()))
-        return waits if answer is None else _write(seen, waits, status.waiting(seen, answer))
+    gang = {rank: _pod(seen, rank, attempt, chosen) for rank in range(seen.replicas)}
+    demand = admission.demand(seen, gang.values())
+    if answer is None:
+        return Plan(demand=demand)
+    if not answer.granted:
+        return _write(seen, Plan(demand=demand), status.waiting(seen, answer))
+    if kueue.is_asked(seen.job) and seen.workload is None:
+        return _enter_queue(seen, demand, answer)
     missing = tuple(pod for rank, pod in gang.items() if rank not in {member.rank for member in there})
-    actions = Plan(applies=(pods.build_service(seen.job),), creates=missing)
+    actions = Plan(applies=(pods.build_service(seen.job), *pod_groups.build_group(seen.job)), creates=missing)
     return _write(seen, actions, status.started(seen, answer, attempt, chosen))
+
+
+def _enter_queue(seen: View, demand: Demand, answer: Admission) -> Plan:
+    """Make the Workload, once it is known that there is none; who is asked about it comes to look again."""
+    if seen.workloads_unknown:
+        return Plan(demand=demand)
+    workload = kueue.build_workload(seen.job, pods.build_pod(seen.job, seen.settings, 0, 1), answer.priority)
+    return _write(seen, Plan(applies=(workload,)), status.waiting(seen, kueue.queued(seen.job)))
 
 
 def _keep_going(seen: View, observed: Observed) -> Plan:
@@ -100,7 +136,11 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
     added = elastic.added(seen)
     pause = refusals.pause(observed.refusal, seen.now)
     if (lost or added) and observed.refusal is not None and pause is not None:
-        return _write(seen, Plan(look_again=pause), status.held_up(seen, observed.refusal))
+        words = "PodsRefused", f"are refused: {observed.refusal.message}"
+        return _write(seen, Plan(look_again=pause), status.held_up(seen, *words))
+    if lost and not kueue.placement_is_known(seen):
+        words = "PlacementUnknown", "wait until it is known where Kueue admitted them"
+        return _write(seen, Plan(look_again=UNKNOWN_PLACEMENT), status.held_up(seen, *words))
     attempt = attempts.after(seen, lost) if lost else attempts.of_added(seen) if added else seen.attempt
     vacant = sorted({*_vacant(seen, lost), *added})
     wanted = status.active(seen, attempt, lost, grows=bool(added) and not lost)
@@ -108,7 +148,8 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
     actions = Plan(
         deletes=removal.of_superseded(seen) + removal.of_living(elastic.surplus(seen)),
         applies=_service(seen, observed),
-        creates=tuple(pods.build_pod(seen.job, seen.settings, rank, attempt, chosen) for rank in vacant),
+        creates=tuple(_pod(seen, rank, attempt, chosen) for rank in vacant),
+        parts=kueue.reports(seen),
         scrape=_targets(seen, trains=wanted["phase"] == "Running"),
         look_again=_soonest(failures.patience(seen), deadline.seconds_left(seen), placement.seconds_left(seen)),
     )
@@ -117,7 +158,15 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
 
 def _tidy_up(seen: View) -> Plan:
     """Remove what is not to be kept of a job that is over, and in the end the job itself."""
-    return Plan(deletes=removal.after_the_end(seen) + retention.removal(seen), look_again=retention.seconds_left(seen))
+    return Plan(
+        deletes=removal.after_the_end(seen) + retention.removal(seen),
+        parts=kueue.reports(seen, over=_ending(seen)),
+        look_again=retention.seconds_left(seen),
+    )
+
+
+def _pod(seen: View, rank: int, attempt: int, chosen: pods.Chosen) -> Manifest:
+    return kueue.placed(seen, pods.build_pod(seen.job, seen.settings, rank, attempt, chosen))
 
 
 def _vacant(seen: View, lost: tuple[Loss, ...]) -> list[int]:
@@ -149,8 +198,14 @@ def _targets(seen: View, *, trains: bool) -> tuple[Target, ...]:
 
 
 def _is_over(seen: View) -> bool:
+    return _ending(seen) is not None
+
+
+def _ending(seen: View) -> Manifest | None:
+    """Return the condition that says how the job ended; None while it has not."""
     recorded = seen.recorded.get("conditions", [])
-    return conditions.is_true(recorded, "Complete") or conditions.is_true(recorded, "Failed")
+    said = (conditions.find(recorded, kind) for kind in ("Complete", "Failed"))
+    return next((one for one in said if one is not None and one["status"] == "True"), None)
 
 
 def _refuse(resource: Manifest, message: str, now: float) -> Plan:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.strategic_merge import merge
+from muster.plan.training import identity, pod_groups
 from muster.plan.training.members import ATTEMPT, DOMAIN, RANK
 
 if TYPE_CHECKING:
@@ -22,26 +23,16 @@ GRACE_SECONDS = 30
 USER = 1000
 
 
-def service_name(job: TrainingJob) -> str:
-    """Not the job's own name: the Service of a ModelDeployment of that name has it."""
-    return f"{job.metadata.name}-workers"
-
-
-def pod_name(job: TrainingJob, rank: int, attempt: int) -> str:
-    """A name of its own for every attempt: what stands twice is refused by the API server itself."""
-    return f"{job.metadata.name}-{rank}-{attempt}"
-
-
 def build_service(job: TrainingJob) -> Manifest:
     """Return the headless Service that gives every worker a host name, from the moment it has an address."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
-            "name": service_name(job),
+            "name": identity.group_name(job),
             "namespace": job.metadata.namespace,
-            "labels": _labels(job),
-            "ownerReferences": [_owner(job)],
+            "labels": identity.labels(job),
+            "ownerReferences": [identity.owner(job)],
         },
         "spec": {
             "clusterIP": "None",
@@ -63,10 +54,12 @@ class Chosen:
     initial_model: Manifest | None = None
 
 
-def build_pod(job: TrainingJob, settings: Settings, rank: int, attempt: int, chosen: Chosen | None = None) -> Manifest:
+def build_pod(
+    job: TrainingJob, settings: Settings, rank: int, attempt: int, chosen: Chosen | None = None
+) -> dict[str, Any]:
     """Return the pod of one rank in one attempt, with the user's template laid over it."""
     chosen = chosen or Chosen()
-    labels = _labels(job) | {
+    labels = identity.labels(job) | {
         "muster.dev/role": "worker",
         RANK: str(rank),
         ATTEMPT: str(attempt),
@@ -83,15 +76,15 @@ def build_pod(job: TrainingJob, settings: Settings, rank: int, attempt: int, cho
     template = merge({"metadata": {}, "spec": spec}, job.spec.template)
     environment["MUSTER_GRACE_SECONDS"] = str(template["spec"]["terminationGracePeriodSeconds"])
     _complete_environment(template["spec"], environment)
-    metadata = merge(template["metadata"], {"labels": labels})
+    metadata = merge(merge(template["metadata"], {"labels": labels}), pod_groups.membership(job))
     return {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": metadata
         | {
-            "name": pod_name(job, rank, attempt),
+            "name": identity.pod_name(job, rank, attempt),
             "namespace": job.metadata.namespace,
-            "ownerReferences": [_owner(job)],
+            "ownerReferences": [identity.owner(job)],
         },
         "spec": template["spec"],
     }
@@ -114,7 +107,7 @@ def _pod_spec(job: TrainingJob, settings: Settings, rank: int) -> dict[str, Any]
     spec: dict[str, Any] = {
         "restartPolicy": "Never",  # the agent restarts ranks; a pod whose agent is gone gets a successor
         "hostname": f"{job.metadata.name}-{rank}",
-        "subdomain": service_name(job),
+        "subdomain": identity.group_name(job),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         # Until a name server that was lost with a node is missed, half of all look-ups go there: 10 s each by default.
@@ -133,6 +126,8 @@ def _pod_spec(job: TrainingJob, settings: Settings, rank: int) -> dict[str, Any]
     }
     if job.spec.scheduling.priority_class_name:
         spec["priorityClassName"] = job.spec.scheduling.priority_class_name
+    if (scheduler := pod_groups.scheduler(job)) is not None:
+        spec["schedulerName"] = scheduler
     return spec
 
 
@@ -176,13 +171,13 @@ def _environment(job: TrainingJob, rank: int, attempt: int) -> dict[str, str]:
         "MUSTER_JOB": job.metadata.name,
         "MUSTER_JOB_UID": job.metadata.uid,
         "MUSTER_NAMESPACE": job.metadata.namespace,
-        "MUSTER_POD": pod_name(job, rank, attempt),
+        "MUSTER_POD": identity.pod_name(job, rank, attempt),
         "MUSTER_RANK": str(rank),
         "MUSTER_REPLICAS": str(spec.replicas),
         "MUSTER_ATTEMPT": str(attempt),
         "MUSTER_PROCESSES": str(processes_per_worker(job)),
         "MUSTER_BACKEND": backend(job),
-        "MUSTER_COORDINATOR": f"{job.metadata.name}-0.{service_name(job)}:{AGENT_PORT}",
+        "MUSTER_COORDINATOR": f"{job.metadata.name}-0.{identity.group_name(job)}:{AGENT_PORT}",
         "MUSTER_PORT": str(AGENT_PORT),
         "MUSTER_REPORT": f"{SCRATCH}/report.jsonl",
         "MUSTER_CHECKPOINT": _json(spec.checkpoint),
@@ -260,27 +255,6 @@ def _mounts(job: TrainingJob) -> list[dict[str, Any]]:
     if job.spec.source is not None:
         mounts.append({"name": "source", "mountPath": SOURCE, "readOnly": True})
     return mounts
-
-
-def _labels(job: TrainingJob) -> dict[str, str]:
-    return {
-        "muster.dev/training-job": job.metadata.name,
-        "muster.dev/job-uid": job.metadata.uid,
-        "app.kubernetes.io/name": "muster-worker",
-        "app.kubernetes.io/instance": job.metadata.name,
-        "app.kubernetes.io/component": "worker",
-        "app.kubernetes.io/managed-by": "muster",
-    }
-
-
-def _owner(job: TrainingJob) -> dict[str, Any]:
-    return {
-        "apiVersion": "muster.dev/v1alpha1",
-        "kind": "TrainingJob",
-        "name": job.metadata.name,
-        "uid": job.metadata.uid,
-        "controller": True,
-    }
 
 
 def _resources(job: TrainingJob) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from muster.plan.model import Reference
+from muster.plan.training import kueue, pod_groups
 
 if TYPE_CHECKING:
     from muster.api import TrainingJob
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 def references(job: TrainingJob) -> tuple[Reference, ...]:
     """Return them in the order of the spec."""
     spec = job.spec
-    found = []
+    found = [*kueue.references(job), *pod_groups.references(job)]
     if spec.source is not None:
         found.append(Reference("ConfigMap", spec.source.config_map, "spec.source.configMap"))
     if spec.storage is not None and spec.storage.persistent_volume_claim is not None:

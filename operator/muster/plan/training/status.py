@@ -8,14 +8,15 @@ from muster.plan.conditions import condition, find, merged
 from muster.plan.timestamps import to_timestamp
 from muster.plan.training import attempts, elastic, success
 from muster.plan.training.failures import losses_before
-from muster.plan.training.phase import Phase, phase, starting
+from muster.plan.training.phase import Phase, phase
+from muster.plan.training.phase import started as first_phase
 from muster.plan.training.progress import measured
 from muster.plan.training.restarts import restarts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from muster.plan.model import Admission, Manifest, Refusal
+    from muster.plan.model import Admission, Manifest
     from muster.plan.training.failures import Loss, Verdict
     from muster.plan.training.pods import Chosen
     from muster.plan.training.view import View
@@ -28,10 +29,16 @@ def waiting(view: View, admission: Admission) -> dict[str, Any]:
     return _status(view, now, view.attempt) | {"conditions": _conditions(view, *said)}
 
 
+def tells(view: View, admission: Admission) -> bool:
+    """Whether it is recorded that the job waits for this reason."""
+    said = find(view.recorded.get("conditions", []), "Admitted")
+    return said is not None and said["status"] == "False" and said["reason"] == admission.reason
+
+
 def started(view: View, admission: Admission, attempt: int, chosen: Chosen) -> dict[str, Any]:
     """Return the status of a job whose pods are being made, all of this attempt."""
     # In the words that the next look finds, so that it has nothing to write before a worker runs.
-    now = Phase("Starting", "WaitingForWorkers", starting(view.replicas))
+    now = first_phase(view)
     admitted = Phase(now.name, admission.reason, admission.message)
     said = _condition(view, "Admitted", admitted, holds=True), _running(view, now), *_resumed(view)
     of_choice = {"topologyDomain": chosen.domain, "initialModel": chosen.initial_model}
@@ -69,9 +76,9 @@ def active(view: View, attempt: int, lost: Sequence[Loss], *, grows: bool = Fals
     return _status(view, now, attempt, lost, grows=grows) | {"conditions": _conditions(view, _running(view, now))}
 
 
-def held_up(view: View, refusal: Refusal) -> dict[str, Any]:
-    """Return the status of a job whose lost workers get no successors, because the API server refuses these."""
-    now = Phase("Restarting", "PodsRefused", f"the successors of lost workers are refused: {refusal.message}")
+def held_up(view: View, reason: str, message: str) -> dict[str, Any]:
+    """Return the status of a job whose lost workers get no successors for now."""
+    now = Phase("Restarting", reason, f"the successors of lost workers {message}")
     return _status(view, now, view.attempt) | {"conditions": _conditions(view, _running(view, now))}
 
 

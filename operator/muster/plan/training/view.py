@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from muster.plan import conditions
+from muster.plan.training import kueue
 from muster.plan.training.members import Member, members, newest
 
 if TYPE_CHECKING:
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class View:
     """`recorded` is the status as the resource has it; `workers` has the newest pod of every rank; `named` the other
-    resources that the spec names, by kind and name.
+    resources that the spec names, by kind and name. `asked`: rank 0's agent has been asked for what `group` holds.
+
+    `workload` is the job's place in Kueue's queue, if there is one; `workloads_unknown`: that cannot be said.
     """
 
     job: TrainingJob
@@ -26,9 +29,13 @@ class View:
     members: tuple[Member, ...]
     workers: Mapping[int, Member | None]
     group: Mapping[str, Any]
+    asked: bool
     named: Mapping[tuple[str, str], Manifest]
     settings: Settings
     now: float
+    workload: Manifest | None
+    workloads_unknown: bool
+    flavors: Mapping[str, Manifest]
 
     @property
     def name(self) -> str:
@@ -72,15 +79,20 @@ class View:
 def view(job: TrainingJob, observed: Observed, settings: Settings, now: float) -> View:
     pods = members(observed.pods, observed.nodes)
     workers = newest(pods, job.spec.replicas)
+    leader = workers.get(0)
     return View(
         job=job,
         recorded=observed.resource.get("status") or {},
         members=pods,
         workers=workers,
-        group=_group_state(workers.get(0), observed),
+        group=_group_state(leader, observed),
+        asked=leader is not None and leader.uid in observed.reports,
         named=observed.named,
         settings=settings,
         now=now,
+        workload=kueue.workload_of(job, observed.workloads),
+        workloads_unknown=observed.workloads is None,
+        flavors=observed.flavors,
     )
 
 
