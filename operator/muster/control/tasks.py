@@ -24,7 +24,11 @@ async def end(tasks: Iterable[asyncio.Task[object]]) -> None:
 
 
 def _cancel_again() -> None:
-    """End what goes on though it was cancelled: kopf's watchers suppress a cancellation that comes between streams."""
+    """End what goes on though it was cancelled.
+
+    kopf's watchers suppress a cancellation that comes between streams; its workers lose one that comes together with
+    an event (`wait_for` before Python 3.12), and then wait for the next.
+    """
     for task in asyncio.all_tasks():
-        if task.get_name().startswith("watcher for ") and task.cancelling():
+        if task.get_name().startswith(("watcher for ", "worker for ")) and task.cancelling():
             task.cancel()
