@@ -29,17 +29,13 @@ class Unsupported:
             cel=" || ".join(absent + (harmless if self.allowed else [])),
             holds=self._is_harmless,
             message=self._message(),
-            found=f"self.{self.path}" if self._has_names else "",
+            found=f"self.{self.path}" if self.allowed else "",
             at=f".{self.path}",
             reason="FieldValueForbidden",
         )
 
-    @property
-    def _has_names(self) -> bool:
-        return any(self.allowed)
-
     def _message(self) -> str:
-        if not self._has_names:
+        if not self.allowed:
             return f"spec.{self.path} is not supported by this version of Muster yet: leave it out"
         choice = " or ".join(self.allowed)
         return f"this value is not supported by this version of Muster yet: write {choice}, or leave it out"

@@ -234,8 +234,9 @@ def remove(target: dict[str, Any], path: tuple[str, ...]) -> None:
 def matches(manifest: dict[str, Any], selector: str) -> bool:
     labels = manifest["metadata"].get("labels") or {}
     for term in filter(None, selector.split(",")):
-        name, _, value = term.partition("=")
-        if name not in labels or (value and labels[name] != value):
+        name, _, value = term.removeprefix("!").partition("=")
+        bears = name in labels and (not value or labels[name] == value)
+        if bears == term.startswith("!"):
             return False
     return True
 

@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from muster.client import NODES, KubernetesClient, Limits
+from muster.client import NODES, PODS, KubernetesClient, Limits
 from muster.control.admissions import MISSING_AGE, Admissions
 from muster.control.kinds import TRAINING_JOBS, Controlled, Key
 from muster.control.store import Store
@@ -35,7 +35,7 @@ async def api():
 
 
 @contextlib.asynccontextmanager
-async def admissions(api, *, room: int):
+async def admissions(api, *, room: int, watched: str = ""):
     """A desk over a cluster of one node with room for so many pods; and which keys it wants to be looked at."""
     store = Store([Controlled(TRAINING_JOBS, lambda *_: Plan(), label="x")])
     ready = [{"type": "Ready", "status": "True"}]
@@ -43,7 +43,7 @@ async def admissions(api, *, room: int):
     store.put(NODES, node | {"status": {"conditions": ready, "allocatable": {"pods": str(room)}}})
     client = KubernetesClient(api.configuration(), limits=Limits(call=0.3, attempts=1))
     told: list[Key] = []
-    desk = Admissions(client, store, told.append)
+    desk = Admissions(client, store, told.append, watched=watched)
     store.on_room_change = desk.room_changed
     task = asyncio.create_task(desk.run())
     try:
@@ -79,6 +79,29 @@ async def test_what_was_granted_counts_as_taken_until_its_pods_are_made(api):
         desk.leave(key("one"))
         store.room_changes += 1
         await until(lambda: desk.answer(key("two")).granted)
+
+
+async def test_our_own_pods_count_as_they_are_watched_and_only_others_are_listed(api):
+    for name, labels in (("theirs", {}), ("ours-long-gone", {"muster": "yes"})):
+        there = {
+            "metadata": {"name": name, "namespace": "research", "labels": labels},
+            "spec": SPEC | {"nodeName": "n1"},
+        }
+        create(api, "pods", there)
+    async with admissions(api, room=3, watched="muster") as (desk, store, told):
+        ours = {
+            "name": "ours",
+            "namespace": "research",
+            "uid": "u",
+            "resourceVersion": "1",
+            "labels": {"muster": "yes"},
+        }
+        store.put(PODS, {"metadata": ours, "spec": SPEC | {"nodeName": "n1"}})
+        desk.wait(key("one"), demand(1))
+        desk.wait(key("two"), demand(1, since=1.0))
+        await until(lambda: len(told) == 2)
+        assert [desk.answer(key(name)).granted for name in ("one", "two")] == [True, False]
+        assert [seen.query["labelSelector"] for seen in api.log if seen.resource == "pods"] == ["!muster"]
 
 
 async def test_who_leaves_is_not_answered_any_more(api):

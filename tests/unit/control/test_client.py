@@ -76,6 +76,17 @@ async def test_a_list_that_expires_between_two_chunks_is_read_in_one_piece(api, 
     assert "limit" not in api.log[-1].query
 
 
+async def test_what_is_listed_elsewhere_is_answered_by_a_version_alone(api, client):
+    create(api, "pods", pod("p"))
+    create(api, "nodes", {"metadata": {"name": "n"}})
+    async with client.watching_session(lambda _: None, {"pods"}) as session:
+        for path, names in (("/api/v1/pods", []), ("/api/v1/nodes", ["n"])):
+            async with session.get(client.server + path) as response:
+                answer = await response.json()
+            assert [item["metadata"]["name"] for item in answer["items"]] == names
+            assert answer["metadata"]["resourceVersion"] == str(api.storage.version)
+
+
 async def test_lists_select_by_labels_fields_and_namespace(api, client):
     create(api, "pods", pod("other"))
     create(api, "pods", {"metadata": {"name": "mine", "namespace": "research", "labels": {"muster": "yes"}}})

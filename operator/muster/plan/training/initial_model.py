@@ -6,7 +6,7 @@ same model, and the other job may be gone by then.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from muster.plan import conditions
 from muster.plan.model import Admission
@@ -29,10 +29,10 @@ def named(resource: Manifest) -> tuple[tuple[str, str], ...]:
 
 def used(view: View) -> Manifest | None:
     """Return what the status is to say of the model; None where the job asks for none, or there is none yet."""
-    recorded: Manifest | None = view.recorded.get("initialModel")
-    if recorded is not None or _other(view) is None or lacking(view) is not None:
+    other = _other(view)
+    if "initialModel" in view.recorded or other is None or lacking(view) is not None:
+        recorded: Manifest | None = view.recorded.get("initialModel")
         return recorded
-    other: dict[str, Any] = dict(_other(view) or {})
     storage, model = other["spec"]["storage"], other["status"]["model"]
     below = storage.get("path")
     return {
