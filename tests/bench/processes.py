@@ -58,19 +58,23 @@ class Operator:
             return None
         return int(total(metrics, f"{self.system.meters.reconcile}_count"))
 
-    async def rests(self, jobs: int) -> bool:
-        """Whether it leads, has looked at so many jobs, and finds nothing more to look at."""
+    async def rests(self, jobs: int, *, idle: bool) -> bool:
+        """Whether it leads, has looked at so many jobs and finds no more to look at; nor, if `idle`, to compare."""
         looks = await self.looks()
         if looks is None or looks < jobs:
             return False
         before = usage(self.process.pid)
         await asyncio.sleep(_REST)
-        return await self.looks() == looks and (usage(self.process.pid) - before).cpu <= _IDLE * _REST
+        calm = (usage(self.process.pid) - before).cpu <= _IDLE * _REST
+        return await self.looks() == looks and (calm or not idle)
 
 
 @contextlib.asynccontextmanager
-async def operator(system: System, *words: str, jobs: int = 0) -> AsyncIterator[Operator]:
-    """Run a system's operator with leader election, from when it rests until this ends."""
+async def operator(system: System, *words: str, jobs: int = 0, idle: bool = True) -> AsyncIterator[Operator]:
+    """Run a system's operator with leader election, from when it rests until this ends.
+
+    One that is told to compare all the time is never `idle`.
+    """
     LOGS.mkdir(parents=True, exist_ok=True)
     with (LOGS / f"{system.name.split()[0].lower()}.log").open("ab") as log:
         command = (*_WITH_US, *system.command(), *words)
@@ -78,7 +82,7 @@ async def operator(system: System, *words: str, jobs: int = 0) -> AsyncIterator[
     async with aiohttp.ClientSession(f"http://127.0.0.1:{METRICS_PORT}") as session:
         one = Operator(system, process, session)
         async with _ending(process):
-            await until(f"the operator of {system.name} rests", partial(one.rests, jobs), _READY_LIMIT)
+            await until(f"the operator of {system.name} rests", partial(one.rests, jobs, idle=idle), _READY_LIMIT)
             yield one
 
 

@@ -46,7 +46,7 @@ def member(labels: dict[str, str]) -> Member:
 
 async def resync(jobs: int) -> Usage:
     """Return what an operator took for an hour's worth of comparisons, its start left out."""
-    async with operator(MUSTER, "--resync-seconds", str(_RESYNC_SECONDS), jobs=jobs) as running:
+    async with operator(MUSTER, "--resync-seconds", str(_RESYNC_SECONDS), jobs=jobs, idle=False) as running:
         used, compared = usage(running.process.pid), await _comparisons(running)
 
         async def enough() -> bool:
