@@ -182,7 +182,8 @@ class Scraper:
     async def _fetch(self, target: Target) -> Mapping[str, Any] | None:
         """The agent's state; None when it does not answer with one in time."""
         assert self._session is not None
-        url = URL.build(scheme="http", host=target.address, port=target.port, path="/state")
+        said = [("entrusted", "true"), *(("gone", pod) for pod in target.gone)] if target.entrusted else []
+        url = URL.build(scheme="http", host=target.address, port=target.port, path="/state", query=said)
         try:
             async with self._session.get(url, allow_redirects=False) as response:
                 if response.status != 200:

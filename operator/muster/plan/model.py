@@ -167,13 +167,16 @@ class Event:
 class Target:
     """One pod whose agent is to be asked for its state until a later plan no longer names it.
 
-    `eager`: its answer is waited for, so it is asked about once a second however many others there are.
+    `eager`: its answer is waited for, so it is asked about once a second however many others there are. `entrusted`: it
+    hears that the coordinator which it may host is taken for the group's, and which pods of the group are `gone`.
     """
 
     pod_uid: str
     address: str
     port: int
     eager: bool = False
+    entrusted: bool = False
+    gone: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

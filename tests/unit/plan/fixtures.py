@@ -117,7 +117,15 @@ def nodes(*of: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def report(**state: Any) -> WorkerReport:
-    base = {"attempt": 1, "phase": "Running", "worldSize": 3, "restarts": [], "progress": {}, "metrics": {}}
+    base = {
+        "attempt": 1,
+        "coordinates": True,
+        "phase": "Running",
+        "worldSize": 3,
+        "restarts": [],
+        "progress": {},
+        "metrics": {},
+    }
     return WorkerReport(state=base | state, received_at=NOW)
 
 

@@ -42,6 +42,7 @@ class Cluster:
     in_place: int = 0
     composition: frozenset[str] = frozenset()
     noticed: list[dict[str, Any]] = field(default_factory=list)
+    leader: str | None = None
     step: int = 0
     stepped_at: float = NOW
     now: float = NOW
@@ -284,7 +285,7 @@ class Cluster:
         """The agents of an elastic job find that somebody is missing, or has come, and form the group anew."""
         if "elastic" not in self.job["spec"] or not self.group_trains():
             return
-        now = frozenset(pod["metadata"]["name"] for pod in self.group().values())
+        now = frozenset(pod["metadata"]["name"] for pod in self.coordinated().values())
         if self.composition - now and now <= self.composition:
             before = max(self.attempt(), self.in_place)
             lost = min(self.composition - now)
@@ -377,10 +378,18 @@ class Cluster:
                 newest[pod["metadata"]["labels"]["muster.dev/rank"]] = pod
         return newest
 
+    def coordinated(self) -> dict[str, dict[str, Any]]:
+        """Those of them that have a coordinator: rank 0's, or without it, more than half of those that trained."""
+        group = self.group()
+        if "0" in group or "elastic" not in self.job["spec"]:
+            return group
+        left = {rank: pod for rank, pod in group.items() if pod["metadata"]["name"] in self.composition}
+        return left if 2 * len(left) > len(self.composition) else {}
+
     def group_trains(self) -> bool:
         elastic = self.job["spec"].get("elastic")
         if elastic is not None:
-            return "0" in self.group() and len(self.group()) >= elastic["minReplicas"]
+            return len(self.coordinated()) >= max(1, elastic["minReplicas"])
         return len(self.group()) == self.job["spec"]["replicas"]
 
     def whole(self) -> bool:
@@ -392,14 +401,19 @@ class Cluster:
         return max((int(p["metadata"]["labels"]["muster.dev/attempt"]) for p in self.group().values()), default=0)
 
     def observe(self) -> Observed:
-        group, reports = self.group(), {}
-        if not group:
+        group, reports = self.coordinated(), {}
+        if not self.group():
             self.in_place = 0  # with the last agent went the memory of what was not asked in time
-        if "0" not in group:
-            self.composition, self.noticed = frozenset(), []
-        if "0" in group:
+        leads = min(group, key=int, default=None)
+        leader = group[leads]["metadata"]["uid"] if leads is not None else None
+        if leader != self.leader and leads in {None, "0"}:
+            self.noticed = []  # a coordinator knows of no restarts before its time
+        self.leader = leader
+        if leader is None:
+            self.composition = frozenset()
+        elif "elastic" in self.job["spec"] or leads == "0":
             attempt = max(self.attempt(), self.in_place)
-            said = {"attempt": attempt, "phase": "Running" if self.group_trains() else "Waiting"}
+            said = {"attempt": attempt, "phase": "Running" if self.group_trains() else "Waiting", "coordinates": True}
             said["members"] = [{"pod": pod["metadata"]["name"]} for pod in group.values()]
             said["restarts"] = list(self.noticed)
             said["progress"] = {
@@ -408,7 +422,7 @@ class Cluster:
                 "at": self.stepped_at,
                 "firstStepAt": self.stepped_at,
             }
-            reports[group["0"]["metadata"]["uid"]] = WorkerReport(state=said, received_at=self.now)
+            reports[leader] = WorkerReport(state=said, received_at=self.now)
         return Observed(
             resource=copy.deepcopy(self.job),
             pods=tuple(copy.deepcopy(list(self.pods.values()))),

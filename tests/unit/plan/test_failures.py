@@ -33,6 +33,15 @@ def test_a_lost_worker_gets_a_successor_in_the_next_attempt(lost, cause):
     assert [(r["attempt"], r["cause"], r["rank"]) for r in plan.status["restarts"]] == [(1, cause, 1)]
 
 
+def test_a_rank_gets_no_pod_while_its_first_one_is_back_with_its_node_and_has_not_ended():
+    gang = pod(0), pod(1, node="node-2"), pod(1, attempt=2, phase="Failed"), pod(2)
+    plan = decide(started(job(), attempt=2), *gang)
+    assert [(delete.name, delete.grace_seconds) for delete in plan.deletes] == [("digits-1-1", None)]
+    assert plan.creates == ()
+    then = decide(started(job(), attempt=2), pod(0), pod(1, attempt=2, phase="Failed"), pod(2))
+    assert names(then.creates) == ["digits-1-3"]
+
+
 CUT_OFF_CLUSTER = nodes(node(), CUT_OFF)
 
 

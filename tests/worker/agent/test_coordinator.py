@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from muster_worker.agent.coordinator import Coordinator
 from muster_worker.agent.protocol import (
     Broken,
+    Elsewhere,
     Failure,
     Finished,
     Formed,
@@ -559,3 +562,132 @@ def test_a_new_coordinator_does_not_wait_for_pods_as_if_they_were_starting() -> 
 
 def test_a_rank_above_the_most_is_refused() -> None:
     assert isinstance(elastic(most=4).join(member(4)), Refused)
+
+
+def test_of_more_than_half_that_are_lost_an_elastic_group_waits_for_those_it_does_not_know_to_be_gone() -> None:
+    """They may have gone on without the others."""
+    job = elastic(least=1)
+    first = job.form()
+    job.pass_time(SILENCE + 0.5, (member(0),), first)
+    for _ in range(10):
+        job.coordinator.entrust(job.now, ())
+        assert isinstance(job.join(member(0), first.id), Wait)
+        job.pass_time(1, (), None)
+    job.coordinator.entrust(job.now, ("digits-2-1",))
+    answer = job.join(member(0), first.id)
+    assert isinstance(answer, Formed)
+    assert ranks(answer.round) == [0]
+
+
+def test_half_of_an_elastic_group_goes_on_once_the_operator_entrusts_it() -> None:
+    job = elastic(replicas=2, least=1)
+    first = job.form()
+    job.coordinator.step(job.now, 40, 0)
+    job.pass_time(SILENCE + 0.5, (member(0),), first)
+    assert isinstance(job.join(member(0), first.id), Wait)
+    job.coordinator.entrust(job.now - SILENCE - 1, ())
+    assert isinstance(job.join(member(0), first.id), Wait), "that word was for then"
+    job.coordinator.entrust(job.now, ())
+    assert isinstance(job.join(member(0), first.id), Formed)
+
+
+def test_those_that_left_or_were_replaced_are_not_waited_for() -> None:
+    job = elastic(replicas=4, least=1)
+    first = job.form()
+    job.coordinator.leave(job.now, member(3).id, first.id)
+    job.join(member(2, attempt=2))
+    job.pass_time(SILENCE + 0.5, (member(0), member(1)), first)
+    for who in (member(0), member(1)):
+        job.join(who, first.id)
+    assert ranks(job.coordinator.round) == [0, 1]
+
+
+def in_place(job: Job, last: Round, least: int = 1) -> None:
+    job.coordinator = Coordinator.in_place_of_the_lost(
+        "uid-1", len(last.members), "d", Policy(least=least, most=8), last=last, now=job.now
+    )
+
+
+def test_the_members_form_anew_around_the_one_that_took_rank_0s_place() -> None:
+    job = elastic()
+    first = job.form()
+    in_place(job, first)
+    assert isinstance(job.join(member(1), first.id, attempt=1), Wait)
+    answer = job.join(member(2), first.id, attempt=1)
+    assert isinstance(answer, Formed)
+    assert (ranks(answer.round), answer.round.attempt) == ([1, 2], 2)
+    record = job.coordinator.restarts[0]
+    assert (record.attempt, record.failure.pod, record.failure.cause) == (1, "digits-0-1", "Silent")
+
+
+def test_who_was_lost_together_with_rank_0_is_not_waited_for_as_long_again() -> None:
+    job = elastic(replicas=5)
+    first = job.form()
+    in_place(job, first)
+    asking = [member(rank) for rank in (1, 2, 3)]
+    for who in asking:
+        job.join(who, first.id)
+    job.now += SILENCE / 2 + 0.1
+    for who in asking:
+        answer = job.join(who, first.id)
+    assert isinstance(answer, Formed)
+    assert ranks(answer.round) == [1, 2, 3]
+
+
+def test_a_coordinator_that_gives_up_has_the_ranks_save_and_sends_the_members_away() -> None:
+    job = elastic()
+    first = job.form()
+    job.coordinator.give_up(job.now, "rank 0 is back")
+    assert job.beat(member(1), first) == Broken("rank 0 is back", PATIENCE_FOR_GROWING, leave=True)
+    assert job.join(member(1), first.id) == Elsewhere()
+    job.pass_time(60, (), None)
+    assert job.coordinator.round is first, "it forms no round any more"
+
+
+def test_rank_0_that_is_back_lets_in_those_that_have_gone_on_and_that_is_no_restart() -> None:
+    job = elastic(least=2)
+    first = job.form()
+    job.pass_time(SILENCE + 0.5, (member(0),), first)
+    job.join(member(0), first.id, attempt=1)
+    for who in (member(1), member(2)):
+        job.join(who, "d-1", attempt=2)
+    job.join(member(0), first.id, attempt=1)
+    formed = job.coordinator.round
+    assert (ranks(formed), formed.attempt, job.coordinator.restarts) == ([0, 1, 2], 2, [])
+
+
+@given(
+    sides=st.lists(st.booleans(), min_size=2, max_size=6),
+    entrusted=st.sampled_from([None, True, False]),
+    moved=st.floats(0, SILENCE),
+)
+def test_of_a_torn_group_at_most_one_part_goes_on(sides: list[bool], entrusted: bool | None, moved: float) -> None:
+    """`sides`: where each member is. The operator's word moves from one coordinator to the other no sooner than it has
+    expired there.
+    """
+    job = elastic(replicas=len(sides), least=1)
+    first = job.form()
+    parts = {side: [who for who in first.members if sides[who.rank] is side] for side in (True, False)}
+    with_rank_0 = sides[0]
+    coordinators = {with_rank_0: job.coordinator}
+    if parts[not with_rank_0]:
+        in_place(job, first)
+        coordinators[not with_rank_0] = job.coordinator
+    went_on = set()
+    for second in range(40):
+        job.now += 0.5
+        for side, coordinator in coordinators.items():
+            word = (entrusted is side) if second < 15 else (entrusted is not None and entrusted is not side)
+            expired = second < 15 or (second - 15) / 2 > SILENCE + moved
+            if word and expired:
+                coordinator.entrust(job.now, ())
+            coordinator.tick(job.now)
+            for who in parts[side]:
+                answer = coordinator.join(job.now, Join("uid-1", who, left=first.id, attempt=1))
+                if isinstance(answer, Formed) and answer.round.id != first.id:
+                    went_on.add(side)
+        if went_on:
+            break  # from here on it is another group, of which others may be a part
+    assert len(went_on) <= 1
+    if len(parts[True]) == len(parts[False]):
+        assert bool(went_on) is (entrusted is not None)

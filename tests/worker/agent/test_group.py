@@ -167,6 +167,24 @@ def test_an_elastic_group_goes_on_without_a_lost_pod_and_takes_its_successor_in(
     assert before > 5
 
 
+def test_an_elastic_group_that_lost_rank_0_goes_on_by_itself_and_hands_over_to_its_successor(started):
+    group = started(most=4)
+    of_size(group.pods[0], 3, beyond=5)
+    group.pods[0].kill()
+    state = of_size(group.pods[1], 2)
+    assert [member["pod"] for member in state["members"]] == ["digits-1-1", "digits-2-1"]
+    assert (state["coordinates"], state["attempt"]) == (True, 2)
+    record = state["restarts"][0]
+    assert (record["cause"], record["pod"], record["attempt"]) == ("Silent", "digits-0-1", 1)
+    assert "digits-0-1 is lost: this pod coordinates the group" in group.pods[1].log
+    leader = group.start(0, attempt=2)
+    whole = of_size(leader, 3)
+    assert [member["pod"] for member in whole["members"]] == ["digits-0-2", "digits-1-1", "digits-2-1"]
+    assert (whole["attempt"], whole["restarts"]) == (2, []), "who comes is no restart"
+    assert whole["progress"]["resumedFromStep"] >= state["progress"]["step"], "nothing that was trained is lost"
+    assert not group.pods[1].state()["coordinates"]
+
+
 def test_an_elastic_group_grows_and_shrinks_without_losing_a_step(started):
     group = started(replicas=2, most=4)
     leader = group.pods[0]

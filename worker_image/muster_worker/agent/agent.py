@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from muster_worker.agent.config import AgentConfig
     from muster_worker.agent.elastic import GroupAgent
+    from muster_worker.agent.protocol import Round
 
 TERMINATED = 143
 ZOMBIE = 86
@@ -100,7 +101,8 @@ class _Agent:
         self._desk = self._make_desk()
         self._server = AgentServer((config.bind, config.port), self._state, self._metrics, self._desk)
         coordinator = ("127.0.0.1", self._server.port) if config.hosts_coordinator else config.coordinator
-        self._membership = Membership(config, coordinator, say, ranks.stopped)
+        succeeds = config.least_replicas is not None and not config.hosts_coordinator
+        self._membership = Membership(config, coordinator, say, ranks.stopped, successor=self if succeeds else None)
 
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -161,23 +163,54 @@ class _Agent:
         config = self._config
         if not config.hosts_coordinator:
             return None
-        name = f"{config.attempt}.{os.urandom(3).hex()}"
-        policy = Policy(
+        return CoordinatorDesk(Coordinator(config.job, config.replicas, self._name_of_a_coordinator(), self._policy()))
+
+    def _policy(self) -> Policy:
+        config = self._config
+        return Policy(
             rank_0_decides=config.success_policy == RANK_0,
             hang_timeout=config.hang_timeout,
             steps_expected=isinstance(config.workload, Recipe),
             least=config.least_replicas,
             most=config.most_replicas,
         )
-        return CoordinatorDesk(Coordinator(config.job, config.replicas, name, policy))
+
+    def _name_of_a_coordinator(self) -> str:
+        return f"{self._config.attempt}.{os.urandom(3).hex()}"
+
+    # -- in the place of rank 0 (membership.Successor) -----------------------------------------------------
+
+    def take_over(self, last: Round) -> tuple[str, int]:
+        self._say(f"{last.members[0].pod} is lost: this pod coordinates the group until it is back or has a successor")
+        before, name, config = self._desk, self._name_of_a_coordinator(), self._config
+        coordinator = Coordinator.in_place_of_the_lost(
+            config.job, config.replicas, name, self._policy(), last=last, now=time.monotonic()
+        )
+        self._desk = self._server.desk = CoordinatorDesk(coordinator)
+        if before is not None:
+            before.close()
+        return "127.0.0.1", self._server.port
+
+    def give_up(self, reason: str) -> None:
+        desk = self._coordinates
+        if desk is not None:
+            self._say(f"{reason}: it coordinates the group again")
+            desk.consult(lambda group, now: group.give_up(now, reason))
+
+    @property
+    def _coordinates(self) -> CoordinatorDesk | None:
+        desk = self._desk
+        return None if desk is None or desk.consult(lambda group, _: group.given_up) else desk
+
+    # -- the end -------------------------------------------------------------------------------------------
 
     def _say_good_bye(self) -> None:
         if self._error:
             self._say(f"ended with exit code {self._exit_code}: {self._error}")
         if self._stop():
             self._membership.leave()
-        elif self._desk is not None:
-            self._desk.wait_until(lambda group, now: group.everybody_knows_the_end(now), EVERYBODY_HEARS_WITHIN)
+        elif (desk := self._coordinates) is not None:
+            desk.wait_until(lambda group, now: group.everybody_knows_the_end(now), EVERYBODY_HEARS_WITHIN)
             time.sleep(ANSWERS_ARE_SENT_WITHIN)  # by threads that end with this process
         termination.write(self._config.termination_log, self._state())
         self._membership.close()
@@ -234,7 +267,8 @@ class _Agent:
     # -- what others ask -----------------------------------------------------------------------------------
 
     def _state(self) -> dict[str, Any]:
-        group = self._desk.consult(Group.of) if self._desk is not None else None
+        desk = self._coordinates
+        group = desk.consult(Group.of) if desk is not None else None
         with self._progress_lock:
             return document(
                 self._config,

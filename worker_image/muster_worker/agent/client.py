@@ -22,7 +22,7 @@ class CoordinatorClient:
     """Not for use by two threads at once. The name is looked up anew at each new connection: pod 0 may move."""
 
     def __init__(self, address: tuple[str, int]) -> None:
-        self._address = address
+        self.address = address
         self._connection: http.client.HTTPConnection | None = None
         self._forgotten = False
         self.peer: tuple[str, int] | None = None
@@ -45,6 +45,17 @@ class CoordinatorClient:
                 raise Unreachable(f"{type(error).__name__}: {error}", gone=False) from error
         return self.post(path, document, timeout)  # the kept connection was stale: once more over a new one
 
+    def is_there(self, timeout: float) -> bool:
+        """Whether an agent answers there, over a connection of its own."""
+        connection = http.client.HTTPConnection(*self.address, timeout=timeout)
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
     def forget(self) -> None:
         """From another thread: the next request goes over a new connection, to wherever the name leads then."""
         self._forgotten = True
@@ -56,7 +67,7 @@ class CoordinatorClient:
 
     def _post(self, path: str, document: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         if self._connection is None:
-            self._connection = http.client.HTTPConnection(*self._address, timeout=timeout)
+            self._connection = http.client.HTTPConnection(*self.address, timeout=timeout)
         connection = self._connection
         if connection.sock is not None:
             connection.sock.settimeout(timeout)

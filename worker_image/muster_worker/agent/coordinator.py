@@ -8,6 +8,7 @@ Invariants, whatever is said in whatever order:
    same attempt) is refused from then on: a zombie never comes back.
 3. A round that broke is never entered again; the next one has another id.
 4. Once every rank's newest member keeps asking, a round forms, after the back-off at the latest.
+5. Of the parts that an elastic group is torn into, at most one goes on (`_may_go_on`).
 
 Times are seconds of any one clock that does not run backwards; each input carries its own `now`.
 """
@@ -17,7 +18,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from muster_worker.agent.protocol import Broken, Failure, Finished, Formed, Healthy, Refused, Round, Wait
+from muster_worker.agent.protocol import (
+    Broken,
+    Elsewhere,
+    Failure,
+    Finished,
+    Formed,
+    Healthy,
+    Refused,
+    Round,
+    Wait,
+)
 from muster_worker.agent.rounds import (
     FIRST_BACKOFF,
     GATHER,
@@ -37,7 +48,7 @@ from muster_worker.agent.rounds import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from muster_worker.agent.protocol import Answer, Join, Member
 
@@ -52,6 +63,11 @@ class Coordinator:
         self._seats: dict[int, Seat] = {}
         self._fences: dict[int, int] = {}
         self._superseded: set[str] = set()
+        self._departed: set[str] = set()
+        self._gone: frozenset[str] = frozenset()
+        self._entrusted_at: float | None = None
+        self.given_up = False
+        """Whether it sends its members to the pod with rank 0."""
         self._wanted = (0, replicas)
         self._first_join_at: float | None = None
         self._newcomer_at: float | None = None
@@ -76,12 +92,30 @@ class Coordinator:
         self.version = 0
         """Grows whenever an answer to anybody may have changed."""
 
+    @classmethod
+    def in_place_of_the_lost(
+        cls, run_id: str, replicas: int, name: str, policy: Policy, *, last: Round, now: float
+    ) -> Coordinator:
+        """One for the members of a round whose first member hosted the coordinator and is lost."""
+        new = cls(run_id, replicas, name, policy)
+        lost, *others = last.members
+        new._known_attempt = last.attempt
+        new._fences = {member.rank: member.attempt for member in last.members}
+        # They all miss the coordinator at about the same time: who does not come soon was lost with it.
+        new._seats = {member.rank: Seat(member, now - SILENCE / 2) for member in others}
+        new._experienced, new._first_join_at = True, now
+        new._failures = [_silent(last, lost)]
+        new.round, new.broken = last, Break(BreakKind.SILENCE, new._failures[0].message, now, now)
+        return new
+
     # -- what members say ----------------------------------------------------------------------------------
 
     def join(self, now: float, join: Join) -> Answer:
         refusal = self._refusal(join)
         if refusal is not None:
             return refusal
+        if self.given_up:
+            return Elsewhere()
         member = join.member
         self._learn(now, join)
         if self._first_join_at is None:
@@ -110,6 +144,8 @@ class Coordinator:
         """The present answer to a join that was made before; changes nothing but what it tells."""
         if member_id in self._superseded:
             return Refused("a newer pod has taken this rank")
+        if self.given_up:
+            return Elsewhere()
         if self.finished is not None:
             self._tell_the_end(member_id)
             return self.finished
@@ -164,6 +200,7 @@ class Coordinator:
         if not reform:
             seat.waiting = False
             if self._elastic:
+                self._departed.add(member_id)
                 del self._seats[seat.member.rank]
         if not was_in_it:
             return
@@ -215,6 +252,19 @@ class Coordinator:
         self._let_in(now)
         self._form(now)
 
+    # -- what others say -----------------------------------------------------------------------------------
+
+    def entrust(self, now: float, gone: Collection[str]) -> None:
+        """The operator takes this coordinator for the group's, and knows that these pods are no more."""
+        self._entrusted_at = now
+        self._gone = frozenset(gone)
+
+    def give_up(self, now: float, reason: str) -> None:
+        """From now on it sends its members to the pod with rank 0. The ranks have time to save what they hold."""
+        self.given_up = True
+        self._break(now, BreakKind.GROWN, reason)
+        self.version += 1
+
     # -- what there is to tell -----------------------------------------------------------------------------
 
     @property
@@ -262,6 +312,11 @@ class Coordinator:
             self._fences[rank] = max(attempt, self._fences.get(rank, 0))
         self._known_attempt = max(self._known_attempt, join.attempt, join.member.attempt)
         self._experienced |= join.left is not None
+        if self._elastic and self.round is not None and not self.running and join.attempt > self.round.attempt:
+            # The others have gone on without the members here: what broke this round is no longer of interest.
+            self.round = self.broken = None
+            self._failures = []
+            self._first_join_at = self._not_before = now
         if self._elastic and join.replicas:
             self._wanted = max(self._wanted, (join.member.attempt, join.replicas))
         for rank, seat in list(self._seats.items()):
@@ -359,10 +414,12 @@ class Coordinator:
         self._not_before = now + min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(self._barren - 1, 10))
 
     def _form(self, now: float) -> None:
-        if self.running or self.finished is not None or now < self._not_before:
+        if self.running or self.finished is not None or self.given_up or now < self._not_before:
             return
         alive = self._alive(now)
         if not all(seat.waiting for seat in alive.values()) or not self._enough(now, len(alive)):
+            return
+        if self._elastic and not self._may_go_on(now, alive):
             return
         members = tuple(seat.member for _, seat in sorted(alive.items()))
         self._known_attempt = self._next_attempt(members)
@@ -400,6 +457,21 @@ class Coordinator:
             return True
         # Of the first round here: members that were in one before know that the others are not just starting.
         return now - self._first_join_at >= (SILENCE if self._experienced else STARTING_TAKES)
+
+    def _may_go_on(self, now: float, alive: Mapping[int, Seat]) -> bool:
+        """Whether no other part of the last round's members can go on as well: more than half of them are here, or
+        half, and the operator's word. It gives that to one coordinator at a time, and it holds for `SILENCE`.
+
+        Those that left, that were replaced, or of whom the operator knows that they are gone are in no part. The rule
+        is dynamic voting: S. Jajodia and D. Mutchler, ACM Transactions on Database Systems 15(2), 1990.
+        """
+        if self.round is None:
+            return True
+        away = self._superseded | self._departed
+        voters = [member for member in self.round.members if member.id not in away and member.pod not in self._gone]
+        here = sum(member.rank in alive and alive[member.rank].member.id == member.id for member in voters)
+        entrusted = self._entrusted_at is not None and now - self._entrusted_at <= SILENCE
+        return not voters or 2 * here + entrusted > len(voters)
 
     def _let_in(self, now: float) -> None:
         """Ends a running round for the sake of members that came since, a moment after the first of them."""

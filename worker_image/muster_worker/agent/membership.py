@@ -3,6 +3,9 @@
 The agent's main thread never waits for the network: it says what it wants (`ask_to_join`, `report`) and looks at
 what is known (`round`, `broken`, `ended`). That no answer came for `SILENCE` seconds is seen by the clock, even
 while the thread hangs in a name look-up.
+
+The coordinator is in the pod with rank 0. Where an elastic group has lost that one, the first of the others takes its
+place, and hands it back once rank 0's agent, or that of its successor, answers again.
 """
 
 from __future__ import annotations
@@ -12,12 +15,13 @@ import threading
 import time
 import uuid
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from muster_worker.agent.address import has_moved
 from muster_worker.agent.client import CoordinatorClient, Unreachable
 from muster_worker.agent.protocol import (
     Broken,
+    Elsewhere,
     Finished,
     Formed,
     Healthy,
@@ -43,6 +47,18 @@ LOOK_OUT_EVERY = 5.0
 PAUSE = 0.2
 """Seconds between tries while nothing is to be expected at once."""
 LAST_WORD_LIMIT = 1.0
+SEARCH_LIMIT = 1.0
+"""Seconds for one answer of somebody who may host the coordinator now."""
+
+
+class Successor(Protocol):
+    """Who can host the coordinator in the place of the pod with rank 0. Called by other threads."""
+
+    def take_over(self, last: Round) -> tuple[str, int]:
+        """Begins to host it for the members of this round, its first one left out; returns where."""
+
+    def give_up(self, reason: str) -> None:
+        """Sends the members back to the pod with rank 0, once their ranks have saved what they hold."""
 
 
 class Membership:
@@ -52,11 +68,15 @@ class Membership:
         coordinator: tuple[str, int],
         say: Callable[[str], None],
         stopped: Callable[[], Sequence[int]] = tuple,
+        successor: Successor | None = None,
     ) -> None:
-        """`stopped` answers which of this pod's ranks a signal has stopped; it is asked by another thread."""
+        """`stopped` answers which of this pod's ranks a signal has stopped; it is asked by another thread.
+
+        `successor` is this pod's agent where it may take rank 0's place.
+        """
         self._config = config
         self._stopped = stopped
-        self._coordinator = coordinator
+        self._successor = successor
         self._say = say
         self._id = uuid.uuid4().hex[:12]
         self._changed = threading.Condition()
@@ -69,7 +89,9 @@ class Membership:
         self._answered_at = time.monotonic()
         self._complained = False
         self._closed = False
-        self._client = CoordinatorClient(coordinator)
+        self._home = self._client = CoordinatorClient(coordinator)
+        """The coordinator's own place, and where it is now."""
+        self._hosts = False
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="membership", daemon=True).start()
@@ -81,7 +103,7 @@ class Membership:
     def ask_to_join(self, address: str, port: int, failures: Sequence[Failure]) -> None:
         """Leaves the present round, if any, and asks for the next. `failures` ended the present one."""
         config = self._config
-        member = Member(self._id, config.rank, config.pod, config.attempt, address, port, config.processes)
+        member = Member(self._id, config.rank, config.pod, config.attempt, address, port, config.processes, config.port)
         with self._changed:
             last = self._left = self._round or self._left
             self._round = self._broken = None
@@ -153,7 +175,7 @@ class Membership:
             if self._broken is not None:
                 answer, heard_at = self._broken
                 return answer.reason if time.monotonic() >= heard_at + answer.patience else None
-            if time.monotonic() - self._answered_at > SILENCE:
+            if self._silent:
                 return f"the coordinator at {self._where} did not answer for {SILENCE:g} s"
             return None
 
@@ -175,56 +197,93 @@ class Membership:
     # -- the thread ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        client = self._client
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._join is not None or self._round is not None)
                 if self._closed:
-                    return client.close()
+                    return self._client.close()
                 join, present = self._join, self._round
             if join is not None:
-                pause = self._try_to_join(client, join)
+                pause = self._try_to_join(join)
             else:
                 assert present is not None
-                pause = self._beat(client, present)
+                pause = self._beat(present)
             with self._changed:
                 if pause:
                     self._changed.wait(PAUSE)
 
     def _look_out(self) -> None:
+        while not self._closed:
+            time.sleep(LOOK_OUT_EVERY)
+            if self._client is self._home:
+                self._look_out_for_a_successor()
+            elif self._hosts:
+                self._look_out_for_rank_0()
+
+    def _look_out_for_a_successor(self) -> None:
         """Notices that rank 0 has a successor though the old one still answers: its node may have been given up only
         because its kubelet hangs.
         """
-        while not self._closed:
-            time.sleep(LOOK_OUT_EVERY)
-            peer, present = self._client.peer, self._round
-            if peer is None or not has_moved(self._coordinator[0], peer[0]):
-                continue
-            with self._changed:
-                if self._client.peer != peer:
-                    continue
-                self._client.forget()
-                if present is not None and self._round is present and self._broken is None:
-                    self._broken = (Broken(f"{self._where} is another pod than {peer[0]} now"), time.monotonic())
-                    self._changed.notify_all()
+        peer, present = self._home.peer, self._round
+        if peer is None or not has_moved(self._home.address[0], peer[0]):
+            return
+        with self._changed:
+            if self._home.peer != peer:
+                return
+            self._home.forget()
+            if present is not None and self._round is present and self._broken is None:
+                self._broken = (Broken(f"{self._where} is another pod than {peer[0]} now"), time.monotonic())
+                self._changed.notify_all()
 
-    def _try_to_join(self, client: CoordinatorClient, join: Join) -> bool:
+    def _look_out_for_rank_0(self) -> None:
+        """Hands the coordinator back once rank 0's agent, or that of a successor, answers."""
+        assert self._successor is not None
+        if self._home.is_there(SEARCH_LIMIT):
+            self._successor.give_up(f"rank 0 answers at {self._home.address[0]}")
+
+    def _try_to_join(self, join: Join) -> bool:
         """One request; True when the next is better made a moment later."""
-        answer = self._ask(client, "join", join_to_json(join))
+        answer = self._ask(self._client, "join", join_to_json(join), SEARCH_LIMIT if self._silent else ANSWER_LIMIT)
+        if answer is None:
+            answer = self._search(join)
         with self._changed:
             if self._join is not join:
                 return False
+            if answer is not None:
+                self._answered_at = time.monotonic()
             if isinstance(answer, Formed):
                 self._round, self._join, self._broken = answer.round, None, None
-                self._answered_at = time.monotonic()
             elif isinstance(answer, (Finished, Refused)):
                 self._ended, self._join = answer, None
             self._changed.notify_all()
             return answer is None
 
-    def _beat(self, client: CoordinatorClient, present: Round) -> bool:
+    def _search(self, join: Join) -> Answer | None:
+        """Asks at home and the members before this one; where none of them lives, takes rank 0's place."""
+        missing, last = self._client, self._left
+        self._client, self._hosts = self._home, False
+        if self._successor is None or last is None or (missing is self._home and not self._silent):
+            return None
+        others = [m for m in last.members if m.rank < self._config.rank and m is not last.members[0]]
+        clients = [CoordinatorClient((member.address, member.agent_port)) for member in others]
+        somebody_lives = False
+        for client in [self._home, *clients]:
+            if client.address == missing.address:
+                continue
+            answer = self._ask(client, "join", join_to_json(join), SEARCH_LIMIT)
+            if answer is not None:
+                self._client = client
+                return answer
+            somebody_lives |= client.peer is not None and client is not self._home
+        if self._silent and not somebody_lives:
+            self._client, self._hosts = CoordinatorClient(self._successor.take_over(last)), True
+        return None
+
+    def _beat(self, present: Round) -> bool:
         question = {"member": self._id, "round": present.id, "done": self._done, "stopped": list(self._stopped())}
-        answer = self._ask(client, "beat", question)
+        # Not longer than it takes to know that it is lost: then there is somebody else to ask.
+        left = self._answered_at + SILENCE - time.monotonic()
+        answer = self._ask(self._client, "beat", question, min(ANSWER_LIMIT, max(left, SEARCH_LIMIT)))
         with self._changed:
             if self._round is not present:
                 return False
@@ -246,14 +305,20 @@ class Membership:
             self._ended = answer
         self._changed.notify_all()
 
-    def _ask(self, client: CoordinatorClient, path: str, document: dict[str, object]) -> Answer | None:
+    def _ask(
+        self, client: CoordinatorClient, path: str, document: dict[str, object], limit: float = ANSWER_LIMIT
+    ) -> Answer | None:
+        """None where nobody answers, or one that hosts no coordinator."""
         try:
-            answer = answer_from_json(client.post(f"/coordinator/{path}", document, ANSWER_LIMIT))
+            answer = answer_from_json(client.post(f"/coordinator/{path}", document, limit))
         except Unreachable as error:
             self._note_unreachable(error)
             return None
         except ProtocolError as error:
             self._note_unreachable(Unreachable(str(error), gone=False))
+            return None
+        if isinstance(answer, Elsewhere):
+            self._note_unreachable(Unreachable("it is not there any more", gone=client is self._client))
             return None
         self._complained = False
         return answer
@@ -278,7 +343,7 @@ class Membership:
             return None
 
         def tell() -> None:
-            client = CoordinatorClient(self._client.peer or self._coordinator)
+            client = CoordinatorClient(self._client.peer or self._client.address)
             with contextlib.suppress(Unreachable):
                 client.post(f"/coordinator/{path}", {"member": self._id, "round": present.id, **document}, ANSWER_LIMIT)
             client.close()
@@ -288,5 +353,9 @@ class Membership:
         return thread
 
     @property
+    def _silent(self) -> bool:
+        return time.monotonic() - self._answered_at > SILENCE
+
+    @property
     def _where(self) -> str:
-        return "{}:{}".format(*self._coordinator)
+        return "{}:{}".format(*self._client.address)

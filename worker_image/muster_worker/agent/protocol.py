@@ -27,6 +27,7 @@ class Member:
     address: str
     port: int
     processes: int = 1
+    agent_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +121,18 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The agent that was asked lives, and hosts no coordinator: ask the pod with rank 0."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Never will this member be in the group."""
 
     reason: str
 
 
-Answer: TypeAlias = Wait | Formed | Healthy | Broken | Finished | Refused
+Answer: TypeAlias = Wait | Formed | Healthy | Broken | Finished | Elsewhere | Refused
 
 
 class ProtocolError(ValueError):
@@ -147,7 +153,7 @@ def answer_from_json(document: Mapping[str, Any]) -> Answer:
             return Formed(Round(found["id"], found["attempt"], members))
         if name == "Wait":
             return Wait(tuple(fields["missing"]))
-        for kind in (Healthy, Broken, Finished, Refused):
+        for kind in (Healthy, Broken, Finished, Elsewhere, Refused):
             if name == kind.__name__:
                 return kind(**fields)
     except (TypeError, KeyError, AttributeError) as error:
@@ -177,7 +183,7 @@ def join_from_json(document: Mapping[str, Any]) -> Join:
 def _member(document: Mapping[str, Any]) -> Member:
     """Raises `TypeError`, `ValueError`."""
     found = Member(**document)
-    numbers = {name: int(getattr(found, name)) for name in ("rank", "attempt", "port", "processes")}
+    numbers = {name: int(getattr(found, name)) for name in ("rank", "attempt", "port", "processes", "agent_port")}
     texts = {name: str(getattr(found, name)) for name in ("id", "pod", "address")}
     return Member(**numbers, **texts)  # type: ignore[arg-type]
 

@@ -15,8 +15,10 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 from muster_worker.agent.protocol import (
+    Elsewhere,
     Healthy,
     ProtocolError,
     Wait,
@@ -141,7 +143,7 @@ class CoordinatorDesk:
 
 
 class AgentServer(socketserver.ThreadingTCPServer):
-    """`state` and `metrics` make the answers; `desk` is None where this pod does not host the coordinator."""
+    """`state` and `metrics` make the answers; `desk` is None while this pod does not host the coordinator."""
 
     daemon_threads = True
     block_on_close = False
@@ -191,7 +193,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/healthz":
             self._answer(200, b"ok\n", "text/plain")
-        elif self.path == "/state":
+        elif self.path.partition("?")[0] == "/state":
+            self._hear_the_operator(parse_qs(self.path.partition("?")[2]))
             self._answer(200, json.dumps(self.server.state()).encode(), "application/json")
         elif self.path == "/metrics":
             self._answer(200, self.server.metrics(), "text/plain; version=0.0.4; charset=utf-8")
@@ -205,20 +208,27 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(413, f"Content-Length is {length!r}: it must be a number up to {LARGEST_REQUEST}")
             return
         text = self.rfile.read(int(length))
-        if self.server.desk is None:
-            self._refuse(404, "the coordinator is in the pod with rank 0")
+        desk = self.server.desk
+        if desk is None:
+            self._answer(200, json.dumps(answer_to_json(Elsewhere())).encode(), "application/json")
             return
         try:
             document = json.loads(text)
             if not isinstance(document, dict):
                 raise ProtocolError("the body must be a JSON object")
-            answer = self.server.desk.answer(self.path.removeprefix("/coordinator/"), document)
+            answer = desk.answer(self.path.removeprefix("/coordinator/"), document)
         except KeyError:
             self._refuse(404, f"{self.path} is not here")
         except ValueError as error:
             self._refuse(400, str(error))
         else:
             self._answer(200, json.dumps(answer).encode(), "application/json")
+
+    def _hear_the_operator(self, said: Mapping[str, list[str]]) -> None:
+        """It asks with `entrusted` the one agent whose coordinator it takes for the group's; `gone` are pods."""
+        desk = self.server.desk
+        if desk is not None and "entrusted" in said:
+            desk.consult(lambda coordinator, now: coordinator.entrust(now, said.get("gone", ())))
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the name in http.server
         """Half a line a second and member is not worth a log."""

@@ -32,7 +32,7 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What the coordinator knows; only on the pod with rank 0. Times are seconds since the epoch."""
+    """What the coordinator knows; only on the pod that hosts it. Times are seconds since the epoch."""
 
     attempt: int
     running: bool
@@ -86,6 +86,7 @@ def document(
         "podAttempt": config.attempt,
         "attempt": max(config.attempt, own.attempt, group.attempt if group is not None else 0),
         "phase": phase(own, group, progress, recipe=recipe),
+        "coordinates": group is not None,
         "worldSize": own.world_size or config.world_size,
         "members": _members(group.members) if group is not None else [],
         "restarts": [_restart(restart, monotonic_to_epoch) for restart in group.restarts] if group else [],

@@ -52,9 +52,16 @@ class Verdict:
 
 
 def losses(view: View) -> tuple[Loss, ...]:
-    """Return the ranks that need another pod, in order of rank."""
-    found = (_loss(view, rank, member) for rank, member in view.workers.items() if rank < view.known_replicas)
+    """Return the ranks that need another pod, and may have one, in order of rank."""
+    ours = ((rank, member) for rank, member in view.workers.items() if rank < view.known_replicas)
+    found = (_loss(view, rank, member) for rank, member in ours if not _is_held(view, member))
     return tuple(loss for loss in found if loss is not None)
+
+
+def _is_held(view: View, member: Member | None) -> bool:
+    """Whether an earlier pod of the rank is there, back with its node, and has not ended yet."""
+    earlier = view.before(member) if member is not None else None
+    return earlier is not None and not earlier.ended and earlier.unreachable_since is None
 
 
 def losses_before(view: View) -> tuple[Loss, ...]:

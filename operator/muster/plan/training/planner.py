@@ -20,7 +20,7 @@ from muster.api import OPERATOR, TrainingJob
 from muster.api.errors import explain
 from muster.plan import conditions, refusals
 from muster.plan.drift import differs
-from muster.plan.model import Event, Plan, Target
+from muster.plan.model import Event, Plan
 from muster.plan.training import (
     admission,
     attempts,
@@ -29,6 +29,7 @@ from muster.plan.training import (
     failures,
     initial_model,
     kueue,
+    leadership,
     pacing,
     placement,
     pod_groups,
@@ -150,8 +151,13 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
         applies=_service(seen, observed),
         creates=tuple(_pod(seen, rank, attempt, chosen) for rank in vacant),
         parts=kueue.reports(seen),
-        scrape=_targets(seen, trains=wanted["phase"] == "Running"),
-        look_again=_soonest(failures.patience(seen), deadline.seconds_left(seen), placement.seconds_left(seen)),
+        scrape=leadership.targets(seen, trains=wanted["phase"] == "Running"),
+        look_again=_soonest(
+            failures.patience(seen),
+            deadline.seconds_left(seen),
+            placement.seconds_left(seen),
+            leadership.seconds_left(seen),
+        ),
     )
     return _write(seen, actions, wanted)
 
@@ -186,15 +192,6 @@ def _service(seen: View, observed: Observed) -> tuple[Manifest, ...]:
 def _with_type(listed: Manifest | None) -> Manifest | None:
     """A LIST leaves apiVersion and kind out of its items."""
     return None if listed is None else {"apiVersion": "v1", "kind": "Service", **listed}
-
-
-def _targets(seen: View, *, trains: bool) -> tuple[Target, ...]:
-    """Rank 0's agent answers for the group; once all workers run, that they train is waited for."""
-    leader = seen.workers.get(0)
-    if leader is None or leader.address is None or not leader.running:
-        return ()
-    there = all(member is not None and (member.running or member.ended) for member in seen.workers.values())
-    return (Target(leader.uid, leader.address, pods.AGENT_PORT, eager=there and not trains),)
 
 
 def _is_over(seen: View) -> bool:

@@ -28,7 +28,7 @@ def restarts(view: View, attempt: int, lost: Sequence[Loss], before: Sequence[Lo
     for said in view.group.get("restarts") or []:
         known = by_attempt.get(said["attempt"])
         if known is None or known["cause"] == said["cause"]:
-            by_attempt[said["attempt"]] = _in_place(view, said)
+            by_attempt[said["attempt"]] = _in_place(view, said, known or {})
     if before:
         by_attempt[view.attempt - 1] = _of_loss(view, view.attempt - 1, before)
     if lost:
@@ -45,7 +45,8 @@ def _what_it_cost(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: record[name] for name in ("at", "stepsLost", "recoverySeconds") if name in record}
 
 
-def _in_place(view: View, said: Mapping[str, Any]) -> dict[str, Any]:
+def _in_place(view: View, said: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Whoever took rank 0's place does not know how far the group was: then it is what was last heard from rank 0."""
     member = view.workers.get(said.get("rank", -1))
     record = {
         "attempt": said["attempt"],
@@ -56,7 +57,8 @@ def _in_place(view: View, said: Mapping[str, Any]) -> dict[str, Any]:
         "node": member.node if member and member.name == said.get("pod") else None,
         "exitCode": said.get("exitCode"),
         "at": to_timestamp(said["at"]),
-        "stepsLost": said.get("stepsLost"),
+        "step": known.get("step", view.recorded.get("progress", {}).get("step")),
+        "stepsLost": said["stepsLost"] if said.get("stepsLost") is not None else known.get("stepsLost"),
         "recoverySeconds": _seconds(said.get("recoverySeconds")),
     }
     return {name: value for name, value in record.items() if value is not None}
@@ -81,18 +83,16 @@ def _of_loss(view: View, attempt: int, lost: Sequence[Loss]) -> dict[str, Any]:
 
 
 def _measure(record: dict[str, Any], view: View) -> None:
-    """Fill in what the loss of a pod cost, once the group has made a step in an attempt after it."""
+    """Fill in what a loss cost, once the group has made a step in an attempt after it."""
     progress = view.group.get("progress") or {}
-    first_step_at = progress.get("firstStepAt")
-    if "recoverySeconds" in record or first_step_at is None or view.known_attempt <= record["attempt"]:
+    first_step_at, resumed = progress.get("firstStepAt"), progress.get("resumedFromStep")
+    if first_step_at is None or view.known_attempt <= record["attempt"] or first_step_at < to_epoch(record["at"]):
         return
-    lost_at = to_epoch(record["at"])
-    if first_step_at < lost_at:
-        return
-    record["recoverySeconds"] = _seconds(first_step_at - lost_at)
-    resumed = progress.get("resumedFromStep") or 0
-    if "step" in record:
-        record["stepsLost"] = max(0, record["step"] - resumed)
+    if "recoverySeconds" in record and view.known_attempt > record["attempt"] + 1:
+        return  # the steps since then tell nothing of what was lost there
+    record.setdefault("recoverySeconds", _seconds(first_step_at - to_epoch(record["at"])))
+    if "step" in record and resumed is not None:
+        record.setdefault("stepsLost", max(0, record["step"] - resumed))
 
 
 def _seconds(value: float | None) -> str | None:

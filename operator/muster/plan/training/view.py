@@ -6,20 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from muster.plan import conditions
-from muster.plan.training import kueue
+from muster.plan.training import kueue, leadership
 from muster.plan.training.members import Member, members, newest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from muster.api import TrainingJob
-    from muster.plan.model import Manifest, Observed, Settings
+    from muster.plan.model import Manifest, Observed, Settings, WorkerReport
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """`recorded` is the status as the resource has it; `workers` has the newest pod of every rank; `named` the other
-    resources that the spec names, by kind and name. `asked`: rank 0's agent has been asked for what `group` holds.
+    resources that the spec names, by kind and name; `reports` what the agents answered, by their pod's UID. `leader` is
+    who speaks for the group, `group` what it says. `asked`: it has been asked for that.
 
     `workload` is the job's place in Kueue's queue, if there is one; `workloads_unknown`: that cannot be said.
     """
@@ -28,6 +29,8 @@ class View:
     recorded: Mapping[str, Any]
     members: tuple[Member, ...]
     workers: Mapping[int, Member | None]
+    reports: Mapping[str, WorkerReport]
+    leader: Member | None
     group: Mapping[str, Any]
     asked: bool
     named: Mapping[tuple[str, str], Manifest]
@@ -79,12 +82,14 @@ class View:
 def view(job: TrainingJob, observed: Observed, settings: Settings, now: float) -> View:
     pods = members(observed.pods, observed.nodes)
     workers = newest(pods, job.spec.replicas)
-    leader = workers.get(0)
+    leader = leadership.leader(job, workers, observed.reports)
     return View(
         job=job,
         recorded=observed.resource.get("status") or {},
         members=pods,
         workers=workers,
+        reports=observed.reports,
+        leader=leader,
         group=_group_state(leader, observed),
         asked=leader is not None and leader.uid in observed.reports,
         named=observed.named,
@@ -97,7 +102,7 @@ def view(job: TrainingJob, observed: Observed, settings: Settings, now: float) -
 
 
 def _group_state(leader: Member | None, observed: Observed) -> Mapping[str, Any]:
-    """Return what rank 0's agent says of the whole group: its last words once it ended, else its last answer."""
+    """Return what its agent says of the whole group: its last words once it ended, else its last answer."""
     if leader is None:
         return {}
     if leader.ended and leader.last_words:

@@ -1,0 +1,102 @@
+"""Whose word on the group counts, and who is asked for it.
+
+Rank 0's agent hosts the coordinator. Where an elastic group has lost it, the first of the others does until rank
+0 answers again: so once that one is missed, all are asked. With the question one agent hears that it is entrusted with
+the group, which lets half of a torn group go on; that word holds for `SILENCE` there, and never do two have it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from muster.plan.model import Target
+from muster.plan.training.pods import AGENT_PORT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from muster.api import TrainingJob
+    from muster.plan.model import WorkerReport
+    from muster.plan.training.members import Member
+    from muster.plan.training.view import View
+
+SILENCE = 3.0
+"""Seconds, as the agents have it: so long after its last question an agent counts itself as entrusted."""
+
+
+def leader(
+    job: TrainingJob, workers: Mapping[int, Member | None], reports: Mapping[str, WorkerReport]
+) -> Member | None:
+    """Return the worker whose agent speaks for the group; rank 0's if none of them is known to.
+
+    Of two, the one whose group has come further: rank 0 may be back without having heard of the others.
+    """
+    answering = [m for m in workers.values() if m is not None and not m.ended and _answers(reports.get(m.uid))]
+    speaking = [(_attempt(reports[m.uid]), -m.rank, m) for m in answering if _coordinates(reports[m.uid])]
+    if job.spec.elastic is None or not speaking:
+        return workers.get(0)
+    return max(speaking)[-1]
+
+
+def targets(view: View, *, trains: bool) -> tuple[Target, ...]:
+    """Return whom to ask. Once all workers run, that they train is waited for."""
+    there = all(member is not None and (member.running or member.ended) for member in view.workers.values())
+    asked = view.workers.values() if _is_missed(view) else [view.workers.get(0)]
+    return tuple(
+        _target(view, member, member.address, eager=there and not trains)
+        for member in asked
+        if member is not None and member.address is not None and member.running
+    )
+
+
+def seconds_left(view: View) -> float | None:
+    """Return after how many seconds the others are asked as well; None while rank 0 is not silent."""
+    since = _silent_since(view)
+    return None if since is None or view.job.spec.elastic is None else max(0.0, since + SILENCE - view.now) or None
+
+
+def _target(view: View, member: Member, address: str, *, eager: bool) -> Target:
+    entrusted = _is_entrusted(view, member)
+    there = {one.name for one in view.members}
+    gone = sorted(one["pod"] for one in view.group.get("members", []) if one["pod"] not in there)
+    return Target(member.uid, address, AGENT_PORT, eager, entrusted, tuple(gone) if entrusted else ())
+
+
+def _is_entrusted(view: View, member: Member) -> bool:
+    """Nobody is before there was an answer: another operator may have entrusted somebody else just now."""
+    if view.job.spec.elastic is None:
+        return False
+    if view.leader is not None and _answers(view.reports.get(view.leader.uid)):
+        return member is view.leader and _attempt(view.reports[member.uid]) >= view.recorded_attempt
+    return member.rank != 0 and _is_missed(view)
+
+
+def _is_missed(view: View) -> bool:
+    """Whether a group that trained has lost rank 0, as far as can be seen from here."""
+    if view.job.spec.elastic is None or view.recorded.get("phase") not in {"Running", "Restarting"}:
+        return False
+    first, since = view.workers.get(0), _silent_since(view)
+    if first is None or not first.running or view.leader is not first:
+        return True
+    if since is not None:
+        return view.now - since >= SILENCE
+    report = view.reports.get(first.uid)
+    return report is not None and _attempt(report) < view.recorded_attempt
+
+
+def _silent_since(view: View) -> float | None:
+    first = view.workers.get(0)
+    report = view.reports.get(first.uid) if first is not None else None
+    return report.silent_since if report is not None else None
+
+
+def _answers(report: WorkerReport | None) -> bool:
+    return report is not None and report.silent_since is None and report.state is not None
+
+
+def _coordinates(report: WorkerReport) -> bool:
+    return bool((report.state or {}).get("coordinates"))
+
+
+def _attempt(report: WorkerReport) -> int:
+    return int((report.state or {}).get("attempt") or 0)
