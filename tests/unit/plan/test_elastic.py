@@ -55,6 +55,12 @@ def test_a_rank_is_given_again_only_once_its_last_holder_has_left():
     assert names(decide(leaving, pod(0), pod(1), reports=trains(0, 1)).creates) == ["digits-2-2"]
 
 
+def test_a_worker_that_is_wanted_again_before_it_was_told_to_leave_stays():
+    plan = decide(grown_to(3, was=2), *THREE, reports=trains(0, 1, 2))
+    assert plan.creates == plan.deletes == ()
+    assert (plan.status["wantedReplicas"], plan.status["attempt"], plan.status["workers"]) == (3, 1, "3/3")
+
+
 def test_a_job_that_lost_a_worker_is_running_as_long_as_the_others_train():
     gang = pod(0), pod(1), pod(2, attempt=2, phase="Pending")
     status = decide(grown_to(3, attempt=2), *gang, reports=trains(0, 1)).status

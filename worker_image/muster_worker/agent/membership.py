@@ -51,6 +51,9 @@ SEARCH_LIMIT = 1.0
 """Seconds for one answer of somebody who may host the coordinator now."""
 
 
+ASK_AT_HOME_EVERY = 5.0
+
+
 class Successor(Protocol):
     """Who can host the coordinator in the place of the pod with rank 0. Called by other threads."""
 
@@ -86,7 +89,7 @@ class Membership:
         self._broken: tuple[Broken, float] | None = None
         self._ended: Finished | Refused | None = None
         self._done = False
-        self._answered_at = time.monotonic()
+        self._answered_at = self._asked_at_home = time.monotonic()
         self._complained = False
         self._closed = False
         self._home = self._client = CoordinatorClient(coordinator)
@@ -243,7 +246,7 @@ class Membership:
 
     def _try_to_join(self, join: Join) -> bool:
         """One request; True when the next is better made a moment later."""
-        answer = self._ask(self._client, "join", join_to_json(join), SEARCH_LIMIT if self._silent else ANSWER_LIMIT)
+        answer = None if self._is_better_sought_elsewhere else self._ask(self._client, "join", join_to_json(join))
         if answer is None:
             answer = self._search(join)
         with self._changed:
@@ -258,23 +261,29 @@ class Membership:
             self._changed.notify_all()
             return answer is None
 
+    @property
+    def _is_better_sought_elsewhere(self) -> bool:
+        """With rank 0's node a name server may be lost: to ask there in vain then takes seconds."""
+        at_home = self._client is self._home and self._successor is not None and self._left is not None
+        return at_home and self._silent and time.monotonic() - self._asked_at_home < ASK_AT_HOME_EVERY
+
     def _search(self, join: Join) -> Answer | None:
-        """Asks at home and the members before this one; where none of them lives, takes rank 0's place."""
+        """Asks the members before this one, then at home; where none of them lives, takes rank 0's place."""
         missing, last = self._client, self._left
-        self._client, self._hosts = self._home, False
         if self._successor is None or last is None or (missing is self._home and not self._silent):
             return None
-        others = [m for m in last.members if m.rank < self._config.rank and m is not last.members[0]]
-        clients = [CoordinatorClient((member.address, member.agent_port)) for member in others]
+        self._client, self._hosts = self._home, False
+        before = [member for member in last.members[1:] if member.rank < self._config.rank]
+        clients = [CoordinatorClient((member.address, member.agent_port)) for member in before]
         somebody_lives = False
-        for client in [self._home, *clients]:
+        for client in [*clients, self._home]:
             if client.address == missing.address:
                 continue
             answer = self._ask(client, "join", join_to_json(join), SEARCH_LIMIT)
             if answer is not None:
                 self._client = client
                 return answer
-            somebody_lives |= client.peer is not None and client is not self._home
+            somebody_lives |= client is not self._home and client.peer is not None
         if self._silent and not somebody_lives:
             self._client, self._hosts = CoordinatorClient(self._successor.take_over(last)), True
         return None
@@ -309,6 +318,8 @@ class Membership:
         self, client: CoordinatorClient, path: str, document: dict[str, object], limit: float = ANSWER_LIMIT
     ) -> Answer | None:
         """None where nobody answers, or one that hosts no coordinator."""
+        if client is self._home:
+            self._asked_at_home = time.monotonic()
         try:
             answer = answer_from_json(client.post(f"/coordinator/{path}", document, limit))
         except Unreachable as error:

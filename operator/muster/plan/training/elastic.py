@@ -19,12 +19,15 @@ def surplus(view: View) -> tuple[Member, ...]:
 
 
 def added(view: View) -> tuple[int, ...]:
-    """Return the ranks that get their first pod; none while one of them is still held by a pod from before."""
+    """Return the ranks that get their first pod; none while one of them is still held by a pod that leaves.
+
+    One that was to leave, and had not been told so when it was wanted again, is as good as a new one.
+    """
     new = [rank for rank in view.workers if rank >= view.known_replicas]
-    if any(_lives_on(view, rank) for rank in new):
+    if any(_leaves(view, rank) for rank in new):
         return ()
-    begun = {member.rank for member in view.members if member.attempt > view.recorded_attempt}
-    return tuple(rank for rank in new if rank not in begun)
+    there = {member.rank for member in view.members if member.attempt > view.recorded_attempt or not member.ended}
+    return tuple(rank for rank in new if rank not in there)
 
 
 def growth_was_begun(view: View) -> bool:
@@ -35,7 +38,7 @@ def growth_was_begun(view: View) -> bool:
 
 def size_to_record(view: View) -> int:
     """Return how many workers the status is to say that there are pods for."""
-    waits = any(_lives_on(view, rank) for rank in range(view.known_replicas, view.replicas))
+    waits = any(_leaves(view, rank) for rank in range(view.known_replicas, view.replicas))
     return view.known_replicas if view.admitted and waits else view.replicas
 
 
@@ -56,7 +59,7 @@ def moved_on(view: View, lost: set[str]) -> bool:
     return silent and attempt == view.attempt and not lost & {member["pod"] for member in view.group["members"]}
 
 
-def _lives_on(view: View, rank: int) -> bool:
+def _leaves(view: View, rank: int) -> bool:
     """A pod from before the job shrank still holds the rank."""
     member = view.workers.get(rank)
-    return member is not None and not member.ended and member.attempt <= view.recorded_attempt
+    return member is not None and member.deleting and not member.ended and member.attempt <= view.recorded_attempt
