@@ -34,6 +34,7 @@ class Rule:
     - `found`: the field below `self` ("self" for the value itself) whose value is told after the message.
     - `found_in_cel`: `found` where that is no string: the budget of CEL has no room for `string(...)`, whose result it
       takes for endless.
+    - `message_in_cel`: the message as a CEL expression, where it tells more than `message`.
     - `at`: the field below `self` that is to blame, as in `.failurePolicy.maxRestarts`.
     """
 
@@ -42,6 +43,7 @@ class Rule:
     message: str
     found: str = ""
     found_in_cel: str = ""
+    message_in_cel: str = ""
     at: str = ""
     reason: Reason = "FieldValueInvalid"
 
@@ -50,6 +52,8 @@ class Rule:
         rule = {"rule": self.cel, "message": self.message}
         if self.found:
             rule["messageExpression"] = f"{quoted(self.message + ', found ')} + {self.found_in_cel or self.found}"
+        if self.message_in_cel:
+            rule["messageExpression"] = self.message_in_cel
         if self.at:
             rule["fieldPath"] = self.at
         return rule | {"reason": self.reason}

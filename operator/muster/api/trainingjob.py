@@ -260,7 +260,7 @@ class TrainingJobSpec(Model):
     )
 
 
-TrainingJobSpec.rules += frozen_fields(TrainingJobSpec, changeable=(*CHANGEABLE, "replicas"))
+TrainingJobSpec.rules += (frozen_fields(TrainingJobSpec, changeable=(*CHANGEABLE, "replicas")),)
 
 
 class TrainingJob(Model):

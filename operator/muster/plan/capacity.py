@@ -14,7 +14,7 @@ from muster.plan import requests
 from muster.plan.nodes import takes_new_pods
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from decimal import Decimal
 
     from muster.plan.model import Manifest
@@ -52,15 +52,20 @@ class Capacity:
 
     def place(self, gang: Gang, among: Iterable[str] | None = None) -> tuple[int, Capacity]:
         """Put each pod on the first node (of these) with room for it; return how many found one, and what is left."""
-        free = dict(self.free)
-        nodes = tuple(free if among is None else among)
-        placed = 0
+        free, placed = dict(self.free), 0
+        left: Iterator[str] = iter(())
+        name, before = None, None
         for spec in gang:
             wanted = requests.of_pod(spec)
-            fitting = (name for name in nodes if requests.fits(wanted, free[name]) and self._admits(name, spec))
-            node = next(fitting, None)
-            if node is not None:
-                free[node] = requests.subtract(free[node], wanted)
+            shape = wanted, spec.get("nodeSelector"), spec.get("tolerations")
+            if shape != before:
+                left = iter(free if among is None else among)
+                name, before = next(left, None), shape
+            # A node that has no room for such a pod has none for the next one either.
+            while name is not None and not (requests.fits(wanted, free[name]) and self._admits(name, spec)):
+                name = next(left, None)
+            if name is not None:
+                free[name] = requests.subtract(free[name], wanted)
                 placed += 1
         return placed, replace(self, free=free)
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+NOTHING = Decimal(0)
+
+
 def of_pod(spec: Mapping[str, Any]) -> dict[str, Decimal]:
     """Return what the pod takes: the larger of its containers together and its largest init container, plus overhead.
 
@@ -50,15 +53,19 @@ def parse_all(quantities: Mapping[str, Any]) -> dict[str, Decimal]:
 
 
 def add(left: Mapping[str, Decimal], right: Mapping[str, Decimal]) -> dict[str, Decimal]:
-    return {name: left.get(name, Decimal(0)) + right.get(name, Decimal(0)) for name in {*left, *right}}
+    return {name: left.get(name, NOTHING) + right.get(name, NOTHING) for name in {*left, *right}}
 
 
 def subtract(left: Mapping[str, Decimal], right: Mapping[str, Decimal]) -> dict[str, Decimal]:
-    return {name: left.get(name, Decimal(0)) - right.get(name, Decimal(0)) for name in {*left, *right}}
+    return {name: left.get(name, NOTHING) - right.get(name, NOTHING) for name in {*left, *right}}
 
 
 def fits(wanted: Mapping[str, Decimal], free: Mapping[str, Decimal]) -> bool:
-    return all(amount <= free.get(name, Decimal(0)) for name, amount in wanted.items() if amount > 0)
+    """A loop, since every pod of every gang is tried on node after node."""
+    for name, amount in wanted.items():  # noqa: SIM110
+        if amount > free.get(name, NOTHING) and amount > NOTHING:
+            return False
+    return True
 
 
 def describe(resources: Mapping[str, Decimal]) -> str:
@@ -84,4 +91,4 @@ def _of_container(container: Mapping[str, Any]) -> dict[str, Decimal]:
 
 
 def _larger(left: Mapping[str, Decimal], right: Mapping[str, Decimal]) -> dict[str, Decimal]:
-    return {name: max(left.get(name, Decimal(0)), right.get(name, Decimal(0))) for name in {*left, *right}}
+    return {name: max(left.get(name, NOTHING), right.get(name, NOTHING)) for name in {*left, *right}}

@@ -180,20 +180,23 @@ def _environment(job: TrainingJob, rank: int, attempt: int) -> dict[str, str]:
         "MUSTER_COORDINATOR": f"{job.metadata.name}-0.{identity.group_name(job)}:{AGENT_PORT}",
         "MUSTER_PORT": str(AGENT_PORT),
         "MUSTER_REPORT": f"{SCRATCH}/report.jsonl",
-        "MUSTER_CHECKPOINT": _json(spec.checkpoint),
-        "MUSTER_OPTIMISATION": _json(spec.optimisation),
         "MUSTER_PERMANENT_EXIT_CODES": ",".join(str(code) for code in spec.failure_policy.permanent_exit_codes),
-        "MUSTER_MIN_REPLICAS": str(spec.elastic.min_replicas if spec.elastic else 0),
-        "MUSTER_MAX_REPLICAS": str(spec.elastic.max_replicas if spec.elastic else 0),
-        "MUSTER_HANG_TIMEOUT_SECONDS": str(spec.failure_policy.hang_timeout_seconds or 0),
         "MUSTER_SUCCESS_POLICY": spec.success_policy,
     }
+    # What does not apply is left out: a tenth of a pod's object is the owner of each of its variables.
+    if spec.elastic is not None:
+        environment["MUSTER_MIN_REPLICAS"] = str(spec.elastic.min_replicas)
+        environment["MUSTER_MAX_REPLICAS"] = str(spec.elastic.max_replicas)
+    if spec.failure_policy.hang_timeout_seconds:
+        environment["MUSTER_HANG_TIMEOUT_SECONDS"] = str(spec.failure_policy.hang_timeout_seconds)
     if spec.storage is not None:
         environment["MUSTER_STORAGE"] = STORAGE
     if spec.source is not None:
         environment["MUSTER_SOURCE"] = SOURCE
     if spec.recipe is not None:
         environment["MUSTER_RECIPE_CONFIG"] = json.dumps(spec.recipe.config, separators=(",", ":"))
+        environment["MUSTER_CHECKPOINT"] = _json(spec.checkpoint)
+        environment["MUSTER_OPTIMISATION"] = _json(spec.optimisation)
     return environment
 
 
