@@ -1,9 +1,9 @@
 """Asks the agents in pods for their state, about once a second each, within a budget of questions.
 
 Pull, so that pods need no rights at all. A fixed number of askers share the targets; when there are more than
-the budget allows, the interval stretches, first for those whose answer nobody waits for. What an agent answers, and
-since when one is silent, goes into the store; the resource is looked at again when an answer says something new,
-other than times.
+the budget allows, the interval stretches, first for those whose answer nobody waits for; and it stretches for one that
+says the same again and again. What an agent answers, and since when one is silent, goes into the store; the resource is
+looked at again when an answer says something new, other than times.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 _LARGEST_ANSWER = 1 << 20  # bytes
 _ASKERS = 64
+_LONGEST_STRETCH = 5
+"""Times the interval, for one that has nothing new to say: a program that reports no steps, mostly."""
 
 
 def news(state: Any) -> Any:
@@ -68,6 +70,7 @@ class Scraper:
         self._asked: dict[Key, dict[str, Target]] = {}
         self._owner: dict[str, Key] = {}
         self._eager: set[str] = set()
+        self._unchanged: dict[str, int] = {}  # how many answers in a row that said nothing new
         self._due: list[tuple[float, str]] = []
         self._due_at: dict[str, float] = {}  # which entry of those above counts
         self._in_hand: set[str] = set()
@@ -96,6 +99,7 @@ class Scraper:
         for uid in known.keys() - wanted.keys():
             del self._owner[uid]
             self._eager.discard(uid)
+            self._unchanged.pop(uid, None)
         for uid, target in wanted.items():
             self._owner[uid] = key
             was_eager = uid in self._eager
@@ -155,7 +159,14 @@ class Scraper:
             finally:
                 self._in_hand.discard(uid)
                 if uid in self._owner:
-                    self._schedule(uid, self._eager_interval if uid in self._eager else self.interval)
+                    self._schedule(uid, self._pause(self._asked[self._owner[uid]][uid]))
+
+    def _pause(self, target: Target) -> float:
+        """Seconds until it is asked again. Who is entrusted with a group has to hear so all the time."""
+        if target.eager:
+            return self._eager_interval
+        stretch = 1 if target.entrusted else 1 + self._unchanged.get(target.pod_uid, 0)
+        return self.interval * min(stretch, _LONGEST_STRETCH)
 
     def _schedule(self, uid: str, delay: float) -> None:
         """Have it asked after so long, unless it is to be asked sooner, or is being asked."""
@@ -177,7 +188,10 @@ class Scraper:
         report = _report(before, state, self._now())
         self._store.put_report(target.pod_uid, report)
         if _says_something_new(before, report):
+            self._unchanged.pop(target.pod_uid, None)
             self._enqueue(key)
+        elif report.silent_since is None:
+            self._unchanged[target.pod_uid] = self._unchanged.get(target.pod_uid, 0) + 1
 
     async def _fetch(self, target: Target) -> Mapping[str, Any] | None:
         """The agent's state; None when it does not answer with one in time."""

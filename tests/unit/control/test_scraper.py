@@ -29,12 +29,14 @@ class Agent:
         self.status = 200
         self.hangs = False
         self.asked = 0
+        self.told: dict[str, list[str]] = {}
         self.connections: set[object] = set()
         self.port = 0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.asked += 1
         self.connections.add(request.transport)
+        self.told = {name: request.query.getall(name) for name in request.query}
         if self.hangs:
             await asyncio.Event().wait()
         if self.status == 302:
@@ -164,6 +166,23 @@ async def test_who_is_no_longer_named_is_no_longer_asked(agent):
         assert store.report("u3").received_at == seen["u3"]
         scraper.forget_all()
         assert scraper._owner == {}
+
+
+async def test_who_says_the_same_again_and_again_is_asked_less_often(agent):
+    async with scraping() as (scraper, _, _):
+        scraper.ask(KEY, [target(agent)])
+        await until(lambda: agent.asked >= 4)
+        assert scraper._pause(target(agent)) >= 4 * scraper.interval
+        assert scraper._pause(replace(target(agent), entrusted=True)) == scraper.interval
+        agent.state = {"step": 2}
+        await until(lambda: scraper._unchanged.get("u1", 0) <= 1)
+
+
+async def test_the_entrusted_is_told_so_and_which_pods_are_no_more(agent):
+    async with scraping() as (scraper, _, _):
+        scraper.ask(KEY, [replace(target(agent), entrusted=True, gone=("digits-1-1", "digits-2-1"))])
+        await until(lambda: agent.told)
+        assert agent.told == {"entrusted": ["true"], "gone": ["digits-1-1", "digits-2-1"]}
 
 
 async def test_who_is_waited_for_is_asked_at_the_shortest_interval_beside_any_number_of_others(agent):

@@ -139,11 +139,15 @@ def test_rank_zero_is_asked_and_nobody_else():
     assert [(t.pod_uid, t.address, t.port) for t in plan.scrape] == [(LEADER, "10.0.0.1", 7070)]
 
 
+def test_nobody_is_asked_before_all_workers_of_a_group_that_starts_run():
+    assert decide(started(job(), phase="Starting"), pod(0), pod(1, phase="Pending"), pod(2)).scrape == ()
+
+
 def test_the_answer_is_waited_for_until_the_group_trains():
     def eager(phase, *pods):
         return decide(started(job(), phase=phase), *pods).scrape[0].eager
 
-    assert not eager("Starting", pod(0), pod(1, phase="Pending"), pod(2))
+    assert not eager("Restarting", pod(0), pod(1, phase="Pending"), pod(2))
     assert eager("Starting", *THREE)
     assert not eager("Running", *THREE)
 

@@ -39,8 +39,10 @@ def leader(
 
 
 def targets(view: View, *, trains: bool) -> tuple[Target, ...]:
-    """Return whom to ask. Once all workers run, that they train is waited for."""
+    """Return whom to ask. Once all workers run, that they train is waited for; before, who starts has nothing to say."""
     there = all(member is not None and (member.running or member.ended) for member in view.workers.values())
+    if not there and view.job.spec.elastic is None and view.recorded.get("phase") == "Starting":
+        return ()
     asked = view.workers.values() if _is_missed(view) else [view.workers.get(0)]
     return tuple(
         _target(view, member, member.address, eager=there and not trains)
