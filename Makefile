@@ -87,20 +87,23 @@ verify-chart: .venv/ready build/schemas/ready
 
 .PHONY: test
 test: ## Every test: unit, worker and cluster; a part that fails does not keep the others from running
-	@mkdir -p build/test
-	failed=
-	for part in unit worker cluster; do
-	  echo "== $$part tests"
-	  $(MAKE) test-$$part 2>&1 | tee build/test/$$part.log || failed+=" $$part"
-	done
+	@rm -rf build/test && mkdir -p build/test
+	echo "== unit and worker tests, side by side: each is shown once it is done (meanwhile: build/test)"
+	$(MAKE) --jobs=2 --output-sync=target logged-unit logged-worker
+	echo "== cluster tests"
+	$(MAKE) logged-cluster
 	echo
 	for part in unit worker cluster; do
 	  grep -E '^=+ .* in [0-9.]+s.* =+$$' build/test/$$part.log | tail -n 1 || echo "$$part: pytest did not get to its end"
 	done
+	failed=$$(cd build/test && find . -name '*.failed' -printf ' %f')
 	if [[ -n $$failed ]]; then
-	  echo "FAILED:$$failed (each in full: build/test/PART.log, and again: make test-PART)" >&2
+	  echo "FAILED:$${failed//.failed/} (each in full: build/test/PART.log, and again: make test-PART)" >&2
 	  exit 1
 	fi
+
+logged-%:
+	@$(MAKE) test-$* 2>&1 | tee build/test/$*.log || touch build/test/$*.failed
 
 .PHONY: test-unit
 test-unit: .venv/ready ## Planner, control layer, API, chart: no cluster, no torch

@@ -39,7 +39,7 @@ def leader(
 
 
 def targets(view: View, *, trains: bool) -> tuple[Target, ...]:
-    """Return whom to ask. Once all workers run, that they train is waited for; before, who starts has nothing to say."""
+    """Return whom to ask. Once all workers run, that they train is waited for; before, a start has no news."""
     there = all(member is not None and (member.running or member.ended) for member in view.workers.values())
     if not there and view.job.spec.elastic is None and view.recorded.get("phase") == "Starting":
         return ()
