@@ -38,7 +38,10 @@ def kube(installed: None) -> Iterator[Kube]:
     name = f"test-{os.getpid()}-{next(_numbers)}"
     kubectl("create", "namespace", name)
     yield Kube.connect(name)
-    kubectl("delete", "namespace", name, "--wait=true", "--timeout=60s")
+    # Jobs before pods, or these are replaced; pods before the namespace, or its end waits half of their grace period.
+    kubectl("delete", "trainingjobs", "--all", "-n", name, "--timeout=60s", check=False)
+    kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--timeout=60s", check=False)
+    kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
 
 @pytest.fixture

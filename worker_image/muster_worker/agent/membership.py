@@ -49,9 +49,8 @@ PAUSE = 0.2
 LAST_WORD_LIMIT = 1.0
 SEARCH_LIMIT = 1.0
 """Seconds for one answer of somebody who may host the coordinator now."""
-
-
 ASK_AT_HOME_EVERY = 5.0
+"""Seconds between two requests to a coordinator that has gone silent, while somebody else may be in its place."""
 
 
 class Successor(Protocol):
@@ -283,7 +282,9 @@ class Membership:
             if answer is not None:
                 self._client = client
                 return answer
-            somebody_lives |= client is not self._home and client.peer is not None
+            if client is not self._home:
+                somebody_lives |= client.peer is not None
+                client.close()
         if self._silent and not somebody_lives:
             self._client, self._hosts = CoordinatorClient(self._successor.take_over(last)), True
         return None
