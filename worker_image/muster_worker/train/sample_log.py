@@ -42,19 +42,31 @@ class SampleLog:
 def surviving_epochs(directory: Path) -> dict[int, list[int]]:
     """The samples that made the parameters, by epoch (counted from 1): what was trained and then lost is left out.
 
-    A step counts in the last run that made it on every rank, before the step that the next run went on from.
+    A step counts in the last run that made it on every rank, before the step that the next run went on from. What ranks
+    write meanwhile is left out.
     """
     runs: dict[str, list[list[dict[str, Any]]]] = defaultdict(list)
-    for path in directory.glob("*.jsonl"):
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        runs[lines[0]["runId"]].append(lines)
+    texts = [path.read_text() for path in directory.glob("*.jsonl")]  # all at once: parsing takes longer
+    for text in texts:
+        lines = [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
+        if lines:
+            runs[lines[0]["runId"]].append(lines)
     ordered = sorted(runs.values(), key=lambda files: min(lines[0]["at"] for lines in files))
     epochs: dict[int, list[int]] = defaultdict(list)
     end: float = float("inf")
     for files in reversed(ordered):
         start = files[0][0]["resumedFromStep"]
+        end = min(end, _made_by_all(files))
         for line in (line for lines in files for line in lines[1:]):
             if start < line["step"] <= end:
                 epochs[line["epoch"]] += line["samples"]
         end = min(end, start)
     return dict(epochs)
+
+
+def _made_by_all(files: Sequence[list[dict[str, Any]]]) -> int:
+    """The last step of a run that all of its ranks have completed."""
+    first = files[0][0]
+    if len(files) < first["worldSize"]:
+        return int(first["resumedFromStep"])
+    return min(int(lines[-1].get("step", first["resumedFromStep"])) for lines in files)
