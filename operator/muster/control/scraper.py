@@ -14,6 +14,7 @@ import heapq
 import json
 import random
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -185,7 +186,10 @@ class Scraper:
             return  # no longer asked for while the answer was on its way
         before = self._store.report(target.pod_uid)
         self._metrics.scrapes.labels("silent" if state is None else "answered").inc()
-        report = _report(before, state, self._now())
+        now = self._now()
+        report = _report(before, state, now)
+        if target.entrusted:
+            report = replace(report, entrusted_at=now)
         self._store.put_report(target.pod_uid, report)
         if _says_something_new(before, report):
             self._unchanged.pop(target.pod_uid, None)
@@ -213,11 +217,10 @@ class Scraper:
 
 def _report(before: WorkerReport | None, state: Mapping[str, Any] | None, now: float) -> WorkerReport:
     if state is not None:
-        return WorkerReport(state, received_at=now)
+        return WorkerReport(state, received_at=now, entrusted_at=before.entrusted_at if before else None)
     if before is None:
         return WorkerReport(None, received_at=now, silent_since=now)
-    since = before.silent_since if before.silent_since is not None else now
-    return WorkerReport(before.state, received_at=before.received_at, silent_since=since)
+    return replace(before, silent_since=before.silent_since if before.silent_since is not None else now)
 
 
 def _says_something_new(before: WorkerReport | None, after: WorkerReport) -> bool:

@@ -31,12 +31,14 @@ class WorkerReport:
     """The last answer of one pod's agent.
 
     `state` is the JSON of `/state`; None while the agent has never answered. `received_at` is when it came.
-    `silent_since` is when the agent stopped answering; None while it answers.
+    `silent_since` is when the agent stopped answering; None while it answers. `entrusted_at` is when it was last asked
+    as one that is entrusted with its group, whether or not it answered.
     """
 
     state: Manifest | None
     received_at: float
     silent_since: float | None = None
+    entrusted_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,10 +179,17 @@ async def test_who_says_the_same_again_and_again_is_asked_less_often(agent):
 
 
 async def test_the_entrusted_is_told_so_and_which_pods_are_no_more(agent):
-    async with scraping() as (scraper, _, _):
+    async with scraping() as (scraper, store, _):
         scraper.ask(KEY, [replace(target(agent), entrusted=True, gone=("digits-1-1", "digits-2-1"))])
         await until(lambda: agent.told)
         assert agent.told == {"entrusted": ["true"], "gone": ["digits-1-1", "digits-2-1"]}
+        await until(lambda: store.report("u1"))
+        word = store.report("u1").entrusted_at
+        assert word is not None
+        scraper.ask(KEY, [target(agent)])
+        asked = agent.asked
+        await until(lambda: agent.asked >= asked + 3)
+        assert store.report("u1").entrusted_at - word < 0.5, "it is known for how long that holds"
 
 
 async def test_who_is_waited_for_is_asked_at_the_shortest_interval_beside_any_number_of_others(agent):

@@ -79,6 +79,27 @@ def test_an_operator_that_has_just_started_knows_by_the_recorded_attempt_that_ra
     assert asked(decide(behind, *GANG, reports={uid(0): OF_RANK_0})) == {0: False, 1: False, 2: False}
 
 
+@pytest.mark.parametrize("since", [0.5, SILENCE + 0.5])
+def test_rank_0_that_is_back_is_entrusted_once_the_word_of_the_others_has_expired(since):
+    reports = {uid(0): OF_RANK_0, uid(1): replace(report(coordinates=False), entrusted_at=NOW - since)}
+    plan = decide(ELASTIC, *GANG, reports=reports)
+    assert asked(plan) == {0: since > SILENCE}
+    assert plan.look_again == (SILENCE - since if since < SILENCE else None)
+
+
+@pytest.mark.parametrize("since", [0.5, SILENCE + 0.5])
+def test_the_others_are_entrusted_once_the_word_of_rank_0_has_expired(since):
+    """Its pod is being deleted: it may still live."""
+    reports = {uid(0): replace(silent(NOW - 20, members=MEMBERS), entrusted_at=NOW - since)}
+    plan = decide(ELASTIC, pod(0, deleting=True), pod(1), pod(2), reports=reports)
+    assert asked(plan) == dict.fromkeys((1, 2), since > SILENCE)
+
+
+def test_who_is_silent_is_not_entrusted_in_the_place_of_rank_0():
+    reports = {uid(0): silent(NOW - 20, members=MEMBERS), uid(1): silent(NOW - 1)}
+    assert asked(decide(ELASTIC, *GANG, reports=reports)) == {0: False, 1: False, 2: True}
+
+
 def test_the_entrusted_hears_which_pods_are_no_more():
     plan = decide(ELASTIC, pod(0), pod(1), pod(2, attempt=2, phase="Pending"), reports={uid(0): OF_RANK_0})
     assert [(target.entrusted, target.gone) for target in plan.scrape] == [(True, ("digits-2-1",))]

@@ -1,8 +1,8 @@
 """Whose word on the group counts, and who is asked for it.
 
-Rank 0's agent hosts the coordinator. Where an elastic group has lost it, the first of the others does until rank
-0 answers again: so once that one is missed, all are asked. With the question one agent hears that it is entrusted with
-the group, which lets half of a torn group go on; that word holds for `SILENCE` there, and never do two have it.
+Rank 0's agent hosts the coordinator. Where an elastic group has lost it, the first of the others does until rank 0
+answers again: so once that one is missed, all are asked. With the question an agent hears that it is entrusted with the
+group, which lets half of a torn group go on. That word holds for `SILENCE` there: nobody else gets it before then.
 """
 
 from __future__ import annotations
@@ -52,25 +52,42 @@ def targets(view: View, *, trains: bool) -> tuple[Target, ...]:
 
 
 def seconds_left(view: View) -> float | None:
-    """Return after how many seconds the others are asked as well; None while rank 0 is not silent."""
+    """Return after how many seconds somebody else is to be asked, or to be entrusted; None when there is nobody."""
+    if view.job.spec.elastic is None:
+        return None
     since = _silent_since(view)
-    return None if since is None or view.job.spec.elastic is None else max(0.0, since + SILENCE - view.now) or None
+    moments = [_words_end(view, _to_entrust(view)), since + SILENCE if since is not None else view.now]
+    return min((moment - view.now for moment in moments if moment > view.now), default=None)
 
 
 def _target(view: View, member: Member, address: str, *, eager: bool) -> Target:
-    entrusted = _is_entrusted(view, member)
+    chosen = _to_entrust(view)
+    entrusted = member.uid in chosen and _words_end(view, chosen) <= view.now
     there = {one.name for one in view.members}
     gone = sorted(one["pod"] for one in view.group.get("members", []) if one["pod"] not in there)
     return Target(member.uid, address, AGENT_PORT, eager, entrusted, tuple(gone) if entrusted else ())
 
 
-def _is_entrusted(view: View, member: Member) -> bool:
-    """Nobody is before there was an answer: another operator may have entrusted somebody else just now."""
+def _to_entrust(view: View) -> set[str]:
+    """Return the UIDs of who leads, or of whoever may come to lead: without rank 0, at most one half is left.
+
+    Rank 0 is not before there was an answer: another operator may have entrusted somebody else just now.
+    """
     if view.job.spec.elastic is None:
-        return False
+        return set()
     if view.leader is not None and _answers(view.reports.get(view.leader.uid)):
-        return member is view.leader and _attempt(view.reports[member.uid]) >= view.recorded_attempt
-    return member.rank != 0 and _is_missed(view)
+        led = _attempt(view.reports[view.leader.uid]) >= view.recorded_attempt
+        return {view.leader.uid} if led else set()
+    if not _is_missed(view):
+        return set()
+    others = [member for member in view.workers.values() if member is not None and member.rank != 0]
+    return {m.uid for m in others if m.uid not in view.reports or _answers(view.reports[m.uid])}
+
+
+def _words_end(view: View, but: set[str]) -> float:
+    """Return when nobody but these counts itself as entrusted any more."""
+    words = [one.entrusted_at for uid, one in view.reports.items() if uid not in but and one.entrusted_at is not None]
+    return max(words, default=float("-inf")) + SILENCE
 
 
 def _is_missed(view: View) -> bool:

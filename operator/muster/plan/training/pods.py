@@ -183,7 +183,7 @@ def _environment(job: TrainingJob, rank: int, attempt: int) -> dict[str, str]:
         "MUSTER_PERMANENT_EXIT_CODES": ",".join(str(code) for code in spec.failure_policy.permanent_exit_codes),
         "MUSTER_SUCCESS_POLICY": spec.success_policy,
     }
-    # What does not apply is left out: a tenth of a pod's object is the owner of each of its variables.
+    # What does not apply is left out: the API server keeps the owner of each variable beside it.
     if spec.elastic is not None:
         environment["MUSTER_MIN_REPLICAS"] = str(spec.elastic.min_replicas)
         environment["MUSTER_MAX_REPLICAS"] = str(spec.elastic.max_replicas)
