@@ -314,7 +314,8 @@ async def test_the_agents_are_asked_and_what_they_say_anew_sets_the_resource_in_
         async with operator(api, counting) as one:
             await until(lambda: status_of(api) == {"steps": [1]})
             answers["step"] = 2
-            await until(lambda: status_of(api) == {"steps": [2]})
+            await until(lambda: counting.asked[-1].resource.get("status") == {"steps": [2]})
+            await until(lambda: len(one.queue) == 0, "its own write came back and was looked at")
             uid = api.all("pods")[0]["metadata"]["uid"]
             answers["progress"] = {"at": 2.0}
             looks = len(counting.asked)
