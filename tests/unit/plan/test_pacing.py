@@ -41,6 +41,16 @@ def test_workers_that_nobody_follows_are_counted_after_a_moment():
     assert (late.status["workers"], late.status["message"]) == ("1/3", "1 of 3 workers run")
 
 
+def test_why_a_worker_cannot_start_is_written_at_once():
+    stuck = at(NOW, pod(0, phase="Pending"))
+    waiting = {"reason": "ErrImagePull", "message": "no such image"}
+    stuck["status"]["containerStatuses"] = [{"name": "worker", "state": {"waiting": waiting}}]
+    told = decide(starting(), stuck, pod(1, phase="Pending"), pod(2, phase="Pending"), now=NOW + 0.1).status
+    assert told["reason"] == "ErrImagePull"
+    again = decide(job() | {"status": told}, stuck, at(NOW + 1, pod(1)), pod(2, phase="Pending"), now=NOW + 1.1)
+    assert again.status is None, "the same trouble is no news"
+
+
 def test_before_rank_0_was_asked_what_all_workers_do_is_not_written():
     """On a busy cluster they run for long when they are first looked at, and train when they are asked."""
     pods = [at(NOW, pod(rank)) for rank in range(3)]

@@ -1,7 +1,7 @@
 """When a changed status is written, so that each write tells something that the next does not make void.
 
-A phase, a condition, an attempt, a restart: at once. Counts of workers, and the words that
-explain a phase: once nothing has happened to the workers for a moment, since those of a gang start and end within
+A phase, a condition, an attempt, a restart, and why a worker cannot start: at once. Counts of workers, and the words
+that explain a phase: once nothing has happened to the workers for a moment, since those of a gang start and end within
 milliseconds of each other. What only grows (step, loss, checkpoint): at most every tenth of the job's age, between
 1 and 10 seconds; a young job is watched by a person, a thousand old ones by the API server.
 """
@@ -25,6 +25,9 @@ CALM = 5.0
 come seconds apart.
 """
 
+EXPECTED = {"WaitingForWorkers", "WaitingForScheduler", "Training"}
+"""Reasons that come and go by themselves while a gang starts. Any other one is a trouble that somebody waits to hear."""
+
 PASSING = {"reason", "message", "replicas", "readyReplicas", "workers"}
 
 
@@ -40,7 +43,7 @@ def settle(view: View, status: Manifest) -> tuple[Manifest | None, float | None]
 
 
 def _can_wait(view: View, status: Manifest) -> float:
-    if _lasting(status) != _lasting(view.recorded):
+    if _lasting(status) != _lasting(view.recorded) or _is_new_trouble(view, status):
         return 0.0
     waits = []
     if _without_measured(status) != _without_measured(view.recorded):
@@ -48,6 +51,10 @@ def _can_wait(view: View, status: Manifest) -> float:
     if _measured(status) != _measured(view.recorded):
         waits.append(_until_due(view))
     return min(waits)
+
+
+def _is_new_trouble(view: View, status: Manifest) -> bool:
+    return status["reason"] not in {*EXPECTED, view.recorded.get("reason")}
 
 
 def _until_calm(view: View) -> float:
