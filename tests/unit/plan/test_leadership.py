@@ -1,12 +1,15 @@
 """Who speaks for a group that may have lost rank 0, who is asked, and who is entrusted with it."""
 
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from muster.plan.training.leadership import SILENCE
 from tests.unit.plan.fixtures import NOW, decide, job, pod, report, started
 
+ROUNDS = Path(__file__).parents[3] / "worker_image/muster_worker/agent/rounds.py"
 ELASTIC = started(job(elastic={"minReplicas": 1, "maxReplicas": 8}))
 GANG = pod(0), pod(1), pod(2)
 MEMBERS = [{"rank": rank, "pod": f"digits-{rank}-1", "silentSeconds": 0.1} for rank in range(3)]
@@ -28,6 +31,11 @@ def asked(plan):
 
 def in_the_place_of_rank_0(attempt=2, **state):
     return report(attempt=attempt, members=MEMBERS[1:], **state)
+
+
+def test_a_word_given_holds_as_long_here_as_with_the_agents():
+    """Neither knows the other's code, and two parts of a torn group may go on where they differ."""
+    assert runpy.run_path(str(ROUNDS))["SILENCE"] == SILENCE
 
 
 def test_while_rank_0_answers_it_alone_is_asked_and_entrusted():
