@@ -105,7 +105,8 @@ class Scraper:
             self._owner[uid] = key
             was_eager = uid in self._eager
             (self._eager.add if target.eager else self._eager.discard)(uid)
-            if uid not in self._due_at or (target.eager and not was_eager):
+            given = target.word is not None and self._give(target)
+            if uid not in self._due_at or (target.eager and not was_eager) or given:
                 self._schedule(uid, 0.0)
         if wanted:
             self._asked[key] = wanted
@@ -113,6 +114,14 @@ class Scraper:
             self._asked.pop(key, None)
         self._metrics.scrape_targets.set(len(self._owner))
         self._metrics.scrape_interval.set(self.interval)
+
+    def _give(self, target: Target) -> bool:
+        """Note whom a word is given to before it is sent: the next plan has to know. Return whether it is a new one."""
+        report = self._store.report(target.pod_uid)
+        if report is None or report.word == target.word:
+            return False
+        self._store.put_report(target.pod_uid, replace(report, word=target.word))
+        return True
 
     def forget(self, key: Key) -> None:
         self.ask(key, ())
@@ -163,10 +172,10 @@ class Scraper:
                     self._schedule(uid, self._pause(self._asked[self._owner[uid]][uid]))
 
     def _pause(self, target: Target) -> float:
-        """Seconds until it is asked again. Who is entrusted with a group has to hear so all the time."""
+        """Seconds until it is asked again."""
         if target.eager:
             return self._eager_interval
-        stretch = 1 if target.entrusted else 1 + self._unchanged.get(target.pod_uid, 0)
+        stretch = 1 if target.steady else 1 + self._unchanged.get(target.pod_uid, 0)
         return self.interval * min(stretch, _LONGEST_STRETCH)
 
     def _schedule(self, uid: str, delay: float) -> None:
@@ -188,8 +197,6 @@ class Scraper:
         self._metrics.scrapes.labels("silent" if state is None else "answered").inc()
         now = self._now()
         report = _report(before, state, now)
-        if target.entrusted:
-            report = replace(report, entrusted_at=now)
         self._store.put_report(target.pod_uid, report)
         if _says_something_new(before, report):
             self._unchanged.pop(target.pod_uid, None)
@@ -200,7 +207,9 @@ class Scraper:
     async def _fetch(self, target: Target) -> Mapping[str, Any] | None:
         """The agent's state; None when it does not answer with one in time."""
         assert self._session is not None
-        said = [("entrusted", "true"), *(("gone", pod) for pod in target.gone)] if target.entrusted else []
+        said = [("gone", pod) for pod in target.gone]
+        if target.word is not None:
+            said.append(("word", target.word))
         url = URL.build(scheme="http", host=target.address, port=target.port, path="/state", query=said)
         try:
             async with self._session.get(url, allow_redirects=False) as response:
@@ -217,7 +226,7 @@ class Scraper:
 
 def _report(before: WorkerReport | None, state: Mapping[str, Any] | None, now: float) -> WorkerReport:
     if state is not None:
-        return WorkerReport(state, received_at=now, entrusted_at=before.entrusted_at if before else None)
+        return WorkerReport(state, received_at=now, word=before.word if before else None)
     if before is None:
         return WorkerReport(None, received_at=now, silent_since=now)
     return replace(before, silent_since=before.silent_since if before.silent_since is not None else now)

@@ -31,14 +31,14 @@ class WorkerReport:
     """The last answer of one pod's agent.
 
     `state` is the JSON of `/state`; None while the agent has never answered. `received_at` is when it came.
-    `silent_since` is when the agent stopped answering; None while it answers. `entrusted_at` is when it was last asked
-    as one that is entrusted with its group, whether or not it answered.
+    `silent_since` is when the agent stopped answering; None while it answers. `word` is the last that it was given,
+    whether or not it has come there.
     """
 
     state: Manifest | None
     received_at: float
     silent_since: float | None = None
-    entrusted_at: float | None = None
+    word: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +169,17 @@ class Event:
 class Target:
     """One pod whose agent is to be asked for its state until a later plan no longer names it.
 
-    `eager`: its answer is waited for, so it is asked about once a second however many others there are. `entrusted`: it
-    hears that the coordinator which it may host is taken for the group's, and which pods of the group are `gone`.
+    `eager`: its answer is waited for, so it is asked about once a second however many others there are. `steady`: as
+    often when it says the same again and again. With the question it hears which pods of its group are `gone`, and the
+    `word` that it asks for, by which half of a torn group goes on.
     """
 
     pod_uid: str
     address: str
     port: int
     eager: bool = False
-    entrusted: bool = False
+    steady: bool = False
+    word: str | None = None
     gone: tuple[str, ...] = ()
 
 

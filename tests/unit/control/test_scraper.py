@@ -173,23 +173,21 @@ async def test_who_says_the_same_again_and_again_is_asked_less_often(agent):
         scraper.ask(KEY, [target(agent)])
         await until(lambda: agent.asked >= 4)
         assert scraper._pause(target(agent)) >= 4 * scraper.interval
-        assert scraper._pause(replace(target(agent), entrusted=True)) == scraper.interval
+        assert scraper._pause(replace(target(agent), steady=True)) == scraper.interval
         agent.state = {"step": 2}
         await until(lambda: scraper._unchanged.get("u1", 0) <= 1)
 
 
-async def test_the_entrusted_is_told_so_and_which_pods_are_no_more(agent):
-    async with scraping() as (scraper, store, _):
-        scraper.ask(KEY, [replace(target(agent), entrusted=True, gone=("digits-1-1", "digits-2-1"))])
-        await until(lambda: agent.told)
-        assert agent.told == {"entrusted": ["true"], "gone": ["digits-1-1", "digits-2-1"]}
-        await until(lambda: store.report("u1"))
-        word = store.report("u1").entrusted_at
-        assert word is not None
+async def test_a_word_is_given_at_once_and_noted_before_it_is_sent(agent):
+    async with scraping(interval=30.0) as (scraper, store, _):
         scraper.ask(KEY, [target(agent)])
-        asked = agent.asked
-        await until(lambda: agent.asked >= asked + 3)
-        assert store.report("u1").entrusted_at - word < 0.5, "it is known for how long that holds"
+        await until(lambda: store.report("u1"))
+        given = replace(target(agent), word="d-1/3f", gone=("digits-1-1", "digits-2-1"))
+        scraper.ask(KEY, [given])
+        assert store.report("u1").word == "d-1/3f", "the next plan has to know"
+        await until(lambda: agent.told == {"word": ["d-1/3f"], "gone": ["digits-1-1", "digits-2-1"]})
+        await until(lambda: agent.asked == 2)
+        assert store.report("u1").word == "d-1/3f", "an answer does not take it back"
 
 
 async def test_who_is_waited_for_is_asked_at_the_shortest_interval_beside_any_number_of_others(agent):

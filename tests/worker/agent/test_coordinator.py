@@ -570,25 +570,33 @@ def test_of_more_than_half_that_are_lost_an_elastic_group_waits_for_those_it_doe
     first = job.form()
     job.pass_time(SILENCE + 0.5, (member(0),), first)
     for _ in range(10):
-        job.coordinator.entrust(job.now, ())
         assert isinstance(job.join(member(0), first.id), Wait)
+        assert job.coordinator.asks_for(job.now) is None, "no word makes it half of them"
         job.pass_time(1, (), None)
-    job.coordinator.entrust(job.now, ("digits-2-1",))
+    job.coordinator.hear(job.now, None, ("digits-2-1",))
+    job.join(member(0), first.id)
+    job.coordinator.hear(job.now, job.coordinator.asks_for(job.now), ("digits-2-1",))
     answer = job.join(member(0), first.id)
     assert isinstance(answer, Formed)
     assert ranks(answer.round) == [0]
 
 
-def test_half_of_an_elastic_group_goes_on_once_the_operator_entrusts_it() -> None:
+def test_half_of_an_elastic_group_goes_on_with_the_word_it_asks_for() -> None:
     job = elastic(replicas=2, least=1)
     first = job.form()
     job.coordinator.step(job.now, 40, 0)
     job.pass_time(SILENCE + 0.5, (member(0),), first)
     assert isinstance(job.join(member(0), first.id), Wait)
-    job.coordinator.entrust(job.now - SILENCE - 1, ())
-    assert isinstance(job.join(member(0), first.id), Wait), "that word was for then"
-    job.coordinator.entrust(job.now, ())
+    word = job.coordinator.asks_for(job.now)
+    assert word is not None
+    assert word.startswith(f"{first.id}/")
+    job.pass_time(SILENCE + 0.5, (), None)
+    job.join(member(0), first.id)
+    job.coordinator.hear(job.now, word, ())
+    assert isinstance(job.join(member(0), first.id), Wait), "that word was on its way for too long"
+    job.coordinator.hear(job.now, job.coordinator.asks_for(job.now), ())
     assert isinstance(job.join(member(0), first.id), Formed)
+    assert job.coordinator.asks_for(job.now) is None
 
 
 def test_those_that_left_or_were_replaced_are_not_waited_for() -> None:
@@ -656,14 +664,19 @@ def test_rank_0_that_is_back_lets_in_those_that_have_gone_on_and_that_is_no_rest
     assert (ranks(formed), formed.attempt, job.coordinator.restarts) == ([0, 1, 2], 2, [])
 
 
+REACHED = st.sampled_from([(), (True,), (False,), (True, False)])
+
+
 @given(
     sides=st.lists(st.booleans(), min_size=2, max_size=6),
-    entrusted=st.sampled_from([None, True, False]),
-    moved=st.floats(0, SILENCE),
+    reached=st.lists(REACHED, min_size=60, max_size=60),
+    late=st.integers(0, 20),
 )
-def test_of_a_torn_group_at_most_one_part_goes_on(sides: list[bool], entrusted: bool | None, moved: float) -> None:
-    """`sides`: where each member is. The operator's word moves from one coordinator to the other no sooner than it has
-    expired there.
+def test_of_a_torn_group_at_most_one_part_goes_on(
+    sides: list[bool], reached: list[tuple[bool, ...]], late: int
+) -> None:
+    """`sides`: where each member is. The operator reaches these in each half of a second, and its words come late by as
+    many of these; it gives those for one round to one part.
     """
     job = elastic(replicas=len(sides), least=1)
     first = job.form()
@@ -673,21 +686,22 @@ def test_of_a_torn_group_at_most_one_part_goes_on(sides: list[bool], entrusted: 
     if parts[not with_rank_0]:
         in_place(job, first)
         coordinators[not with_rank_0] = job.coordinator
+    given_to: dict[str, bool] = {}
+    on_their_way: dict[int, list[tuple[bool, str]]] = {}
     went_on = set()
-    for second in range(40):
+    for moment, reachable in enumerate(reached):
         job.now += 0.5
         for side, coordinator in coordinators.items():
-            word = (entrusted is side) if second < 15 else (entrusted is not None and entrusted is not side)
-            expired = second < 15 or (second - 15) / 2 > SILENCE + moved
-            if word and expired:
-                coordinator.entrust(job.now, ())
             coordinator.tick(job.now)
             for who in parts[side]:
                 answer = coordinator.join(job.now, Join("uid-1", who, left=first.id, attempt=1))
                 if isinstance(answer, Formed) and answer.round.id != first.id:
                     went_on.add(side)
-        if went_on:
-            break  # from here on it is another group, of which others may be a part
+            word = coordinator.asks_for(job.now)
+            if side in reachable and word is not None and given_to.setdefault(word.split("/")[0], side) is side:
+                on_their_way.setdefault(moment + late, []).append((side, word))
+        for side, word in on_their_way.pop(moment, []):
+            coordinators[side].hear(job.now, word, ())
     assert len(went_on) <= 1
-    if len(parts[True]) == len(parts[False]):
-        assert bool(went_on) is (entrusted is not None)
+    if len(parts[True]) == len(parts[False]) and late == 0:
+        assert bool(went_on) is bool(given_to)

@@ -15,6 +15,7 @@ Times are seconds of any one clock that does not run backwards; each input carri
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,9 @@ class Coordinator:
         self._superseded: set[str] = set()
         self._departed: set[str] = set()
         self._gone: frozenset[str] = frozenset()
-        self._entrusted_at: float | None = None
+        self._word = ""
+        self._asked_at = float("-inf")
+        self._entrusted = False
         self.given_up = False
         """Whether it sends its members to the pod with rank 0."""
         self._wanted = (0, replicas)
@@ -254,10 +257,11 @@ class Coordinator:
 
     # -- what others say -----------------------------------------------------------------------------------
 
-    def entrust(self, now: float, gone: Collection[str]) -> None:
-        """The operator takes this coordinator for the group's, and knows that these pods are no more."""
-        self._entrusted_at = now
+    def hear(self, now: float, word: str | None, gone: Collection[str]) -> None:
+        """The operator knows that these pods are no more. With the word that is asked for, this part may go on."""
         self._gone = frozenset(gone)
+        if word is not None and word == self.asks_for(now):
+            self._entrusted = True
 
     def give_up(self, now: float, reason: str) -> None:
         """From now on it sends its members to the pod with rank 0. The ranks have time to save what they hold."""
@@ -274,6 +278,14 @@ class Coordinator:
     @property
     def running(self) -> bool:
         return self.round is not None and self.broken is None and self.finished is None
+
+    def asks_for(self, now: float) -> str | None:
+        """The word that only the operator can give; None while none is wanted.
+
+        It begins with the round of whose members this is a part, and holds for `SILENCE`: one that comes later was on
+        its way while others may have been given it.
+        """
+        return self._word if now - self._asked_at <= SILENCE else None
 
     @property
     def primary_failure(self) -> Failure | None:
@@ -421,6 +433,7 @@ class Coordinator:
             return
         if self._elastic and not self._may_go_on(now, alive):
             return
+        self._asked_at = float("-inf")
         members = tuple(seat.member for _, seat in sorted(alive.items()))
         self._known_attempt = self._next_attempt(members)
         self._rounds += 1
@@ -460,7 +473,7 @@ class Coordinator:
 
     def _may_go_on(self, now: float, alive: Mapping[int, Seat]) -> bool:
         """Whether no other part of the last round's members can go on as well: more than half of them are here, or
-        half, and the operator's word. It gives that to one coordinator at a time, and it holds for `SILENCE`.
+        half, and the operator's word, which is asked for here, and which it gives to one part of a round.
 
         Those that left, that were replaced, or of whom the operator knows that they are gone are in no part. The rule
         is dynamic voting: S. Jajodia and D. Mutchler, ACM Transactions on Database Systems 15(2), 1990.
@@ -470,8 +483,13 @@ class Coordinator:
         away = self._superseded | self._departed
         voters = [member for member in self.round.members if member.id not in away and member.pod not in self._gone]
         here = sum(member.rank in alive and alive[member.rank].member.id == member.id for member in voters)
-        entrusted = self._entrusted_at is not None and now - self._entrusted_at <= SILENCE
-        return not voters or 2 * here + entrusted > len(voters)
+        if not voters or 2 * here > len(voters):
+            return True
+        if 2 * here < len(voters):
+            return False
+        if self.asks_for(now) is None:
+            self._word, self._asked_at, self._entrusted = f"{self.round.id}/{secrets.token_hex(8)}", now, False
+        return self._entrusted
 
     def _let_in(self, now: float) -> None:
         """Ends a running round for the sake of members that came since, a moment after the first of them."""

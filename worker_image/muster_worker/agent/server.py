@@ -225,10 +225,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, json.dumps(answer).encode(), "application/json")
 
     def _hear_the_operator(self, said: Mapping[str, list[str]]) -> None:
-        """It asks with `entrusted` the one agent whose coordinator it takes for the group's; `gone` are pods."""
+        """`word` is the one that this part of a torn group asks for; `gone` are pods."""
         desk = self.server.desk
-        if desk is not None and "entrusted" in said:
-            desk.consult(lambda coordinator, now: coordinator.entrust(now, said.get("gone", ())))
+        if desk is not None and said:
+            word, gone = said.get("word", [None])[0], said.get("gone", ())
+            desk.consult(lambda coordinator, now: coordinator.hear(now, word, gone))
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the name in http.server
         """Half a line a second and member is not worth a log."""

@@ -41,6 +41,7 @@ class Group:
     restarts: tuple[Restart, ...]
     trouble: str | None
     reports_steps: bool
+    asks_for: str | None
 
     @classmethod
     def of(cls, coordinator: Coordinator, now: float) -> Group:
@@ -53,6 +54,7 @@ class Group:
             restarts=tuple(coordinator.restarts),
             trouble=failure.message if failure is not None else None,
             reports_steps=coordinator.reports_steps,
+            asks_for=coordinator.asks_for(now),
         )
 
 
@@ -87,6 +89,7 @@ def document(
         "attempt": max(config.attempt, own.attempt, group.attempt if group is not None else 0),
         "phase": phase(own, group, progress, recipe=recipe),
         "coordinates": group is not None,
+        "asksFor": group.asks_for if group is not None else None,
         "worldSize": own.world_size or config.world_size,
         "members": _members(group.members) if group is not None else [],
         "restarts": [_restart(restart, monotonic_to_epoch) for restart in group.restarts] if group else [],

@@ -1,8 +1,8 @@
-"""Whose word on the group counts, and who is asked for it.
+"""Whose word on the group counts, who is asked for it, and which half of a torn group may go on.
 
 Rank 0's agent hosts the coordinator. Where an elastic group has lost it, the first of the others does until rank 0
-answers again: so once that one is missed, all are asked. With the question an agent hears that it is entrusted with the
-group, which lets half of a torn group go on. That word holds for `SILENCE` there: nobody else gets it before then.
+answers again: so while that one is missed, all are asked. Half of a round's members go on only with the word that they
+ask for, and of one round only one part is given it: nobody can know from here what a silent one has made of it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from muster.plan.model import WorkerReport
     from muster.plan.training.members import Member
     from muster.plan.training.view import View
-
-SILENCE = 3.0
-"""Seconds, as the agents have it: so long after its last question an agent counts itself as entrusted."""
 
 
 def leader(
@@ -51,62 +48,56 @@ def targets(view: View, *, trains: bool) -> tuple[Target, ...]:
     )
 
 
-def seconds_left(view: View) -> float | None:
-    """Return after how many seconds somebody else is to be asked, or to be entrusted; None when there is nobody."""
-    if view.job.spec.elastic is None:
-        return None
-    since = _silent_since(view)
-    moments = [_words_end(view, _to_entrust(view)), since + SILENCE if since is not None else view.now]
-    return min((moment - view.now for moment in moments if moment > view.now), default=None)
-
-
 def _target(view: View, member: Member, address: str, *, eager: bool) -> Target:
-    chosen = _to_entrust(view)
-    entrusted = member.uid in chosen and _words_end(view, chosen) <= view.now
+    elastic = view.job.spec.elastic is not None
     there = {one.name for one in view.members}
     gone = sorted(one["pod"] for one in view.group.get("members", []) if one["pod"] not in there)
-    return Target(member.uid, address, AGENT_PORT, eager, entrusted, tuple(gone) if entrusted else ())
+    word = _asks_for(view.reports.get(member.uid)) if member is _to_entrust(view) else None
+    return Target(member.uid, address, AGENT_PORT, eager, elastic, word, tuple(gone) if elastic else ())
 
 
-def _to_entrust(view: View) -> set[str]:
-    """Return the UIDs of who leads, or of whoever may come to lead: without rank 0, at most one half is left.
-
-    Rank 0 is not before there was an answer: another operator may have entrusted somebody else just now.
-    """
-    if view.job.spec.elastic is None:
-        return set()
-    if view.leader is not None and _answers(view.reports.get(view.leader.uid)):
-        led = _attempt(view.reports[view.leader.uid]) >= view.recorded_attempt
-        return {view.leader.uid} if led else set()
-    if not _is_missed(view):
-        return set()
-    others = [member for member in view.workers.values() if member is not None and member.rank != 0]
-    return {m.uid for m in others if m.uid not in view.reports or _answers(view.reports[m.uid])}
+def _to_entrust(view: View) -> Member | None:
+    """Return the worker that is given the word it asks for: of several, who has come furthest, and then rank 0."""
+    asking = [
+        (_attempt(report), -member.rank, member)
+        for member in view.workers.values()
+        if member is not None
+        and (report := view.reports.get(member.uid)) is not None
+        and (word := _asks_for(report)) is not None
+        and _attempt(report) >= view.recorded_attempt
+        and not _is_given_to_another(view, member, word)
+    ]
+    return max(asking)[-1] if asking else None
 
 
-def _words_end(view: View, but: set[str]) -> float:
-    """Return when nobody but these counts itself as entrusted any more."""
-    words = [one.entrusted_at for uid, one in view.reports.items() if uid not in but and one.entrusted_at is not None]
-    return max(words, default=float("-inf")) + SILENCE
+def _is_given_to_another(view: View, but: Member, word: str) -> bool:
+    """One whose pod is no more, or that has joined others since, does not count."""
+    of = _round(word)
+    reports = [view.reports[m.uid] for m in view.members if m is not but and not m.ended and m.uid in view.reports]
+    return any(one.word is not None and _round(one.word) == of and not _has_joined(one) for one in reports)
+
+
+def _has_joined(report: WorkerReport) -> bool:
+    return _answers(report) and not _coordinates(report)
+
+
+def _asks_for(report: WorkerReport | None) -> str | None:
+    return report.state.get("asksFor") if report is not None and report.state and _answers(report) else None
+
+
+def _round(word: str) -> str:
+    return word.rpartition("/")[0]
 
 
 def _is_missed(view: View) -> bool:
     """Whether a group that trained has lost rank 0, as far as can be seen from here."""
     if view.job.spec.elastic is None or view.recorded.get("phase") not in {"Running", "Restarting"}:
         return False
-    first, since = view.workers.get(0), _silent_since(view)
+    first = view.workers.get(0)
     if first is None or not first.running or view.leader is not first:
         return True
-    if since is not None:
-        return view.now - since >= SILENCE
     report = view.reports.get(first.uid)
-    return report is not None and _attempt(report) < view.recorded_attempt
-
-
-def _silent_since(view: View) -> float | None:
-    first = view.workers.get(0)
-    report = view.reports.get(first.uid) if first is not None else None
-    return report.silent_since if report is not None else None
+    return report is not None and (report.silent_since is not None or _attempt(report) < view.recorded_attempt)
 
 
 def _answers(report: WorkerReport | None) -> bool:

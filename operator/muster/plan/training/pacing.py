@@ -26,7 +26,7 @@ come seconds apart.
 """
 
 EXPECTED = {"WaitingForWorkers", "WaitingForScheduler", "Training"}
-"""Reasons that come and go by themselves while a gang starts. Any other one is a trouble that somebody waits to hear."""
+"""Reasons that come and go by themselves while a gang starts. Any other is a trouble that somebody waits to hear of."""
 
 PASSING = {"reason", "message", "replicas", "readyReplicas", "workers"}
 

@@ -156,7 +156,6 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
             failures.patience(seen),
             deadline.seconds_left(seen),
             placement.seconds_left(seen),
-            leadership.seconds_left(seen),
         ),
     )
     return _write(seen, actions, wanted)
