@@ -43,6 +43,15 @@ class Restart(Reported):
     """Steps that had to be done again because they came after the newest checkpoint."""
 
 
+class Entrusted(Reported):
+    """To which half of a torn elastic group it was left to go on."""
+
+    round: str
+    """Of the group that both were of, as its agents call it."""
+    pod: str
+    """The pod whose agent coordinates the half."""
+
+
 class Progress(Reported):
     """How far the training is, as the workers last said."""
 
@@ -165,6 +174,8 @@ class TrainingJobStatus(Reported):
 
     When workers were added, after a suspension, or after all pods were taken back because some found no place.
     """
+    entrusted: Entrusted | None = None
+    """Of an elastic group that was torn into halves: which one was told to go on. The other waits for it."""
     restart_count: Int | None = None
     """All restarts so far, counted against spec.failurePolicy.maxRestarts: `restarts` has only the last ones."""
     restarts: Annotated[tuple[Restart, ...], ATOMIC] = ()

@@ -105,7 +105,7 @@ class Scraper:
             self._owner[uid] = key
             was_eager = uid in self._eager
             (self._eager.add if target.eager else self._eager.discard)(uid)
-            given = target.word is not None and self._give(target)
+            given = target.word is not None and (uid not in known or known[uid].word != target.word)
             if uid not in self._due_at or (target.eager and not was_eager) or given:
                 self._schedule(uid, 0.0)
         if wanted:
@@ -114,14 +114,6 @@ class Scraper:
             self._asked.pop(key, None)
         self._metrics.scrape_targets.set(len(self._owner))
         self._metrics.scrape_interval.set(self.interval)
-
-    def _give(self, target: Target) -> bool:
-        """Note whom a word is given to before it is sent: the next plan has to know. Return whether it is a new one."""
-        report = self._store.report(target.pod_uid)
-        if report is None or report.word == target.word:
-            return False
-        self._store.put_report(target.pod_uid, replace(report, word=target.word))
-        return True
 
     def forget(self, key: Key) -> None:
         self.ask(key, ())
@@ -226,7 +218,7 @@ class Scraper:
 
 def _report(before: WorkerReport | None, state: Mapping[str, Any] | None, now: float) -> WorkerReport:
     if state is not None:
-        return WorkerReport(state, received_at=now, word=before.word if before else None)
+        return WorkerReport(state, received_at=now)
     if before is None:
         return WorkerReport(None, received_at=now, silent_since=now)
     return replace(before, silent_since=before.silent_since if before.silent_since is not None else now)

@@ -31,14 +31,12 @@ class WorkerReport:
     """The last answer of one pod's agent.
 
     `state` is the JSON of `/state`; None while the agent has never answered. `received_at` is when it came.
-    `silent_since` is when the agent stopped answering; None while it answers. `word` is the last that it was given,
-    whether or not it has come there.
+    `silent_since` is when the agent stopped answering; None while it answers.
     """
 
     state: Manifest | None
     received_at: float
     silent_since: float | None = None
-    word: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

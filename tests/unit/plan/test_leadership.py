@@ -55,56 +55,76 @@ def test_an_elastic_group_is_asked_all_the_time():
     assert [target.steady for target in decide(started(job()), *GANG, reports={uid(0): OF_RANK_0}).scrape] == [False]
 
 
-def test_half_of_a_group_is_given_the_word_it_asks_for():
-    assert asked(decide(ELASTIC, *GANG, reports={uid(0): half("a-1/1")})) == {0: "a-1/1"}
+def entrusted(rank, round_id="a-1"):
+    """The elastic job whose status says who was given the word."""
+    return {**ELASTIC, "status": ELASTIC["status"] | {"entrusted": {"round": round_id, "pod": f"digits-{rank}-1"}}}
+
+
+def test_to_whom_the_word_is_given_is_written_first():
+    plan = decide(ELASTIC, *GANG, reports={uid(0): half("a-1/1")})
+    assert plan.status["entrusted"] == {"round": "a-1", "pod": "digits-0-1"}
+    assert asked(plan) == {0: None}
+    plan = decide(entrusted(0), *GANG, reports={uid(0): half("a-1/1")})
+    assert asked(plan) == {0: "a-1/1"}
+
+
+def test_in_the_place_of_rank_0_too_half_of_a_group_is_given_the_word():
     reports = {uid(0): silent(NOW - 20, members=MEMBERS), uid(1): half("a-1/2")}
-    assert asked(decide(ELASTIC, *GANG, reports=reports)) == {0: None, 1: "a-1/2", 2: None}
+    assert decide(ELASTIC, *GANG, reports=reports).status["entrusted"] == {"round": "a-1", "pod": "digits-1-1"}
+    assert asked(decide(entrusted(1), *GANG, reports=reports)) == {0: None, 1: "a-1/2", 2: None}
 
 
 def test_one_that_has_fallen_silent_is_given_no_word():
     reports = {uid(0): replace(half("a-1/1"), silent_since=NOW - 20)}
-    assert asked(decide(ELASTIC, *GANG, reports=reports)) == {0: None, 1: None, 2: None}
+    assert asked(decide(entrusted(0), *GANG, reports=reports)) == {0: None, 1: None, 2: None}
 
 
 def test_of_two_parts_one_is_given_the_word():
     reports = {uid(0): half("a-1/1"), uid(1): half("a-1/2")}
-    assert asked(decide(ELASTIC, *GANG, reports=reports)) == {0: "a-1/1"}
+    assert decide(ELASTIC, *GANG, reports=reports).status["entrusted"]["pod"] == "digits-0-1"
 
 
-@pytest.mark.parametrize("first", [half("a-1/1"), replace(half("a-1/1"), silent_since=NOW - 60), OF_RANK_0])
+@pytest.mark.parametrize("first", [half("a-1/1"), replace(half("a-1/1"), silent_since=NOW - 60), OF_RANK_0, None])
 def test_who_was_given_the_word_for_a_round_keeps_the_others_from_it(first):
     """Whether it has come there, and what was made of it, may never be known here."""
-    reports = {uid(0): replace(first, word="a-1/0"), uid(1): half("a-1/2")}
-    assert asked(decide(ELASTIC, *GANG, reports=reports)).get(1) is None
+    reports = {uid(1): half("a-1/2")} | ({uid(0): first} if first is not None else {})
+    plan = decide(entrusted(0), *GANG, reports=reports)
+    assert asked(plan).get(1) is None
+    assert plan.status["entrusted"]["pod"] == "digits-0-1"
 
 
 def test_it_is_given_the_next_word_for_the_same_round():
-    assert asked(decide(ELASTIC, *GANG, reports={uid(0): replace(half("a-1/1"), word="a-1/0")})) == {0: "a-1/1"}
+    assert asked(decide(entrusted(0), *GANG, reports={uid(0): half("a-1/9")})) == {0: "a-1/9"}
 
 
 def test_the_next_round_may_be_anothers():
-    reports = {uid(0): replace(silent(NOW - 20, members=MEMBERS), word="a-1/0"), uid(1): half("a-2/2")}
-    assert asked(decide(ELASTIC, *GANG, reports=reports))[1] == "a-2/2"
+    reports = {uid(0): silent(NOW - 20, members=MEMBERS), uid(1): half("a-2/2")}
+    told = decide(entrusted(0), *GANG, reports=reports).status["entrusted"]
+    assert told == {"round": "a-2", "pod": "digits-1-1"}
 
 
 @pytest.mark.parametrize("gang", [GANG[1:], (pod(0, phase="Failed"), *GANG[1:])], ids=["gone", "ended"])
 def test_of_a_pod_that_runs_no_more_no_word_counts(gang):
-    reports = {uid(0): replace(silent(NOW - 20, members=MEMBERS), word="a-1/0"), uid(1): half("a-1/2")}
-    assert asked(decide(ELASTIC, *gang, reports=reports))[1] == "a-1/2"
+    reports = {uid(0): silent(NOW - 20, members=MEMBERS), uid(1): half("a-1/2")}
+    assert decide(entrusted(0), *gang, reports=reports).status["entrusted"]["pod"] == "digits-1-1"
 
 
 def test_who_has_joined_others_since_makes_nothing_of_its_word():
     reports = {
         uid(0): silent(NOW - 20, members=MEMBERS),
-        uid(1): replace(report(coordinates=False), word="a-1/0"),
+        uid(1): report(coordinates=False),
         uid(2): half("a-1/2"),
     }
-    assert asked(decide(ELASTIC, *GANG, reports=reports))[2] == "a-1/2"
+    assert decide(entrusted(1), *GANG, reports=reports).status["entrusted"]["pod"] == "digits-2-1"
+    del reports[uid(2)]
+    assert "entrusted" not in decide(entrusted(1), *GANG, reports=reports).status
 
 
 def test_a_part_that_is_behind_is_given_no_word():
     behind = started(job(elastic={"minReplicas": 1, "maxReplicas": 8}), attempt=2)
-    assert asked(decide(behind, *GANG, reports={uid(0): half("a-1/1")})) == {0: None, 1: None, 2: None}
+    plan = decide(behind, *GANG, reports={uid(0): half("a-1/1")})
+    assert asked(plan) == {0: None, 1: None, 2: None}
+    assert plan.status is None or "entrusted" not in plan.status
 
 
 def test_the_one_in_rank_0s_place_speaks_for_the_group():

@@ -2,7 +2,8 @@
 
 Rank 0's agent hosts the coordinator. Where an elastic group has lost it, the first of the others does until rank 0
 answers again: so while that one is missed, all are asked. Half of a round's members go on only with the word that they
-ask for, and of one round only one part is given it: nobody can know from here what a silent one has made of it.
+ask for, and of one round only one part is given it: nobody can know from here what a silent one has made of it. To
+whom is in the status before it is given, so that another operator knows, and one that was cut off gives none.
 """
 
 from __future__ import annotations
@@ -52,41 +53,53 @@ def _target(view: View, member: Member, address: str, *, eager: bool) -> Target:
     elastic = view.job.spec.elastic is not None
     there = {one.name for one in view.members}
     gone = sorted(one["pod"] for one in view.group.get("members", []) if one["pod"] not in there)
-    word = _asks_for(view.reports.get(member.uid)) if member is _to_entrust(view) else None
+    asked = _asks_for(view.reports.get(member.uid))
+    given = asked is not None and view.recorded.get("entrusted") == _entry(member, asked)
+    word = asked if given else None
     return Target(member.uid, address, AGENT_PORT, eager, elastic, word, tuple(gone) if elastic else ())
 
 
-def _to_entrust(view: View) -> Member | None:
-    """Return the worker that is given the word it asks for: of several, who has come furthest, and then rank 0."""
+def entrusted(view: View) -> dict[str, str] | None:
+    """Return what the status says of the last word: for which round it is, and to which pod's coordinator.
+
+    Of several that ask, it is the one that has come furthest, and then rank 0's.
+    """
     asking = [
-        (_attempt(report), -member.rank, member)
+        (_attempt(report), -member.rank, _entry(member, word))
         for member in view.workers.values()
         if member is not None
         and (report := view.reports.get(member.uid)) is not None
         and (word := _asks_for(report)) is not None
         and _attempt(report) >= view.recorded_attempt
-        and not _is_given_to_another(view, member, word)
+        and _is_free(view, member, word)
     ]
-    return max(asking)[-1] if asking else None
+    if asking:
+        return max(asking)[-1]
+    return view.recorded.get("entrusted") if _holder(view) is not None else None
 
 
-def _is_given_to_another(view: View, but: Member, word: str) -> bool:
-    """One whose pod is no more, or that has joined others since, does not count."""
-    of = _round(word)
-    reports = [view.reports[m.uid] for m in view.members if m is not but and not m.ended and m.uid in view.reports]
-    return any(one.word is not None and _round(one.word) == of and not _has_joined(one) for one in reports)
+def _entry(member: Member, word: str) -> dict[str, str]:
+    return {"round": word.rpartition("/")[0], "pod": member.name}
 
 
-def _has_joined(report: WorkerReport) -> bool:
-    return _answers(report) and not _coordinates(report)
+def _is_free(view: View, member: Member, word: str) -> bool:
+    """Nobody else has the word for the same round."""
+    return _holder(view) in (None, member) or view.recorded["entrusted"]["round"] != _entry(member, word)["round"]
+
+
+def _holder(view: View) -> Member | None:
+    """Return who was given the last word and may make use of it: its pod may run, and has not joined others since."""
+    pod = view.recorded.get("entrusted", {}).get("pod")
+    there = (member for member in view.members if member.name == pod and not member.ended)
+    return next((member for member in there if not _has_joined(view.reports.get(member.uid))), None)
+
+
+def _has_joined(report: WorkerReport | None) -> bool:
+    return report is not None and _answers(report) and not _coordinates(report)
 
 
 def _asks_for(report: WorkerReport | None) -> str | None:
     return report.state.get("asksFor") if report is not None and report.state and _answers(report) else None
-
-
-def _round(word: str) -> str:
-    return word.rpartition("/")[0]
 
 
 def _is_missed(view: View) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from muster.plan.conditions import condition, find, merged
 from muster.plan.timestamps import to_timestamp
-from muster.plan.training import attempts, elastic, success
+from muster.plan.training import attempts, elastic, leadership, success
 from muster.plan.training.failures import losses_before
 from muster.plan.training.phase import Phase, phase
 from muster.plan.training.phase import started as first_phase
@@ -132,6 +132,7 @@ def _status(view: View, now: Phase, attempt: int, lost: Sequence[Loss] = (), *, 
         "selector": f"muster.dev/training-job={view.name}",
         "attempt": attempt,
         "plannedAttempts": attempts.planned(view, attempt, grows=grows) or None,
+        "entrusted": leadership.entrusted(view),
         "restartCount": attempts.restarts(view, attempt, grows=grows),
         "restarts": restarts(view, attempt, lost, losses_before(view)),
         "startTime": view.recorded.get("startTime"),
