@@ -187,8 +187,7 @@ class Scraper:
             return  # no longer asked for while the answer was on its way
         before = self._store.report(target.pod_uid)
         self._metrics.scrapes.labels("silent" if state is None else "answered").inc()
-        now = self._now()
-        report = _report(before, state, now)
+        report = _report(before, state, self._now())
         self._store.put_report(target.pod_uid, report)
         if _says_something_new(before, report):
             self._unchanged.pop(target.pod_uid, None)
