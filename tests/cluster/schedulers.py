@@ -25,12 +25,17 @@ _COSCHEDULING = {
 }
 
 
+# It tries a gang again when a pod or a PodGroup is made or changed, not when a pod goes; a gang that was rejected
+# while the first of two pods had gone then waits for the scheduler's sweep, which is every five minutes by default.
+_SWEEP = "--pod-max-in-unschedulable-pods-duration=20s"
+
+
 @contextlib.contextmanager
 def coscheduling() -> Iterator[None]:
     place = go_builds.build(go_builds.SCHEDULER_PLUGINS)
     config = beside.write("coscheduling.yaml", _COSCHEDULING)
     port = 10559  # the cluster's own scheduler has 10259
-    words = (place / "scheduler", f"--config={config}", f"--secure-port={port}", "--v=3")
+    words = (place / "scheduler", f"--config={config}", f"--secure-port={port}", _SWEEP, "--v=3")
     with beside.definitions(go_builds.SCHEDULER_PLUGINS), beside.program("coscheduling", *words) as process:
         beside.answers("coscheduling", process, f"https://127.0.0.1:{port}/healthz")
         yield
