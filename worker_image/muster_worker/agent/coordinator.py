@@ -8,7 +8,7 @@ Invariants, whatever is said in whatever order:
    same attempt) is refused from then on: a zombie never comes back.
 3. A round that broke is never entered again; the next one has another id.
 4. Once every rank's newest member keeps asking, a round forms, after the back-off at the latest.
-5. Of the parts that an elastic group is torn into, at most one goes on (`_may_go_on`).
+5. Of the parts that an elastic group is torn into, at most one goes on (`_weight`).
 
 Times are seconds of any one clock that does not run backwards; each input carries its own `now`.
 """
@@ -431,7 +431,10 @@ class Coordinator:
         alive = self._alive(now)
         if not all(seat.waiting for seat in alive.values()) or not self._enough(now, len(alive)):
             return
-        if self._elastic and not self._may_go_on(now, alive):
+        weight = self._weight(alive)
+        if weight == 0 and self.asks_for(now) is None:
+            self._ask_for_word(now, self.round)
+        if weight < 0 or (weight == 0 and not self._entrusted):
             return
         self._asked_at = float("-inf")
         members = tuple(seat.member for _, seat in sorted(alive.items()))
@@ -471,25 +474,24 @@ class Coordinator:
         # Of the first round here: members that were in one before know that the others are not just starting.
         return now - self._first_join_at >= (SILENCE if self._experienced else STARTING_TAKES)
 
-    def _may_go_on(self, now: float, alive: Mapping[int, Seat]) -> bool:
-        """Whether no other part of the last round's members can go on as well: more than half of them are here, or
-        half, and the operator's word, which is asked for here, and which it gives to one part of a round.
+    def _weight(self, alive: Mapping[int, Seat]) -> int:
+        """Above 0: no other part of the last round's members can go on, since more than half of them are here; at 0
+        exactly half are, and need the operator's word, which it gives to one part of a round; below 0 fewer.
 
         Those that left, that were replaced, or of whom the operator knows that they are gone are in no part. The rule
         is dynamic voting: S. Jajodia and D. Mutchler, ACM Transactions on Database Systems 15(2), 1990.
         """
-        if self.round is None:
-            return True
+        if not self._elastic or self.round is None:
+            return 1
         away = self._superseded | self._departed
         voters = [member for member in self.round.members if member.id not in away and member.pod not in self._gone]
         here = sum(member.rank in alive and alive[member.rank].member.id == member.id for member in voters)
-        if not voters or 2 * here > len(voters):
-            return True
-        if 2 * here < len(voters):
-            return False
-        if self.asks_for(now) is None:
-            self._word, self._asked_at, self._entrusted = f"{self.round.id}/{secrets.token_hex(8)}", now, False
-        return self._entrusted
+        return 2 * here - len(voters) if voters else 1
+
+    def _ask_for_word(self, now: float, part_of: Round | None) -> None:
+        """One that nobody has been asked for before: what was given for an older one is void."""
+        assert part_of is not None, "only a part of a round can be half of it"
+        self._word, self._asked_at, self._entrusted = f"{part_of.id}/{secrets.token_hex(8)}", now, False
 
     def _let_in(self, now: float) -> None:
         """Ends a running round for the sake of members that came since, a moment after the first of them."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.timestamps import to_epoch
+from muster.plan.training.phase import EXPECTED
 from muster.plan.training.progress import MEASURED
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ CALM = 5.0
 """Seconds; of which one may be lost, because the API's times are in whole ones. On a busy cluster, the pods of one gang
 come seconds apart.
 """
-
-EXPECTED = {"WaitingForWorkers", "WaitingForScheduler", "Training"}
-"""Reasons that come and go by themselves while a gang starts. Any other is a trouble that somebody waits to hear of."""
 
 PASSING = {"reason", "message", "replicas", "readyReplicas", "workers"}
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from muster.plan.training.members import Member
     from muster.plan.training.view import View
 
+WAITING, WAITING_FOR_SCHEDULER, TRAINING = "WaitingForWorkers", "WaitingForScheduler", "Training"
+EXPECTED = frozenset({WAITING, WAITING_FOR_SCHEDULER, TRAINING})
+"""Reasons that come and go by themselves while a gang starts. Any other is a trouble that somebody waits to hear of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -31,21 +35,21 @@ def phase(view: View, attempt: int, lost: Sequence[Loss]) -> Phase:
     if not view.group and _was_running(view, attempt):
         return Phase("Running", view.recorded["reason"], view.recorded["message"])
     if elastic.goes_on(view):
-        return Phase("Running", "Training", _how_many_train(view))
+        return Phase("Running", TRAINING, _how_many_train(view))
     missing = tuple(member for member in view.workers.values() if member and not member.ended and not member.running)
     if not missing and view.group.get("phase") in {"Running", "Succeeded"} and int(view.group["attempt"]) >= attempt:
-        return Phase("Running", "Training", f"all {view.replicas} workers train")
+        return Phase("Running", TRAINING, f"all {view.replicas} workers train")
     restarts = attempt > view.recorded.get("attempt", 0) or view.recorded.get("phase") in {"Running", "Restarting"}
     name = "Restarting" if restarts else "Starting"
     unplaced = tuple(member for member in missing if member.node is None and not member.deleting)
     if unplaced and (scheduler := pod_groups.scheduler(view.job)) is not None:
         said = next((member.message for member in unplaced if member.message), "")
         waiting = _waiting_for_scheduler(scheduler, len(unplaced), view.replicas, said)
-        return Phase(name, "WaitingForScheduler", waiting)
+        return Phase(name, WAITING_FOR_SCHEDULER, waiting)
     stuck = next((member for member in missing if member.reason), None)
     if stuck is not None:
         return Phase(name, stuck.reason, f"{stuck.name} cannot start: {stuck.message or stuck.reason}")
-    return Phase(name, "WaitingForWorkers", _waiting_for(view, missing))
+    return Phase(name, WAITING, _waiting_for(view, missing))
 
 
 def _how_many_train(view: View) -> str:
@@ -87,8 +91,8 @@ def started(view: View) -> Phase:
     """Return the phase of a job whose pods are being made, in the words that the next look finds."""
     scheduler = pod_groups.scheduler(view.job)
     if scheduler is not None:
-        return Phase("Starting", "WaitingForScheduler", _waiting_for_scheduler(scheduler, view.replicas, view.replicas))
-    return Phase("Starting", "WaitingForWorkers", _starting(view.replicas))
+        return Phase("Starting", WAITING_FOR_SCHEDULER, _waiting_for_scheduler(scheduler, view.replicas, view.replicas))
+    return Phase("Starting", WAITING, _starting(view.replicas))
 
 
 def _starting(workers: int) -> str:
