@@ -69,7 +69,7 @@ class Trainer:
         self._device = device
         self._reference = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
 
-        seed_everything(recipe.config.seed)
+        seed_everything(device, recipe.config.seed)
         self.model = recipe.model().to(device)
         self._training, self._validation = recipe.datasets()
         self._plan = EpochPlan(self._count(), recipe.config.batch_size, environment.gradient_accumulation)
@@ -144,7 +144,7 @@ class Trainer:
         self, step: Step, shares: list[list[int]], loaded: Iterator[Any], *, leave: bool, save: bool
     ) -> Agreed:
         """One update by the mean gradient over the step's samples, whatever their split over ranks and batches."""
-        seed_everything(self.recipe.config.seed, self.progress.step, self._rank)
+        seed_everything(self._device, self.recipe.config.seed, self.progress.step, self._rank)
         self._optimizer.zero_grad()
         loss_sum = 0.0
         for number, mine in enumerate(shares, start=1):
@@ -261,10 +261,13 @@ class Trainer:
                 )
 
 
-def seed_everything(*numbers: int) -> None:
+def seed_everything(device: torch.device, *numbers: int) -> None:
     """Random state is a function of where training is, so that going on from a checkpoint repeats it exactly."""
     seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-    torch.manual_seed(seed)
+    # Not torch.manual_seed: for every kind of device that is not there it notes the whole stack as text, each time.
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - data sets may draw from the global generator
 
