@@ -27,6 +27,8 @@ class Base:
     parent: "Base | None"
     packages: tuple[str, ...]
     seconds: float
+    wheels: tuple[str, ...] = ()
+    """Of what Debian does not have; what they depend on is among the packages."""
 
     @property
     def tag(self) -> str:
@@ -35,12 +37,13 @@ class Base:
     @property
     def dockerfile(self) -> str:
         parent = self.parent.tag if self.parent else SLIM
+        pip = "python3 -m pip install -q --no-cache-dir --no-deps --break-system-packages --root-user-action=ignore"
         return (
             f"FROM {parent}\nUSER root\n"
             "RUN apt-get update"
             f" && apt-get install -y --no-install-recommends {' '.join(self.packages)}"
             " && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin\n"
-        )
+        ) + (f"RUN {pip} {' '.join(self.wheels)}\n" if self.wheels else "")
 
 
 PYTHON = Base("python", None, ("ca-certificates", "python3", "python3-pip", "python3-venv", "tini"), 40)
@@ -49,15 +52,27 @@ TORCH = Base(
     PYTHON,
     (
         "libopenblas0-pthread",  # without it, the reference BLAS is 20 to 40 times slower
+        "python3-grpcio",
+        "python3-httptools",
         "python3-numpy",
+        "python3-orjson",
         "python3-prometheus-client",
+        "python3-protobuf",
         "python3-safetensors",
         "python3-sklearn",
         "python3-torch",
+        "python3-uvicorn",
+        "python3-uvloop",
     ),
     150,
 )
-TORCH_TEST = Base("torch-test", TORCH, ("python3-hypothesis", "python3-pytest"), 30)
+TORCH_TEST = Base(
+    "torch-test",
+    TORCH,
+    ("python3-geventhttpclient", "python3-hypothesis", "python3-pytest", "python3-rapidjson", "python3-urllib3"),
+    30,
+    wheels=("tritonclient==2.42.0",),
+)
 BASES = {base.name: base for base in (PYTHON, TORCH, TORCH_TEST)}
 _SLIM_SECONDS = 60
 

@@ -1,10 +1,12 @@
-"""The command line: `muster-worker agent …` is what pods run, `muster-worker train …` what people run."""
+"""The command line: pods run `muster-worker agent …` and `serve …`, people `muster-worker train …` and `serve …`."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import muster_worker
@@ -36,7 +38,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             storage=found.storage,
             backend=found.backend,
         )
+    if found.command == "serve":
+        return _serve(found)
     return _agent(found)
+
+
+def _serve(found: argparse.Namespace) -> int:
+    from muster_worker.serve.batcher import Batching  # noqa: PLC0415 - brings torch
+    from muster_worker.serve.server import ServeConfig, run  # noqa: PLC0415
+    from muster_worker.serve.service import Limits  # noqa: PLC0415
+
+    batching = Batching(found.max_batch_size, found.max_delay_milliseconds / 1000, found.max_waiting)
+    return run(
+        ServeConfig(
+            directory=found.directory,
+            name=found.name or found.directory.resolve().name,
+            sha256=found.sha256,
+            host=found.host,
+            port=found.port,
+            grpc_port=found.grpc_port,
+            drain_seconds=found.drain_seconds,
+            limits=Limits(found.max_request_bytes, found.request_seconds, batching),
+        )
+    )
 
 
 def _agent(found: argparse.Namespace) -> int:
@@ -79,6 +103,32 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--storage", metavar="DIRECTORY", help="for checkpoints and the model (./muster/CLASS)")
     train.add_argument("--backend", choices=("gloo", "nccl"), help="of torch.distributed (what fits the devices)")
 
+    serve = commands.add_parser(
+        "serve", help="answer requests with a trained model", description=_SERVE, epilog=_SERVE_EXAMPLE
+    )
+    serve.add_argument("directory", type=Path, metavar="DIRECTORY", help="the model's, as a training job publishes it")
+    serve.add_argument("--name", help="how clients call the model (the directory's name)")
+    serve.add_argument("--sha256", help="refuse any other model (the checksum of its model.json)")
+    serve.add_argument("--host", default="", metavar="ADDRESS", help="where to listen (everywhere)")
+    serve.add_argument("--port", type=_count, default=8080, help="for HTTP (8080)")
+    serve.add_argument("--grpc-port", type=_count, default=9000, metavar="PORT", help="for gRPC (9000)")
+    serve.add_argument("--max-batch-size", type=_count, default=1, metavar="N", help="samples computed together (1)")
+    serve.add_argument(
+        "--max-delay-milliseconds", type=_amount, default=0.0, metavar="N", help="waited for a batch to fill (0)"
+    )
+    serve.add_argument(
+        "--max-waiting", type=_count, default=1000, metavar="N", help="requests that may wait; more get a 503 (1000)"
+    )
+    serve.add_argument(
+        "--max-request-bytes", type=_count, default=64 << 20, metavar="N", help="larger ones get a 413 (64 MiB)"
+    )
+    serve.add_argument(
+        "--request-seconds", type=_amount, default=60.0, metavar="N", help="then a request gets a 504 (60)"
+    )
+    serve.add_argument(
+        "--drain-seconds", type=_amount, default=30.0, metavar="N", help="that leaving takes at most (30)"
+    )
+
     agent = commands.add_parser("agent", help="what the pods of a TrainingJob run", description=_AGENT)
     kinds = agent.add_subparsers(dest="kind", metavar="KIND")
     recipe = kinds.add_parser("recipe", help="run a recipe")
@@ -90,7 +140,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text}, wanted a whole number, at least 1")
+    return int(text)
+
+
+def _amount(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"found {text}, wanted a number, at least 0")
+    return number
+
+
 _TRAIN = """Trains a recipe on this machine. Ctrl-C saves a checkpoint and leaves; the same command goes on from it."""
 _TRAIN_EXAMPLE = "example: muster-worker train muster_worker.recipes.digits:Digits --processes 2 --config epochs=5"
+_SERVE = """Answers by the Open Inference Protocol v2. After SIGTERM it says that it is not ready, and answers until
+nobody asks any more. Ctrl-C ends it at once."""
+_SERVE_EXAMPLE = "example: muster-worker serve muster/digits/model --name digits --max-batch-size 32"
 _AGENT = """Starts the ranks of one pod and keeps the group together. It is set up by the environment that the
 operator gives to worker pods (MUSTER_RANK, MUSTER_REPLICAS, MUSTER_COORDINATOR, …)."""

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from muster_worker.train.export import Trained, export_model
+from tests.worker.serve.served import Served
+
+ORIGIN = {"recipe": "module:Class", "config": {}, "step": 7, "epoch": 1}
+
+
+class Affine(nn.Module):
+    """Of four numbers two: their sum, and their sum plus one."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+        with torch.no_grad():
+            self.linear.weight.fill_(1.0)
+            self.linear.bias.copy_(torch.tensor([0.0, 1.0]))
+
+    def forward(self, points):
+        return self.linear(points)
+
+
+class SumAndBoth(nn.Module):
+    """Two inputs, two outputs of different types."""
+
+    def forward(self, first, second):
+        return {"sum": first + second, "larger": first > second}
+
+
+@pytest.fixture(scope="session")
+def affine(tmp_path_factory):
+    """The directory of a model with the input points (-1, 4) and the output output (-1, 2)."""
+    directory = tmp_path_factory.mktemp("models") / "affine"
+    export_model(directory, Trained(Affine(), (torch.randn(3, 4),), {}, ORIGIN), "token")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def two(tmp_path_factory):
+    """Two inputs, first and second, of 64-bit integers (-1, 2); outputs sum and larger."""
+    directory = tmp_path_factory.mktemp("models") / "two"
+    examples = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[0, 5], [3, 1]])
+    export_model(directory, Trained(SumAndBoth(), examples, {}, ORIGIN), "token")
+    return directory
+
+
+def _serve():
+    started = []
+
+    def start(directory, *words, ready=True):
+        served = Served(directory, *words)
+        started.append(served)
+        if ready:
+            served.until("serving ")
+        return served
+
+    yield start
+    for served in started:
+        served.stop()
+
+
+@pytest.fixture
+def serve():
+    """`Served`, waited for until it serves; whatever runs is killed at the end."""
+    yield from _serve()
+
+
+@pytest.fixture(scope="module")
+def serve_for_module():
+    """The same, for all tests of a module."""
+    yield from _serve()

@@ -1,0 +1,54 @@
+"""A server as a process."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+
+LIMIT = 60.0
+
+
+def free_ports(count):
+    """Nobody's at the moment."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class Served:
+    """`muster-worker serve DIRECTORY WORDS…` on free ports."""
+
+    def __init__(self, directory, *words):
+        self.port, self.grpc_port = free_ports(2)
+        ports = "--port", str(self.port), "--grpc-port", str(self.grpc_port)
+        command = [sys.executable, "-m", "muster_worker", "serve", str(directory), *ports, *words]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def until(self, words):
+        """The line in which it says so."""
+        for line in self.process.stdout:
+            if words in line:
+                return line
+        raise AssertionError(f"it ended with {self.process.wait()} and never said {words!r}")
+
+    def rest(self):
+        """What it says until its end."""
+        output, _ = self.process.communicate(timeout=LIMIT)
+        return output
+
+    def client(self):
+        import tritonclient.http
+
+        return tritonclient.http.InferenceServerClient(f"127.0.0.1:{self.port}", concurrency=4)
+
+    def grpc_client(self):
+        import tritonclient.grpc
+
+        return tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{self.grpc_port}")
+
+    def stop(self):
+        self.process.kill()
+        self.process.communicate()

@@ -1,0 +1,181 @@
+"""Requests computed together: each gets its own answer, whoever else was there."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+import torch
+
+from muster_worker.serve.batcher import WORTH_A_THREAD, Batcher, Batching
+from muster_worker.serve.errors import ComputationError, OverloadedError
+
+SLOW, QUICK = WORTH_A_THREAD * 2, 0.0
+
+
+class Doubling:
+    """A model that remembers the sizes it was asked for. A sample of -1 it cannot compute."""
+
+    def __init__(self):
+        self.sizes = []
+        self.go = threading.Event()
+        self.go.set()
+
+    def __call__(self, inputs):
+        assert self.go.wait(10)
+        (samples,) = inputs
+        self.sizes.append(len(samples))
+        if (samples == -1).any():
+            raise ComputationError("minus one")
+        return [samples * 2]
+
+
+class Watch:
+    def __init__(self):
+        self.batches = []
+
+    def batch(self, samples, waited):
+        assert all(seconds >= 0 for seconds in waited)
+        self.batches.append((samples, len(waited)))
+
+
+def in_loop(work, batching, *, seconds, batched=True):
+    """Runs `work(batcher)`; gives the model, what was watched, and what work gave."""
+    model, watch = Doubling(), Watch()
+
+    async def main():
+        batcher = Batcher(model, batching, watch, batched=batched, seconds=seconds)
+        try:
+            return await work(batcher, model)
+        finally:
+            batcher.close()
+
+    return model, watch, asyncio.run(main())
+
+
+def samples(*values):
+    return (torch.tensor([[float(value)] for value in values]),)
+
+
+async def doubles(batcher, *values):
+    (output,) = await batcher.infer(samples(*values))
+    assert output.tolist() == [[value * 2.0] for value in values]
+
+
+@pytest.mark.parametrize("seconds", [SLOW, QUICK])
+def test_a_full_batch_is_computed_at_once(seconds):
+    async def work(batcher, _):
+        await asyncio.wait_for(asyncio.gather(*(doubles(batcher, n, n + 0.5) for n in range(8))), 5)
+
+    model, watch, _ = in_loop(work, Batching(max_size=4, max_delay=60), seconds=seconds)
+    assert model.sizes == [4, 4, 4, 4]
+    assert watch.batches == [(4, 2)] * 4
+
+
+@pytest.mark.parametrize("seconds", [SLOW, QUICK])
+def test_one_that_is_not_full_waits_for_the_delay_and_no_longer(seconds):
+    async def work(batcher, _):
+        begun = asyncio.get_running_loop().time()
+        await asyncio.gather(doubles(batcher, 1), doubles(batcher, 2))
+        return asyncio.get_running_loop().time() - begun
+
+    model, _, took = in_loop(work, Batching(max_size=32, max_delay=0.05), seconds=seconds)
+    assert model.sizes == [2]
+    assert took >= 0.049
+
+
+def test_while_one_batch_is_computed_the_next_gathers():
+    async def work(batcher, model):
+        model.go.clear()
+        first = asyncio.create_task(doubles(batcher, 1))
+        await asyncio.sleep(0.01)
+        assert batcher.computing_for > 0
+        others = [asyncio.create_task(doubles(batcher, n)) for n in range(2, 6)]
+        await asyncio.sleep(0.01)
+        model.go.set()
+        await asyncio.gather(first, *others)
+        assert batcher.computing_for == 0
+
+    model, _, _ = in_loop(work, Batching(max_size=32), seconds=SLOW)
+    assert model.sizes == [1, 4]
+
+
+def test_a_sample_that_cannot_be_computed_fails_alone():
+    async def work(batcher, _):
+        return await asyncio.gather(
+            doubles(batcher, 1), batcher.infer(samples(-1)), doubles(batcher, 3), return_exceptions=True
+        )
+
+    model, _, (first, second, third) = in_loop(work, Batching(max_size=3, max_delay=60), seconds=SLOW)
+    assert (first, third) == (None, None)
+    assert isinstance(second, ComputationError)
+    assert model.sizes == [3, 1, 1, 1]
+
+
+def test_more_samples_than_a_batch_are_computed_in_pieces():
+    async def work(batcher, _):
+        await doubles(batcher, *range(10))
+
+    model, _, _ = in_loop(work, Batching(max_size=4), seconds=SLOW)
+    assert model.sizes == [4, 4, 2]
+
+
+def test_without_a_batch_dimension_each_is_computed_alone_and_whole():
+    async def work(batcher, _):
+        await asyncio.gather(doubles(batcher, 1, 2, 3), doubles(batcher, 4, 5, 6))
+
+    model, _, _ = in_loop(work, Batching(max_size=4, max_delay=60), seconds=SLOW, batched=False)
+    assert model.sizes == [3, 3]
+
+
+def test_samples_of_different_shapes_are_not_mixed():
+    async def work(batcher, _):
+        wide = batcher.infer((torch.ones(1, 2),))
+        (output,), _ = await asyncio.gather(wide, doubles(batcher, 7))
+        assert output.tolist() == [[2.0, 2.0]]
+
+    model, _, _ = in_loop(work, Batching(max_size=2, max_delay=0.05), seconds=SLOW)
+    assert model.sizes == [1, 1]
+
+
+def test_when_too_many_wait_the_next_is_told_at_once_and_the_others_are_answered():
+    async def work(batcher, model):
+        model.go.clear()
+        waiting = [asyncio.create_task(doubles(batcher, n)) for n in range(4)]
+        await asyncio.sleep(0.01)
+        with pytest.raises(OverloadedError, match="3 requests wait already: try again in a second"):
+            await batcher.infer(samples(9))
+        model.go.set()
+        await asyncio.gather(*waiting)
+
+    in_loop(work, Batching(max_waiting=3), seconds=SLOW)
+
+
+def test_one_whose_client_has_gone_is_not_computed():
+    async def work(batcher, model):
+        model.go.clear()
+        first, gone, last = (asyncio.create_task(doubles(batcher, n)) for n in range(3))
+        await asyncio.sleep(0.01)
+        gone.cancel()
+        await asyncio.sleep(0)
+        model.go.set()
+        await asyncio.gather(first, last)
+
+    model, _, _ = in_loop(work, Batching(max_size=8), seconds=SLOW)
+    assert model.sizes == [1, 1]
+
+
+@pytest.mark.parametrize("seconds", [SLOW, QUICK])
+def test_many_at_random_times_all_get_their_own(seconds):
+    async def one(batcher, number):
+        await asyncio.sleep((number * 7919 % 100) / 5000)
+        await doubles(batcher, *(number + k for k in range(1 + number % 5)))
+
+    async def work(batcher, _):
+        await asyncio.gather(*(one(batcher, number) for number in range(300)))
+
+    model, watch, _ = in_loop(work, Batching(max_size=8, max_delay=0.002), seconds=seconds)
+    assert max(model.sizes) <= 8
+    assert sum(model.sizes) == sum(1 + number % 5 for number in range(300))
+    assert sum(requests for _, requests in watch.batches) == 300

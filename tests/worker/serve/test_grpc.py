@@ -1,0 +1,95 @@
+"""The protocol over gRPC, asked by Triton's client."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from muster_worker.serve.errors import RequestError
+from muster_worker.serve.grpc import decode
+from muster_worker.serve.grpc_messages import MESSAGES
+from muster_worker.serve.model import ServedModel
+
+
+@pytest.fixture(scope="module")
+def asked(serve_for_module, affine):
+    served = serve_for_module(affine, "--name", "sums", "--max-request-bytes", "10000")
+    with contextlib.closing(served.grpc_client()) as client:
+        yield client
+
+
+def points(array, name="points", datatype="FP32"):
+    tensor = triton.InferInput(name, list(array.shape), datatype)
+    tensor.set_data_from_numpy(array)
+    return [tensor]
+
+
+def test_tritons_client_gets_what_it_asks_for(asked):
+    assert asked.is_server_live()
+    assert asked.is_server_ready()
+    assert asked.is_model_ready("sums")
+    assert list(asked.get_server_metadata().extensions) == ["binary_tensor_data"]
+    described = asked.get_model_metadata("sums")
+    (tensor,) = described.inputs
+    assert (tensor.name, tensor.datatype, list(tensor.shape)) == ("points", "FP32", [-1, 4])
+    array = np.random.default_rng(0).random((20, 4), dtype=np.float32)
+    answer = asked.infer("sums", points(array), request_id="7", outputs=[triton.InferRequestedOutput("output")])
+    assert answer.get_response().id == "7"
+    assert answer.get_response().model_version == described.versions[0]
+    total = array.sum(axis=1)
+    np.testing.assert_allclose(answer.as_numpy("output"), np.stack([total, total + 1], axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "array", "code", "wanted"),
+    [
+        ("other", np.ones((1, 4), np.float32), "NOT_FOUND", "model other: not here, sums is"),
+        ("sums", np.ones((1, 5), np.float32), "INVALID_ARGUMENT", r"input points: its shape is \[1, 5\], wanted"),
+        ("sums", np.ones((1000, 4), np.float32), "RESOURCE_EXHAUSTED", "larger than max"),
+    ],
+)
+def test_a_request_that_does_not_fit_is_told_what_does(asked, model, array, code, wanted):
+    with pytest.raises(InferenceServerException, match=wanted) as error:
+        asked.infer(model, points(array))
+    assert error.value.status() == f"StatusCode.{code}"
+
+
+@pytest.fixture(scope="module")
+def signature(two):
+    return ServedModel.load(two, torch.device("cpu")).signature
+
+
+def request(*inputs, raw=(), **fields):
+    made = MESSAGES["ModelInferRequest"](raw_input_contents=raw, **fields)
+    for name, numbers in inputs:
+        entry = made.inputs.add(name=name, datatype="INT64", shape=[1, 2])
+        entry.contents.int64_contents.extend(numbers)
+    return made
+
+
+def test_contents_may_come_as_numbers(signature):
+    found = decode(request(("second", [3, 4]), ("first", [1, 2]), id="x"), signature)
+    assert [tensor.tolist() for tensor in found.inputs] == [[[1, 2]], [[3, 4]]]
+    assert found.id == "x"
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "wanted"),
+    [
+        (request(("first", [1, 2])), "input second: missing"),
+        (request(("first", [1]), ("second", [1, 2])), r"input first: its data has the shape \[1\], wanted \[1, 2\]"),
+        (
+            request(("first", []), ("second", []), raw=[b"x"]),
+            "raw_input_contents: found 1, wanted 2, one for each input",
+        ),
+        (request(("first", []), ("second", []), raw=[b"x", b""]), "input first: 1 bytes, wanted 16"),
+    ],
+)
+def test_contents_that_do_not_fit_are_named(signature, asked_for, wanted):
+    with pytest.raises(RequestError, match=wanted):
+        decode(asked_for, signature)

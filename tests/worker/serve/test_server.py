@@ -1,0 +1,162 @@
+"""The server as a process, asked by a client that nobody here wrote."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import shutil
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+import tritonclient.http
+
+from muster_worker.serve.server import LINGER
+from muster_worker.train.model_directory import load_model, summary
+from tests.worker.serve.served import LIMIT
+
+
+def ask(connection, method, path, text=None):
+    connection.request(method, path, text)
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
+
+
+def infer(connection, numbers):
+    tensor = {"name": "points", "datatype": "FP32", "shape": [1, 4], "data": numbers}
+    return ask(connection, "POST", "/v2/models/affine/infer", json.dumps({"inputs": [tensor]}))
+
+
+def points(array, *, binary):
+    tensor = tritonclient.http.InferInput("points", list(array.shape), "FP32")
+    tensor.set_data_from_numpy(array, binary_data=binary)
+    return [tensor]
+
+
+@pytest.fixture(scope="module")
+def sums(serve_for_module, affine):
+    return serve_for_module(affine, "--name", "sums", "--max-batch-size", "8", "--max-delay-milliseconds", "1")
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_tritons_client_gets_what_it_asks_for(sums, binary_in, binary_out):
+    with contextlib.closing(sums.client()) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("sums")
+        assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+        assert client.get_model_metadata("sums")["inputs"] == [{"name": "points", "datatype": "FP32", "shape": [-1, 4]}]
+        array = np.random.default_rng(0).random((20, 4), dtype=np.float32)
+        asked = [tritonclient.http.InferRequestedOutput("output", binary_data=binary_out)]
+        answer = client.infer("sums", points(array, binary=binary_in), outputs=asked, request_id="7")
+        assert answer.get_response()["id"] == "7"
+        total = array.sum(axis=1)
+        np.testing.assert_allclose(answer.as_numpy("output"), np.stack([total, total + 1], axis=1), rtol=1e-5)
+        with pytest.raises(tritonclient.utils.InferenceServerException, match="model other: not here, sums is"):
+            client.infer("other", points(array, binary=True))
+
+
+def test_requests_at_once_are_computed_together_and_each_gets_its_own(serve, affine):
+    served = serve(affine, "--max-batch-size", "16", "--max-delay-milliseconds", "20")
+    wrong = []
+
+    def ask(number):
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT)
+        for step in range(20):
+            status, answer = infer(connection, [float(number * 100 + step)] * 4)
+            if (status, answer["outputs"][0]["data"][0]) != (200, 4.0 * (number * 100 + step)):
+                wrong.append((number, step, answer))
+        connection.close()
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT)
+    assert wrong == []
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    (count,) = [line.split()[1] for line in text.splitlines() if line.startswith("muster_serve_batch_samples_count")]
+    assert float(count) < 160, "no two requests were computed together"
+
+
+def test_told_to_leave_it_answers_until_nobody_asks_and_no_request_fails(serve, affine):
+    """The client comes back to it for some seconds, as one does whose Service still lists it, then stays away."""
+    served = serve(affine)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT)
+    assert ask(connection, "GET", "/v2/health/ready") == (200, {"ready": True})
+    served.process.send_signal(signal.SIGTERM)
+    told, answered = time.monotonic(), 0
+    while time.monotonic() < told + 6:
+        status, answer = infer(connection, [1, 2, 3, 4])
+        assert (status, answer["outputs"][0]["data"]) == (200, [10.0, 11.0])
+        answered += 1
+        time.sleep(0.02)
+    assert ask(connection, "GET", "/v2/health/ready") == (503, {"error": "leaving: other replicas answer"})
+    assert answered > 100
+    assert served.process.wait(5) == 0
+    assert "leaving: not ready any more, answering until nobody asks" in served.rest()
+
+
+def test_ctrl_c_ends_it_at_once(serve, affine):
+    served = serve(affine)
+    begun = time.monotonic()
+    served.process.send_signal(signal.SIGINT)
+    assert served.process.wait(LIMIT) == 0
+    assert time.monotonic() - begun < LINGER
+    assert "leaving: not ready any more, finishing" in served.rest()
+
+
+def test_whoever_goes_on_asking_is_left_after_the_longest_that_leaving_may_take(serve, affine):
+    served = serve(affine, "--drain-seconds", "0.5")
+    served.process.terminate()
+    assert served.process.wait(5) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "wanted"),
+    [
+        ("missing", 1, "is no model: model.json cannot be read: No such file or directory"),
+        ("changed", 1, "is broken: model.safetensors has changed: its checksum differs"),
+        ("other", 2, "error: spec.model.sha256: the model in "),
+    ],
+)
+def test_a_model_that_is_not_what_it_should_be_is_refused(serve, affine, tmp_path, fault, code, wanted):
+    directory = tmp_path / "model"
+    words = []
+    if fault != "missing":
+        shutil.copytree(affine, directory)
+    if fault == "changed":
+        content = bytearray((directory / "model.safetensors").read_bytes())
+        content[-1] ^= 1
+        (directory / "model.safetensors").write_bytes(content)
+    if fault == "other":
+        words = ["--sha256", "0" * 64]
+    served = serve(directory, *words, ready=False)
+    assert wanted in served.rest()
+    assert served.process.returncode == code
+
+
+def test_the_model_that_is_asked_for_by_its_checksum_is_served(serve, affine):
+    served = serve(affine, "--sha256", summary(load_model(affine)).sha256, "--host", "127.0.0.1")
+    with contextlib.closing(served.client()) as client:
+        assert client.is_server_ready()
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (("--max-batch-size", "0"), "argument --max-batch-size: found 0, wanted a whole number, at least 1"),
+        (("--drain-seconds", "-1"), "argument --drain-seconds: found -1, wanted a number, at least 0"),
+        (("--request-seconds", "soon"), "argument --request-seconds: found soon, wanted a number, at least 0"),
+    ],
+)
+def test_wrong_words_are_named(serve, affine, words, wanted):
+    served = serve(affine, *words, ready=False)
+    assert wanted in served.rest()

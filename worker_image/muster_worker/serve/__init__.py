@@ -1,0 +1,1 @@
+"""Serves a model directory by the Open Inference Protocol v2."""

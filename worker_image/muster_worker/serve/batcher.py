@@ -1,0 +1,185 @@
+"""Requests that come at about the same time are computed together.
+
+A batch is computed once it has `max_size` samples, or its first request has waited for `max_delay` and the batch
+before is done. Computation has a thread of its own, so that requests are taken in meanwhile; a model so small that a
+hop to a thread and back takes longer than itself is computed where it is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from muster_worker.serve.errors import OverloadedError, RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    Outputs = list[Tensor]
+    Compute = Callable[[Sequence[Tensor]], Outputs]
+
+WORTH_A_THREAD = 0.0005
+"""Seconds of computation from which on a thread is used: the hop takes about 0.0001."""
+
+
+class Watch(Protocol):
+    """Is told of every batch: its samples, and the seconds that each of its requests waited."""
+
+    def batch(self, samples: int, waited: Sequence[float]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """`spec.batching`, and how many requests may wait before more are refused."""
+
+    max_size: int = 1
+    max_delay: float = 0.0
+    max_waiting: int = 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Request:
+    inputs: tuple[Tensor, ...]
+    samples: int
+    came: float
+    answer: asyncio.Future[Outputs]
+
+    @property
+    def shapes(self) -> list[torch.Size]:
+        """Of one sample of each input."""
+        return [tensor.shape[1:] for tensor in self.inputs]
+
+
+class Batcher:
+    """For one event loop. `batched`: the first dimension of all inputs and outputs is the batch."""
+
+    def __init__(self, compute: Compute, batching: Batching, watch: Watch, *, batched: bool, seconds: float) -> None:
+        """`seconds`: what one sample takes."""
+        self._compute = compute
+        self._batching = batching
+        self._watch = watch
+        self._batched = batched
+        self._max_size = batching.max_size if batched else 1
+        self._waiting: deque[_Request] = deque()
+        self._samples = 0
+        self._computing_since: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._thread = ThreadPoolExecutor(1, "compute") if seconds >= WORTH_A_THREAD else None
+        self._loop = asyncio.get_running_loop()
+
+    async def infer(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        """The outputs. Raises OverloadedError when too many wait, and the ComputationError of this request."""
+        if len(self._waiting) >= self._batching.max_waiting:
+            raise OverloadedError(f"{len(self._waiting)} requests wait already: try again in a second")
+        samples = len(inputs[0]) if self._batched else 1
+        request = _Request(inputs, samples, self._loop.time(), self._loop.create_future())
+        self._waiting.append(request)
+        self._samples += samples
+        self._look()
+        return await request.answer
+
+    @property
+    def computing_for(self) -> float:
+        """Seconds since the computation began that is going on."""
+        return 0.0 if self._computing_since is None else self._loop.time() - self._computing_since
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+
+    def _look(self) -> None:
+        """Computes what is due, and sees to it that this is called again when more will be."""
+        while self._waiting and self._computing_since is None:
+            left = self._waiting[0].came + self._batching.max_delay - self._loop.time()
+            if self._samples < self._max_size and left > 0:
+                if self._timer is None:
+                    self._timer = self._loop.call_later(left, self._time_is_up)
+                return
+            self._stop_timer()
+            self._start(self._take())
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        self._look()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _take(self) -> list[_Request]:
+        """The oldest requests, up to the size of a batch but at least one; without those whose client has gone."""
+        taken: list[_Request] = []
+        size = 0
+        while self._waiting and (not taken or self._fits(self._waiting[0], taken[0], size)):
+            request = self._waiting.popleft()
+            self._samples -= request.samples
+            if not request.answer.done():
+                taken.append(request)
+                size += request.samples
+        return taken
+
+    def _fits(self, request: _Request, first: _Request, size: int) -> bool:
+        return size + request.samples <= self._max_size and request.shapes == first.shapes
+
+    def _start(self, requests: list[_Request]) -> None:
+        if not requests:
+            return
+        now = self._loop.time()
+        self._watch.batch(sum(request.samples for request in requests), [now - request.came for request in requests])
+        if self._thread is None:
+            _finish(requests, self._answers(requests))
+            return
+        self._computing_since = now
+        self._thread.submit(self._answers, requests).add_done_callback(
+            lambda done: self._loop.call_soon_threadsafe(self._computed, requests, done.result())
+        )
+
+    def _computed(self, requests: list[_Request], answers: list[Outputs | RequestError]) -> None:
+        self._computing_since = None
+        self._look()
+        _finish(requests, answers)
+
+    def _answers(self, requests: list[_Request]) -> list[Outputs | RequestError]:
+        """To each of them. Where a batch fails each is tried alone: only those fail that cannot be computed."""
+        try:
+            return self._together(requests)
+        except RequestError as error:
+            if len(requests) == 1:
+                return [error]
+            return [answer for request in requests for answer in self._answers([request])]
+
+    def _together(self, requests: list[_Request]) -> list[Outputs | RequestError]:
+        if len(requests) == 1:
+            return [self._in_pieces(requests[0])]
+        inputs = [torch.cat(parts) for parts in zip(*(request.inputs for request in requests), strict=True)]
+        lengths = [request.samples for request in requests]
+        outputs = [output.split(lengths) for output in self._compute(inputs)]
+        return [list(parts) for parts in zip(*outputs, strict=True)]
+
+    def _in_pieces(self, request: _Request) -> Outputs:
+        """One request may have more samples than a batch."""
+        size = self._max_size
+        if request.samples <= size:
+            return self._compute(request.inputs)
+        pieces = [
+            self._compute(piece) for piece in zip(*(tensor.split(size) for tensor in request.inputs), strict=True)
+        ]
+        return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+
+
+def _finish(requests: list[_Request], answers: list[Outputs | RequestError]) -> None:
+    for request, answer in zip(requests, answers, strict=True):
+        if request.answer.done():
+            continue
+        if isinstance(answer, RequestError):
+            request.answer.set_exception(answer)
+        else:
+            request.answer.set_result(answer)

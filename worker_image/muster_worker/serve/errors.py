@@ -1,0 +1,41 @@
+"""What a client is told when its request cannot be answered."""
+
+from __future__ import annotations
+
+
+class RequestError(Exception):
+    """The message is for whoever sent the request; `status` is that of HTTP."""
+
+    status = 400
+
+
+class NotFoundError(RequestError):
+    status = 404
+
+
+class WrongMethodError(RequestError):
+    status = 405
+
+
+class TooLargeError(RequestError):
+    status = 413
+
+
+class OverloadedError(RequestError):
+    """So many requests wait that this one would wait too long."""
+
+    status = 503
+
+
+class NotReadyError(RequestError):
+    status = 503
+
+
+class TimedOutError(RequestError):
+    status = 504
+
+
+class ComputationError(RequestError):
+    """The model itself failed."""
+
+    status = 500

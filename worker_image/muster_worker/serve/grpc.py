@@ -1,0 +1,177 @@
+"""The Open Inference Protocol v2 over gRPC: `inference.GRPCInferenceService`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+import muster_worker
+from muster_worker.serve.errors import RequestError
+from muster_worker.serve.grpc_messages import MESSAGES, PACKAGE
+from muster_worker.serve.protocol import (
+    EXTENSIONS,
+    PLATFORM,
+    SERVER,
+    InferRequest,
+    Wanted,
+    input_named,
+    ordered,
+    wanted_outputs,
+)
+from muster_worker.serve.tensors import datatype_of, to_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from muster_worker.serve.model import Signature
+    from muster_worker.serve.service import Service
+
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+_CONTENTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+}
+_CONNECTION_AGE = 60_000
+"""Milliseconds after which a client is asked to connect anew: a Service balances connections, not requests."""
+
+
+async def start(service: Service, address: str) -> grpc.aio.Server:
+    """A server that answers there: raises RuntimeError where it cannot listen."""
+    limit = service.limits.request_bytes
+    server = grpc.aio.server(
+        options=[
+            ("grpc.max_receive_message_length", limit),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_connection_age_ms", _CONNECTION_AGE),
+            ("grpc.so_reuseport", 0),
+        ]
+    )
+    calls = _Calls(service)
+    handlers = {
+        name: grpc.unary_unary_rpc_method_handler(
+            _answering(getattr(calls, method)),
+            request_deserializer=MESSAGES[f"{name}Request"].FromString,
+            response_serializer=MESSAGES[f"{name}Response"].SerializeToString,
+        )
+        for name, method in _METHODS.items()
+    }
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(f"{PACKAGE}.GRPCInferenceService", handlers),)
+    )
+    server.add_insecure_port(address)
+    await server.start()
+    return server
+
+
+_METHODS = {
+    "ServerLive": "server_live",
+    "ServerReady": "server_ready",
+    "ModelReady": "model_ready",
+    "ServerMetadata": "server_metadata",
+    "ModelMetadata": "model_metadata",
+    "ModelInfer": "model_infer",
+}
+
+
+def _answering(method: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    async def answer(request: Any, context: Any) -> Any:
+        try:
+            return await method(request)
+        except RequestError as error:
+            await context.abort(_CODES[error.status], str(error))
+
+    return answer
+
+
+class _Calls:
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def server_live(self, _: Any) -> Any:
+        return MESSAGES["ServerLiveResponse"](live=self._service.live)
+
+    async def server_ready(self, _: Any) -> Any:
+        return MESSAGES["ServerReadyResponse"](ready=self._service.ready)
+
+    async def model_ready(self, request: Any) -> Any:
+        self._service.check(request.name, request.version)
+        return MESSAGES["ModelReadyResponse"](ready=self._service.ready)
+
+    async def server_metadata(self, _: Any) -> Any:
+        return MESSAGES["ServerMetadataResponse"](name=SERVER, version=muster_worker.__version__, extensions=EXTENSIONS)
+
+    async def model_metadata(self, request: Any) -> Any:
+        self._service.check(request.name, request.version)
+        model = self._service.model
+        answer = MESSAGES["ModelMetadataResponse"](name=request.name, versions=[model.version], platform=PLATFORM)
+        for specs, described in ((model.signature.inputs, answer.inputs), (model.signature.outputs, answer.outputs)):
+            for spec in specs:
+                described.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
+        return answer
+
+    async def model_infer(self, request: Any) -> Any:
+        service, code = self._service, grpc.StatusCode.INTERNAL
+        service.last_request = begun = time.monotonic()
+        try:
+            answer = await self._infer(request)
+            code = grpc.StatusCode.OK
+        except RequestError as error:
+            code = _CODES[error.status]
+            raise
+        finally:
+            service.metrics.answered("grpc", code.name, time.monotonic() - begun)
+        return answer
+
+    async def _infer(self, request: Any) -> Any:
+        service = self._service
+        service.check(request.model_name, request.model_version)
+        model = service.model
+        asked = decode(request, model.signature)
+        return encode(asked, await service.infer(asked), request.model_name, model.version)
+
+
+def decode(request: Any, signature: Signature) -> InferRequest:
+    """Raises RequestError."""
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise RequestError(f"raw_input_contents: found {len(raw)}, wanted {len(request.inputs)}, one for each input")
+    given: dict[str, Tensor] = {}
+    for number, entry in enumerate(request.inputs):
+        spec = signature.inputs[input_named(signature, entry.name, given)]
+        shape = list(entry.shape)
+        spec.check(entry.datatype, shape)
+        if raw:
+            given[spec.name] = spec.from_bytes(shape, raw[number])
+        elif spec.datatype not in _CONTENTS:
+            raise RequestError(f"input {spec.name}: {spec.datatype} has no contents, send raw_input_contents")
+        else:
+            given[spec.name] = spec.from_json(shape, list(getattr(entry.contents, _CONTENTS[spec.datatype])))
+    asked = tuple(Wanted(entry.name) for entry in request.outputs)
+    return InferRequest(request.id, ordered(signature, given), wanted_outputs(signature, asked, binary=True))
+
+
+def encode(request: InferRequest, outputs: dict[str, Tensor], model: str, version: str) -> Any:
+    """Always in raw contents, as Triton answers."""
+    answer = MESSAGES["ModelInferResponse"](model_name=model, model_version=version, id=request.id)
+    for wanted in request.outputs:
+        tensor = outputs[wanted.name]
+        answer.outputs.add(name=wanted.name, datatype=datatype_of(tensor), shape=tensor.shape)
+        answer.raw_output_contents.append(to_bytes(tensor))
+    return answer

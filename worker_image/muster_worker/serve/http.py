@@ -1,0 +1,199 @@
+"""The Open Inference Protocol v2 over HTTP, as an ASGI application without a framework."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+import muster_worker
+from muster_worker.serve import json_codec
+from muster_worker.serve.errors import (
+    NotFoundError,
+    NotReadyError,
+    OverloadedError,
+    RequestError,
+    TooLargeError,
+    WrongMethodError,
+)
+from muster_worker.serve.protocol import EXTENSIONS, PLATFORM, SERVER
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from muster_worker.serve.service import Service
+    from muster_worker.serve.tensors import TensorSpec
+
+    Receive = Callable[[], Awaitable[dict[str, Any]]]
+    Send = Callable[[dict[str, Any]], Awaitable[None]]
+    Headers = list[tuple[bytes, bytes]]
+
+log = logging.getLogger(__name__)
+
+_JSON = (b"content-type", b"application/json")
+_LENGTH_OF_JSON = b"inference-header-content-length"
+_INTERNAL = 500
+
+
+class _ClientHasGone(Exception):  # noqa: N818 - nothing is wrong
+    pass
+
+
+class Application:
+    """`service` does the work; this says what it is asked, and what it answered."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """One request."""
+        try:
+            status, headers, body = await self._answer(scope, receive)
+        except _ClientHasGone:
+            return
+        except RequestError as error:
+            status, headers, body = error.status, [_JSON], orjson.dumps({"error": str(error)})
+            if isinstance(error, (OverloadedError, NotReadyError)):
+                headers.append((b"retry-after", b"1"))
+        except Exception:
+            log.exception("%s %s", scope["method"], scope["path"])
+            status, headers, body = _INTERNAL, [_JSON], b'{"error":"an error of the server: its log has it"}'
+        headers.append((b"content-length", str(len(body)).encode()))
+        if self._service.draining:
+            headers.append((b"connection", b"close"))  # the client's next request then finds another replica
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: dict[str, Any], receive: Receive) -> tuple[int, Headers, bytes]:
+        method, path = scope["method"], scope["path"]
+        match path.strip("/").split("/"):
+            case ["v2", "models", name, *rest] if rest and rest[-1] == "infer":
+                _allow(method, "POST", path)
+                return await self._timed_infer(name, _version(rest[:-1], path), scope, receive)
+            case ["v2", "models", name, *rest]:
+                _allow(method, "GET", path)
+                asks_ready = rest[-1:] == ["ready"]
+                version = _version(rest[:-1] if asks_ready else rest, path)
+                if asks_ready:
+                    return self._is_ready(name, version)
+                return self._about_model(name, version)
+            case _:
+                return self._about_server(method, path)
+
+    def _about_server(self, method: str, path: str) -> tuple[int, Headers, bytes]:
+        service = self._service
+        match path.rstrip("/"):
+            case "/v2":
+                answer: dict[str, Any] = {
+                    "name": SERVER,
+                    "version": muster_worker.__version__,
+                    "extensions": EXTENSIONS,
+                }
+            case "/v2/health/live":
+                if not service.live:
+                    raise NotReadyError("a computation hangs")
+                answer = {"live": True}
+            case "/v2/health/ready":
+                if service.why_not_ready is not None:
+                    raise NotReadyError(service.why_not_ready)
+                answer = {"ready": True}
+            case "/metrics":
+                text = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+                return 200, [text], service.metrics.exposition()
+            case _:
+                raise NotFoundError(f"{path}: not here; GET /v2/models/{service.name} says what can be asked")
+        _allow(method, "GET", path)
+        return 200, [_JSON], orjson.dumps(answer)
+
+    def _is_ready(self, name: str, version: str) -> tuple[int, Headers, bytes]:
+        self._service.check(name, version)
+        if self._service.why_not_ready is not None:
+            raise NotReadyError(self._service.why_not_ready)
+        return 200, [_JSON], orjson.dumps({"name": name, "ready": True})
+
+    def _about_model(self, name: str, version: str) -> tuple[int, Headers, bytes]:
+        self._service.check(name, version)
+        model = self._service.model
+        answer = {
+            "name": name,
+            "versions": [model.version],
+            "platform": PLATFORM,
+            "inputs": _described(model.signature.inputs),
+            "outputs": _described(model.signature.outputs),
+        }
+        return 200, [_JSON], orjson.dumps(answer)
+
+    async def _timed_infer(
+        self, name: str, version: str, scope: dict[str, Any], receive: Receive
+    ) -> tuple[int, Headers, bytes]:
+        service, status = self._service, _INTERNAL
+        body = await self._body(scope, receive)
+        service.last_request = begun = time.monotonic()
+        try:
+            status, headers, answer = await self._infer(name, version, scope, body)
+        except RequestError as error:
+            status = error.status
+            raise
+        finally:
+            service.metrics.answered("http", str(status), time.monotonic() - begun)
+        return status, headers, answer
+
+    async def _infer(self, name: str, version: str, scope: dict[str, Any], body: bytes) -> tuple[int, Headers, bytes]:
+        service = self._service
+        service.check(name, version)
+        model = service.model
+        request = json_codec.decode(body, _number(scope, _LENGTH_OF_JSON), model.signature)
+        outputs = await service.infer(request)
+        answer, length = json_codec.encode(request, outputs, name, model.version)
+        if length is None:
+            return 200, [_JSON], answer
+        binary = (b"content-type", b"application/octet-stream")
+        return 200, [binary, (_LENGTH_OF_JSON, str(length).encode())], answer
+
+    async def _body(self, scope: dict[str, Any], receive: Receive) -> bytes:
+        limit = self._service.limits.request_bytes
+        if (_number(scope, b"content-length") or 0) > limit:
+            raise TooLargeError(f"the body: more than {limit} bytes")
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _ClientHasGone
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > limit:
+                raise TooLargeError(f"the body: more than {limit} bytes")
+            more = message.get("more_body", False)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _allow(method: str, wanted: str, path: str) -> None:
+    if method != wanted:
+        raise WrongMethodError(f"{path}: found {method}, wanted {wanted}")
+
+
+def _version(words: Sequence[str], path: str) -> str:
+    """The version in `/v2/models/NAME[/versions/VERSION]…`."""
+    match words:
+        case []:
+            return ""
+        case ["versions", version]:
+            return version
+        case _:
+            raise NotFoundError(f"{path}: not here")
+
+
+def _number(scope: dict[str, Any], header: bytes) -> int | None:
+    for name, value in scope["headers"]:
+        if name == header:
+            if not value.isdigit():
+                raise RequestError(f"{header.decode()}: found {value.decode(errors='replace')!r}, wanted a number")
+            return int(value)
+    return None
+
+
+def _described(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
+    return [{"name": spec.name, "datatype": spec.datatype, "shape": spec.shape} for spec in specs]

@@ -1,0 +1,45 @@
+"""What the server counts, for Prometheus."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """One registry a server: tests have several in a process."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        of = {"registry": self._registry}
+        self._requests = Counter("muster_serve_requests", "Inferences answered.", ["protocol", "code"], **of)
+        self._seconds = Histogram(
+            "muster_serve_request_seconds", "From a whole request to its answer.", ["protocol"], buckets=_SECONDS, **of
+        )
+        self._samples = Histogram("muster_serve_batch_samples", "Samples computed together.", buckets=_SAMPLES, **of)
+        self._waited = Histogram(
+            "muster_serve_wait_seconds", "What a request waits for its computation.", buckets=_SECONDS, **of
+        )
+        self._ready = Gauge("muster_serve_ready", "1 while requests are welcome.", **of)
+
+    def answered(self, protocol: str, code: str, seconds: float) -> None:
+        self._requests.labels(protocol, code).inc()
+        self._seconds.labels(protocol).observe(seconds)
+
+    def batch(self, samples: int, waited: Sequence[float]) -> None:
+        self._samples.observe(samples)
+        for seconds in waited:
+            self._waited.observe(seconds)
+
+    def watch_ready(self, ready: Callable[[], bool]) -> None:
+        self._ready.set_function(lambda: float(ready()))
+
+    def exposition(self) -> bytes:
+        return generate_latest(self._registry)

@@ -1,0 +1,84 @@
+"""The model that is served: loaded, verified, computed with."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from muster_worker.serve.errors import ComputationError
+from muster_worker.serve.tensors import ANY, TensorSpec
+from muster_worker.train.errors import ConfigurationError
+from muster_worker.train.export import named_outputs
+from muster_worker.train.model_directory import load_model, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+_WARM_UP = 5
+"""The first computations allocate, plan and cache; after these, times hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What goes in and what comes out."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def batched(self) -> bool:
+        """Whether samples of several requests can be computed together."""
+        return all(spec.shape[:1] == (ANY,) for spec in (*self.inputs, *self.outputs))
+
+
+class ServedModel:
+    """Computes outputs from inputs, both in the order of its signature, on the CPU or one device."""
+
+    def __init__(self, signature: Signature, program: Callable[..., Any], device: torch.device, sha256: str) -> None:
+        self.signature = signature
+        self.version = sha256[:12]
+        self.sha256 = sha256
+        self._program = program
+        self._device = device
+        self._names = [spec.name for spec in signature.outputs]
+
+    @classmethod
+    def load(cls, directory: Path, device: torch.device, sha256: str | None = None) -> ServedModel:
+        """Verifies the checksum of every file first; raises StorageError or ConfigurationError.
+
+        `sha256`: what the directory's own checksum must be; None: anything.
+        """
+        loaded = load_model(directory)
+        found = summary(loaded).sha256
+        if sha256 is not None and sha256 != found:
+            raise ConfigurationError(f"spec.model.sha256: the model in {directory} has {found}, wanted {sha256}")
+        signature = Signature(*(_specs(loaded.description[name]) for name in ("inputs", "outputs")))
+        return cls(signature, loaded.program().to(device), device, found)
+
+    def warm_up(self) -> float:
+        """Computes with zeros; gives the seconds that one sample takes from now on."""
+        inputs = tuple(spec.zeros() for spec in self.signature.inputs)
+        for _ in range(_WARM_UP):
+            begun = time.perf_counter()
+            self.compute(inputs)
+            took = time.perf_counter() - begun
+        return took
+
+    def compute(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Raises ComputationError with the model's own words."""
+        try:
+            with torch.inference_mode():
+                outputs = named_outputs(self._program(*(tensor.to(self._device) for tensor in inputs)))
+                return [outputs[name].cpu() for name in self._names]
+        except Exception as error:  # whatever a model raises
+            raise ComputationError(f"the model failed: {type(error).__name__}: {error}") from error
+
+
+def _specs(tensors: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(one["name"], one["datatype"], tuple(one["shape"])) for one in tensors)

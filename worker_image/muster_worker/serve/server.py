@@ -1,0 +1,143 @@
+"""The life of a server: it listens, loads and warms up the model, answers, and leaves when nobody asks any more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+import uvicorn
+import uvloop
+
+from muster_worker.serve import grpc
+from muster_worker.serve.http import Application
+from muster_worker.serve.metrics import Metrics
+from muster_worker.serve.model import ServedModel
+from muster_worker.serve.service import Limits, Service
+from muster_worker.train.errors import TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+LINGER = 5.0
+"""Seconds that it goes on answering after it was told to leave: so long others may not have heard of it."""
+
+QUIET = 1.0
+"""Seconds without a request after which nobody is supposed to know it any more."""
+
+_TICK = 0.1
+_BACKLOG = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class ServeConfig:
+    """`sha256`: what the model's must be; None: anything. `drain_seconds`: the longest that leaving may take."""
+
+    directory: Path
+    name: str
+    sha256: str | None = None
+    host: str = ""
+    port: int = 8080
+    grpc_port: int = 9000
+    device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    drain_seconds: float = 30.0
+    limits: Limits = field(default_factory=Limits)
+
+
+def run(config: ServeConfig) -> int:
+    """Serves until it is told to leave; returns the exit code: of what is wrong with the model, or 0."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    return uvloop.run(_Server(config).run())
+
+
+class _Http(uvicorn.Server):
+    """Signals are for `_Server`, which knows when it is time to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Server:
+    def __init__(self, config: ServeConfig) -> None:
+        self._config = config
+        self._told_to_leave = asyncio.Event()
+        self._at_once = False
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._told_to_leave.set)
+        loop.add_signal_handler(signal.SIGINT, self._interrupted)
+        service = Service(self._config.name, self._config.limits, Metrics())
+        http = _Http(
+            uvicorn.Config(
+                Application(service),
+                http="httptools",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+            )
+        )
+        listening = asyncio.create_task(http.serve([_socket(self._config.host, self._config.port)]))
+        calls = await grpc.start(service, f"{self._config.host or '[::]'}:{self._config.grpc_port}")
+        code = await self._load(service)
+        if code == 0:
+            await self._told_to_leave.wait()
+            await self._drain(service)
+        http.should_exit = True
+        await calls.stop(self._config.limits.request_seconds)
+        await listening
+        service.close()
+        return code
+
+    def _interrupted(self) -> None:
+        """Somebody sits before it: only what it has begun is finished."""
+        self._at_once = True
+        self._told_to_leave.set()
+
+    async def _load(self, service: Service) -> int:
+        config = self._config
+        begun = time.monotonic()
+        try:
+            model = await asyncio.to_thread(ServedModel.load, config.directory, config.device, config.sha256)
+            seconds = await asyncio.to_thread(model.warm_up)
+        except TrainingError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the last words of a process
+            return error.exit_code
+        service.serve(model, seconds)
+        log.info(
+            "serving %s (%s) on ports %d (HTTP) and %d (gRPC) after %.1f s: %.2g ms a sample on %s",
+            *(config.name, model.version, config.port, config.grpc_port),
+            *(time.monotonic() - begun, seconds * 1000, config.device),
+        )
+        return 0
+
+    async def _drain(self, service: Service) -> None:
+        """Says that it is not ready, and answers as before until nobody asks."""
+        service.draining = True
+        log.info("leaving: not ready any more, %s", "finishing" if self._at_once else "answering until nobody asks")
+        begun = time.monotonic()
+        while not self._at_once and (now := time.monotonic()) < begun + self._config.drain_seconds:
+            if now >= begun + LINGER and now >= service.last_request + QUIET:
+                return
+            await asyncio.sleep(_TICK)
+
+
+def _socket(host: str, port: int) -> socket.socket:
+    """`host` empty: every address, of both families where there are both."""
+    if not host and socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)

@@ -1,0 +1,104 @@
+"""What is served, for every protocol alike: the model, whether it is ready, and inference with its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from muster_worker.serve.batcher import Batcher, Batching
+from muster_worker.serve.errors import NotFoundError, NotReadyError, TimedOutError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from muster_worker.serve.metrics import Metrics
+    from muster_worker.serve.model import ServedModel
+    from muster_worker.serve.protocol import InferRequest
+
+HUNG = 2.0
+"""A computation that takes so many times the limit of a request will not end: the process has to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    request_bytes: int = 64 << 20
+    request_seconds: float = 60.0
+    batching: Batching = field(default_factory=Batching)
+
+
+class Service:
+    """For one event loop. It answers from the moment on that it is given a model."""
+
+    def __init__(self, name: str, limits: Limits, metrics: Metrics) -> None:
+        self.name = name
+        self.limits = limits
+        self.metrics = metrics
+        self.draining = False
+        self.last_request = time.monotonic()
+        self._model: ServedModel | None = None
+        self._batcher: Batcher | None = None
+        self._fault = "the model is being loaded"
+        metrics.watch_ready(lambda: self.ready)
+
+    def serve(self, model: ServedModel, seconds: float) -> None:
+        """From now on; `seconds` is what one sample takes."""
+        batched = model.signature.batched
+        self._batcher = Batcher(model.compute, self.limits.batching, self.metrics, batched=batched, seconds=seconds)
+        self._model = model
+
+    def cannot_serve(self, fault: str) -> None:
+        self._fault = fault
+
+    @property
+    def live(self) -> bool:
+        """False once a computation hangs: only a new process helps."""
+        return self._computing_for < HUNG * self.limits.request_seconds
+
+    @property
+    def ready(self) -> bool:
+        return self.why_not_ready is None
+
+    @property
+    def why_not_ready(self) -> str | None:
+        if self._model is None:
+            return self._fault
+        if self.draining:
+            return "leaving: other replicas answer"
+        if self._computing_for >= self.limits.request_seconds:
+            return f"a computation has been going on for {self._computing_for:.0f} s"
+        return None
+
+    @property
+    def model(self) -> ServedModel:
+        """Raises NotReadyError while there is none."""
+        if self._model is None:
+            raise NotReadyError(self._fault)
+        return self._model
+
+    def check(self, name: str, version: str) -> None:
+        """Raises NotFoundError for a model or version that is not the one served; an empty version is any."""
+        if name != self.name:
+            raise NotFoundError(f"model {name}: not here, {self.name} is")
+        if version and version != self.model.version:
+            raise NotFoundError(f"version {version} of {name}: not here, {self.model.version} is")
+
+    async def infer(self, request: InferRequest) -> dict[str, Tensor]:
+        """The outputs by name. Raises the RequestError that says why there are none."""
+        model = self.model
+        assert self._batcher is not None, "comes with the model"
+        limit = self.limits.request_seconds
+        try:
+            outputs = await asyncio.wait_for(self._batcher.infer(request.inputs), limit)
+        except TimeoutError:
+            raise TimedOutError(f"no answer within {limit:g} s") from None
+        return {spec.name: tensor for spec, tensor in zip(model.signature.outputs, outputs, strict=True)}
+
+    def close(self) -> None:
+        if self._batcher is not None:
+            self._batcher.close()
+
+    @property
+    def _computing_for(self) -> float:
+        return self._batcher.computing_for if self._batcher is not None else 0.0
