@@ -133,7 +133,7 @@ bench: .venv/ready ## Muster beside a floor on 200 simulated nodes; JOBS=50 for 
 .PHONY: bench-throughput
 bench-throughput: .venv/ready ## Training in a Muster pod beside bare torchrun, in turn; RECORD=1 for docs/benchmarks.md
 	@$(LOCAL_CLUSTER) build-image $(WORKER_IMAGE) worker_image --base torch
-	exec $(BIN)/python -m tests.bench.throughput --image $(WORKER_IMAGE) --rounds $(or $(ROUNDS),5) \
+	exec $(BIN)/python -m tests.bench.throughput --image $(WORKER_IMAGE) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 	  $(if $(RECORD),--record docs/benchmarks.md)
 
 ##@ Run it

@@ -18,7 +18,7 @@ _FOUND = ROOT / "build" / "bench" / "throughput.json"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.throughput", description=__doc__)
     parser.add_argument("--image", required=True, help="the worker image")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="how often each side runs (5)")
+    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="how often each side runs (9)")
     parser.add_argument(
         "--record", type=Path, metavar="FILE", help="put the table in the place of that in this document"
     )
