@@ -308,3 +308,17 @@ def test_it_counts(asked):
     assert found["muster_serve_request_seconds_count", "http"] == 2
     assert found["muster_serve_batch_samples_count",] == 1
     assert found["muster_serve_ready",] == 1
+
+
+def test_it_tells_the_operator_how_it_is(asked, empty):
+    for _ in range(3):
+        asked.infer(inputs=[POINT])
+    asked._run(asyncio.sleep(1.0))
+    _, _, state = asked("GET", "/state")
+    assert (state["ready"], state["reason"], state["errorRate"]) == (True, None, 0.0)
+    assert state["model"] == {"version": asked.service.model.version, "sha256": asked.service.model.sha256}
+    assert state["requestsPerSecond"] > 0
+    assert 0 < state["latencyP50"] <= state["latencyP99"] < 1
+    _, _, state = empty("GET", "/state")
+    assert (state["ready"], state["reason"], state["model"]) == (False, "the model is being loaded", None)
+    assert (state["requestsPerSecond"], state["latencyP99"]) == (0.0, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import orjson
 import pytest
 import torch
@@ -24,8 +25,9 @@ def some(datatype, shape):
         return torch.rand(shape) > 0.5
     if dtype.is_floating_point:
         return torch.randn(shape).to(dtype)
-    limits = torch.iinfo(dtype)
-    return torch.randint(limits.min, limits.max, shape, dtype=dtype)
+    limits = np.iinfo(str(dtype).removeprefix("torch."))
+    numbers = np.random.default_rng().integers(limits.min, limits.max, shape, limits.dtype, endpoint=True)
+    return torch.from_numpy(numbers)
 
 
 shapes = st.lists(st.integers(1, 4), min_size=1, max_size=3)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from muster_worker.serve.service import Service
 
 _CODES = {
+    200: grpc.StatusCode.OK,
     400: grpc.StatusCode.INVALID_ARGUMENT,
     404: grpc.StatusCode.NOT_FOUND,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -45,6 +46,9 @@ _CONTENTS = {
     "INT32": "int_contents",
     "INT64": "int64_contents",
     "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
 }
@@ -127,16 +131,16 @@ class _Calls:
         return answer
 
     async def model_infer(self, request: Any) -> Any:
-        service, code = self._service, grpc.StatusCode.INTERNAL
+        service, status = self._service, 500
         service.last_request = begun = time.monotonic()
         try:
             answer = await self._infer(request)
-            code = grpc.StatusCode.OK
+            status = 200
         except RequestError as error:
-            code = _CODES[error.status]
+            status = error.status
             raise
         finally:
-            service.metrics.answered("grpc", code.name, time.monotonic() - begun)
+            service.answered("grpc", _CODES[status].name, begun, failed=status >= 500)
         return answer
 
     async def _infer(self, request: Any) -> Any:

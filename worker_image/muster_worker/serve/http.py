@@ -99,6 +99,8 @@ class Application:
                 if service.why_not_ready is not None:
                     raise NotReadyError(service.why_not_ready)
                 answer = {"ready": True}
+            case "/state":
+                answer = service.state()
             case "/metrics":
                 text = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
                 return 200, [text], service.metrics.exposition()
@@ -137,7 +139,7 @@ class Application:
             status = error.status
             raise
         finally:
-            service.metrics.answered("http", str(status), time.monotonic() - begun)
+            service.answered("http", str(status), begun, failed=status >= _INTERNAL)
         return status, headers, answer
 
     async def _infer(self, name: str, version: str, scope: dict[str, Any], body: bytes) -> tuple[int, Headers, bytes]:

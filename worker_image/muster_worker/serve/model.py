@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,15 @@ from muster_worker.serve.tensors import ANY, TensorSpec
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.export import named_outputs
 from muster_worker.train.model_directory import load_model, summary
+from muster_worker.train.reference import load_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
+
+    from muster_worker.train.model_directory import LoadedModel
 
 _WARM_UP = 5
 """The first computations allocate, plan and cache; after these, times hold."""
@@ -59,7 +63,7 @@ class ServedModel:
         if sha256 is not None and sha256 != found:
             raise ConfigurationError(f"spec.model.sha256: the model in {directory} has {found}, wanted {sha256}")
         signature = Signature(*(_specs(loaded.description[name]) for name in ("inputs", "outputs")))
-        return cls(signature, loaded.program().to(device), device, found)
+        return cls(signature, _computation(loaded).to(device), device, found)
 
     def warm_up(self) -> float:
         """Computes with zeros; gives the seconds that one sample takes from now on."""
@@ -78,6 +82,21 @@ class ServedModel:
                 return [outputs[name].cpu() for name in self._names]
         except Exception as error:  # whatever a model raises
             raise ComputationError(f"the model failed: {type(error).__name__}: {error}") from error
+
+
+def _computation(model: LoadedModel) -> nn.Module:
+    """The exported program; where the model could not be exported, its recipe's, with the weights."""
+    if model.description["program"] is not None:
+        return model.program()
+    origin = model.description["origin"]
+    module = load_recipe(origin["recipe"], json.dumps(origin["config"])).model()
+    try:
+        module.load_state_dict(model.weights())
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"spec.model: the weights in {model.directory} are not those of {origin['recipe']} in this image: {error}"
+        ) from error
+    return module.eval()
 
 
 def _specs(tensors: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:

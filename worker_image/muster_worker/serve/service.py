@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from muster_worker.serve.batcher import Batcher, Batching
 from muster_worker.serve.errors import NotFoundError, NotReadyError, TimedOutError
+from muster_worker.serve.recent import Recent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +38,7 @@ class Service:
         self.metrics = metrics
         self.draining = False
         self.last_request = time.monotonic()
+        self.recent = Recent(self.last_request)
         self._model: ServedModel | None = None
         self._batcher: Batcher | None = None
         self._fault = "the model is being loaded"
@@ -94,6 +96,26 @@ class Service:
         except TimeoutError:
             raise TimedOutError(f"no answer within {limit:g} s") from None
         return {spec.name: tensor for spec, tensor in zip(model.signature.outputs, outputs, strict=True)}
+
+    def answered(self, protocol: str, code: str, begun: float, *, failed: bool) -> None:
+        """Counts one. `begun` is of time.monotonic(); failed: not by the fault of whoever asked."""
+        now = time.monotonic()
+        self.metrics.answered(protocol, code, now - begun)
+        self.recent.note(now, now - begun, failed=failed)
+
+    def state(self) -> dict[str, Any]:
+        """What the operator asks for, as JSON; latencies in seconds."""
+        recent = self.recent.summary(time.monotonic())
+        model = {"version": self._model.version, "sha256": self._model.sha256} if self._model is not None else None
+        return {
+            "ready": self.ready,
+            "reason": self.why_not_ready,
+            "model": model,
+            "requestsPerSecond": recent.requests_per_second,
+            "errorRate": recent.error_rate,
+            "latencyP50": recent.latency_p50,
+            "latencyP99": recent.latency_p99,
+        }
 
     def close(self) -> None:
         if self._batcher is not None:

@@ -27,6 +27,9 @@ _TORCH = {name: dtype for dtype, name in DATATYPES.items()}
 _NUMPY = {
     "BOOL": np.bool_,
     "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
     "INT8": np.int8,
     "INT16": np.int16,
     "INT32": np.int32,
@@ -78,6 +81,8 @@ class TensorSpec:
         wanted = _KINDS.get(self.datatype, _INTEGERS)
         try:
             found = np.asarray(data)
+            if self.datatype == "UINT64" and found.dtype.kind == "f":
+                found = _whole(np.asarray(data, dtype=object))
         except ValueError:
             raise RequestError(f"input {self.name}: the lists in its data are of unequal lengths") from None
         if found.dtype.kind not in wanted and found.size:
@@ -102,6 +107,12 @@ class TensorSpec:
                 f"input {self.name}: {len(content)} bytes, wanted {wanted} for {list(shape)} of {self.datatype}"
             )
         return torch.frombuffer(bytearray(content), dtype=_TORCH[self.datatype]).reshape(tuple(shape))
+
+
+def _whole(found: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Whole numbers on both sides of 2**63 are floats to numpy, unless it is told otherwise."""
+    fits = all(type(number) is int and 0 <= number < 1 << 64 for number in found.flat)
+    return found.astype(np.uint64) if fits else found
 
 
 def to_numbers(tensor: Tensor) -> np.ndarray[Any, Any]:

@@ -30,6 +30,9 @@ FORMAT = 1
 DATATYPES = {
     torch.bool: "BOOL",
     torch.uint8: "UINT8",
+    torch.uint16: "UINT16",
+    torch.uint32: "UINT32",
+    torch.uint64: "UINT64",
     torch.int8: "INT8",
     torch.int16: "INT16",
     torch.int32: "INT32",
