@@ -59,7 +59,7 @@ def samples(*values):
 
 
 async def doubles(batcher, *values):
-    (output,) = await batcher.infer(samples(*values))
+    (output,) = await batcher.submit(samples(*values))
     assert output.tolist() == [[value * 2.0] for value in values]
 
 
@@ -104,7 +104,7 @@ def test_while_one_batch_is_computed_the_next_gathers():
 def test_a_sample_that_cannot_be_computed_fails_alone():
     async def work(batcher, _):
         return await asyncio.gather(
-            doubles(batcher, 1), batcher.infer(samples(-1)), doubles(batcher, 3), return_exceptions=True
+            doubles(batcher, 1), batcher.submit(samples(-1)), doubles(batcher, 3), return_exceptions=True
         )
 
     model, _, (first, second, third) = in_loop(work, Batching(max_size=3, max_delay=60), seconds=SLOW)
@@ -131,7 +131,7 @@ def test_without_a_batch_dimension_each_is_computed_alone_and_whole():
 
 def test_samples_of_different_shapes_are_not_mixed():
     async def work(batcher, _):
-        wide = batcher.infer((torch.ones(1, 2),))
+        wide = batcher.submit((torch.ones(1, 2),))
         (output,), _ = await asyncio.gather(wide, doubles(batcher, 7))
         assert output.tolist() == [[2.0, 2.0]]
 
@@ -145,7 +145,7 @@ def test_when_too_many_wait_the_next_is_told_at_once_and_the_others_are_answered
         waiting = [asyncio.create_task(doubles(batcher, n)) for n in range(4)]
         await asyncio.sleep(0.01)
         with pytest.raises(OverloadedError, match="3 requests wait already: try again in a second"):
-            await batcher.infer(samples(9))
+            await batcher.submit(samples(9))
         model.go.set()
         await asyncio.gather(*waiting)
 

@@ -74,8 +74,11 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, "compute") if seconds >= WORTH_A_THREAD else None
         self._loop = asyncio.get_running_loop()
 
-    async def infer(self, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-        """The outputs. Raises OverloadedError when too many wait, and the ComputationError of this request."""
+    def submit(self, inputs: tuple[Tensor, ...]) -> asyncio.Future[Outputs]:
+        """The outputs, or the ComputationError of this request; cancelled, it is not computed any more.
+
+        Raises OverloadedError when too many wait.
+        """
         if len(self._waiting) >= self._batching.max_waiting:
             raise OverloadedError(f"{len(self._waiting)} requests wait already: try again in a second")
         samples = len(inputs[0]) if self._batched else 1
@@ -83,7 +86,7 @@ class Batcher:
         self._waiting.append(request)
         self._samples += samples
         self._look()
-        return await request.answer
+        return request.answer
 
     @property
     def computing_for(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -28,10 +29,15 @@ class Metrics:
             "muster_serve_wait_seconds", "What a request waits for its computation.", buckets=_SECONDS, **of
         )
         self._ready = Gauge("muster_serve_ready", "1 while requests are welcome.", **of)
+        # Looking them up by their labels takes longer than counting.
+        self._children = functools.cache(
+            lambda protocol, code: (self._requests.labels(protocol, code), self._seconds.labels(protocol))
+        )
 
     def answered(self, protocol: str, code: str, seconds: float) -> None:
-        self._requests.labels(protocol, code).inc()
-        self._seconds.labels(protocol).observe(seconds)
+        requests, latencies = self._children(protocol, code)
+        requests.inc()
+        latencies.observe(seconds)
 
     def batch(self, samples: int, waited: Sequence[float]) -> None:
         self._samples.observe(samples)

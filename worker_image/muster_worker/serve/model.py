@@ -63,7 +63,8 @@ class ServedModel:
         if sha256 is not None and sha256 != found:
             raise ConfigurationError(f"spec.model.sha256: the model in {directory} has {found}, wanted {sha256}")
         signature = Signature(*(_specs(loaded.description[name]) for name in ("inputs", "outputs")))
-        return cls(signature, _computation(loaded).to(device), device, found)
+        # Not through its hooks: they compare the inputs with what was exported, as the signature has been by then.
+        return cls(signature, _computation(loaded).to(device).forward, device, found)
 
     def warm_up(self) -> float:
         """Computes with zeros; gives the seconds that one sample takes from now on."""
