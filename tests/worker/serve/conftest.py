@@ -51,8 +51,8 @@ def two(tmp_path_factory):
 def _serve():
     started = []
 
-    def start(directory, *words, ready=True):
-        served = Served(directory, *words)
+    def start(directory, *words, ready=True, **ports):
+        served = Served(directory, *words, **ports)
         started.append(served)
         if ready:
             served.until("serving ")

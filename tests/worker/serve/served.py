@@ -21,8 +21,9 @@ def free_ports(count):
 class Served:
     """`muster-worker serve DIRECTORY WORDS…` on free ports."""
 
-    def __init__(self, directory, *words):
-        self.port, self.grpc_port = free_ports(2)
+    def __init__(self, directory, *words, port=None, grpc_port=None):
+        free = free_ports(2)
+        self.port, self.grpc_port = port or free[0], grpc_port or free[1]
         ports = "--port", str(self.port), "--grpc-port", str(self.grpc_port)
         command = [sys.executable, "-m", "muster_worker", "serve", str(directory), *ports, *words]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

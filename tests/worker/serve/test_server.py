@@ -7,6 +7,7 @@ import http.client
 import json
 import shutil
 import signal
+import socket
 import threading
 import time
 
@@ -160,3 +161,15 @@ def test_the_model_that_is_asked_for_by_its_checksum_is_served(serve, affine):
 def test_wrong_words_are_named(serve, affine, words, wanted):
     served = serve(affine, *words, ready=False)
     assert wanted in served.rest()
+
+
+@pytest.mark.parametrize("which", ["port", "grpc_port"])
+def test_a_port_that_is_taken_is_named(serve, affine, which):
+    with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as other:
+        port = other.getsockname()[1]
+        served = serve(affine, ready=False, **{which: port})
+        told = served.rest()
+    assert served.process.returncode == 1
+    assert "error: it cannot listen: " in told
+    assert str(port) in told
+    assert "Traceback" not in told

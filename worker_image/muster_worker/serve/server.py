@@ -85,13 +85,18 @@ class _Server:
                 http="httptools",
                 lifespan="off",
                 log_config=None,
+                log_level="warning",
                 access_log=False,
                 server_header=False,
                 date_header=False,
             )
         )
-        listening = asyncio.create_task(http.serve([_socket(self._config.host, self._config.port)]))
-        calls = await grpc.start(service, f"{self._config.host or '[::]'}:{self._config.grpc_port}")
+        try:
+            socket_ = _socket(self._config.host, self._config.port)
+            calls = await grpc.start(service, f"{self._config.host or '[::]'}:{self._config.grpc_port}")
+        except (OSError, RuntimeError) as error:
+            return _says(f"it cannot listen: {error}", TrainingError.exit_code)
+        listening = asyncio.create_task(http.serve([socket_]))
         code = await self._load(service)
         if code == 0:
             await self._told_to_leave.wait()
@@ -114,8 +119,7 @@ class _Server:
             model = await asyncio.to_thread(ServedModel.load, config.directory, config.device, config.sha256)
             seconds = await asyncio.to_thread(model.warm_up)
         except TrainingError as error:
-            print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the last words of a process
-            return error.exit_code
+            return _says(str(error), error.exit_code)
         service.serve(model, seconds)
         log.info(
             "serving %s (%s) on ports %d (HTTP) and %d (gRPC) after %.1f s: %.2g ms a sample on %s",
@@ -133,6 +137,11 @@ class _Server:
             if now >= begun + LINGER and now >= service.last_request + QUIET:
                 return
             await asyncio.sleep(_TICK)
+
+
+def _says(error: str, exit_code: int) -> int:
+    print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the last words of a process
+    return exit_code
 
 
 def _socket(host: str, port: int) -> socket.socket:
