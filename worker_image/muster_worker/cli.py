@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import muster_worker
 
@@ -39,17 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             backend=found.backend,
         )
     if found.command == "serve":
-        return _serve(found)
+        _serve(found)
     return _agent(found)
 
 
-def _serve(found: argparse.Namespace) -> int:
+def _serve(found: argparse.Namespace) -> NoReturn:
     from muster_worker.serve.batcher import Batching  # noqa: PLC0415 - brings torch
     from muster_worker.serve.server import ServeConfig, run  # noqa: PLC0415
     from muster_worker.serve.service import Limits  # noqa: PLC0415
 
     batching = Batching(found.max_batch_size, found.max_delay_milliseconds / 1000, found.max_waiting)
-    return run(
+    run(
         ServeConfig(
             directory=found.directory,
             name=found.name or found.directory.resolve().name,
@@ -110,8 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--name", help="how clients call the model (the directory's name)")
     serve.add_argument("--sha256", help="refuse any other model (the checksum of its model.json)")
     serve.add_argument("--host", default="", metavar="ADDRESS", help="where to listen (everywhere)")
-    serve.add_argument("--port", type=_count, default=8080, help="for HTTP (8080)")
-    serve.add_argument("--grpc-port", type=_count, default=9000, metavar="PORT", help="for gRPC (9000)")
+    serve.add_argument("--port", type=_port, default=8080, help="for HTTP (8080)")
+    serve.add_argument("--grpc-port", type=_port, default=9000, metavar="PORT", help="for gRPC (9000)")
     serve.add_argument("--max-batch-size", type=_count, default=1, metavar="N", help="samples computed together (1)")
     serve.add_argument(
         "--max-delay-milliseconds", type=_amount, default=0.0, metavar="N", help="waited for a batch to fill (0)"
@@ -143,6 +143,12 @@ def _parser() -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"found {text}, wanted a whole number, at least 1")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 1 << 16:
+        raise argparse.ArgumentTypeError(f"found {text}, wanted a port, from 1 to 65535")
     return int(text)
 
 

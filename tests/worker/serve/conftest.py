@@ -6,6 +6,7 @@ from torch import nn
 
 from muster_worker.train.export import Trained, export_model
 from tests.worker.serve.served import Served
+from tests.worker.serve.sleeping import Sleeper
 
 ORIGIN = {"recipe": "module:Class", "config": {}, "step": 7, "epoch": 1}
 
@@ -46,6 +47,14 @@ def two(tmp_path_factory):
     examples = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[0, 5], [3, 1]])
     export_model(directory, Trained(SumAndBoth(), examples, {}, ORIGIN), "token")
     return directory
+
+
+@pytest.fixture
+def sleeping(tmp_path):
+    """A model with the input points (-1, 4) that does not come back from negative ones."""
+    origin = ORIGIN | {"recipe": "tests.worker.serve.sleeping:Sleeping"}
+    export_model(tmp_path / "sleeping", Trained(Sleeper(), (torch.ones(3, 4),), {}, origin), "token")
+    return tmp_path / "sleeping"
 
 
 def _serve():

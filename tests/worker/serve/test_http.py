@@ -91,7 +91,7 @@ def test_it_says_what_it_is(asked):
         assert answer == {
             "name": "affine",
             "versions": [version],
-            "platform": "pytorch_exported_program",
+            "platform": "pytorch",
             "inputs": [{"name": "points", "datatype": "FP32", "shape": [-1, 4]}],
             "outputs": [{"name": "output", "datatype": "FP32", "shape": [-1, 2]}],
         }
@@ -229,8 +229,6 @@ def test_without_a_model_it_lives_and_says_why_it_is_not_ready(empty):
     ):
         status, headers, answer = empty(method, path)
         assert (status, headers["retry-after"], answer["error"]) == (503, "1", "the model is being loaded")
-    empty.service.cannot_serve("model.safetensors has changed")
-    assert empty("GET", "/v2/health/ready")[2] == {"error": "model.safetensors has changed"}
 
 
 def test_while_it_leaves_it_is_not_ready_and_answers_and_ends_connections(asked):
@@ -322,3 +320,11 @@ def test_it_tells_the_operator_how_it_is(asked, empty):
     _, _, state = empty("GET", "/state")
     assert (state["ready"], state["reason"], state["model"]) == (False, "the model is being loaded", None)
     assert (state["requestsPerSecond"], state["latencyP99"]) == (0.0, None)
+
+
+def test_a_client_that_does_not_wait_is_counted_and_is_no_error_of_the_model(asked):
+    with pytest.raises(asyncio.CancelledError), asked.service.counting("grpc", lambda status: f"code {status}"):
+        raise asyncio.CancelledError
+    asked._run(asyncio.sleep(1.0))
+    assert asked.service.state()["errorRate"] == 0.0
+    assert 'muster_serve_requests_total{code="code 499",protocol="grpc"} 1.0' in asked("GET", "/metrics")[2].decode()

@@ -114,6 +114,18 @@ def test_ctrl_c_ends_it_at_once(serve, affine):
     assert "leaving: not ready any more, finishing" in served.rest()
 
 
+def test_a_computation_that_hangs_does_not_keep_it_from_leaving(serve, sleeping):
+    served = serve(sleeping, "--name", "affine", "--drain-seconds", "1")
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT)
+    assert infer(connection, [1, 2, 3, 4])[0] == 200
+    tensor = {"name": "points", "datatype": "FP32", "shape": [1, 4], "data": [-1, -1, -1, -1]}
+    connection.request("POST", "/v2/models/affine/infer", json.dumps({"inputs": [tensor]}))
+    time.sleep(0.5)
+    served.process.terminate()
+    assert served.process.wait(10) == 0
+    connection.close()
+
+
 def test_whoever_goes_on_asking_is_left_after_the_longest_that_leaving_may_take(serve, affine):
     served = serve(affine, "--drain-seconds", "0.5")
     served.process.terminate()
@@ -154,6 +166,7 @@ def test_the_model_that_is_asked_for_by_its_checksum_is_served(serve, affine):
     ("words", "wanted"),
     [
         (("--max-batch-size", "0"), "argument --max-batch-size: found 0, wanted a whole number, at least 1"),
+        (("--port", "65536"), "argument --port: found 65536, wanted a port, from 1 to 65535"),
         (("--drain-seconds", "-1"), "argument --drain-seconds: found -1, wanted a number, at least 0"),
         (("--request-seconds", "soon"), "argument --request-seconds: found soon, wanted a number, at least 0"),
     ],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+INTERNAL = 500
+"""From here on the fault is the server's."""
+
 
 class RequestError(Exception):
     """The message is for whoever sent the request; `status` is that of HTTP."""
@@ -38,4 +41,4 @@ class TimedOutError(RequestError):
 class ComputationError(RequestError):
     """The model itself failed."""
 
-    status = 500
+    status = INTERNAL

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -20,6 +19,7 @@ from muster_worker.serve.protocol import (
     ordered,
     wanted_outputs,
 )
+from muster_worker.serve.service import CLIENT_GONE
 from muster_worker.serve.tensors import datatype_of, to_bytes
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     404: grpc.StatusCode.NOT_FOUND,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    CLIENT_GONE: grpc.StatusCode.CANCELLED,
     500: grpc.StatusCode.INTERNAL,
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -56,8 +57,8 @@ _CONNECTION_AGE = 60_000
 """Milliseconds after which a client is asked to connect anew: a Service balances connections, not requests."""
 
 
-async def start(service: Service, address: str) -> grpc.aio.Server:
-    """A server that answers there: raises RuntimeError where it cannot listen."""
+async def start(service: Service, host: str, port: int) -> grpc.aio.Server:
+    """A server that answers there (`host` empty: everywhere); raises RuntimeError where it cannot listen."""
     limit = service.limits.request_bytes
     server = grpc.aio.server(
         options=[
@@ -79,7 +80,7 @@ async def start(service: Service, address: str) -> grpc.aio.Server:
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(f"{PACKAGE}.GRPCInferenceService", handlers),)
     )
-    server.add_insecure_port(address)
+    server.add_insecure_port(f"[{host or '::'}]:{port}" if not host or ":" in host else f"{host}:{port}")
     await server.start()
     return server
 
@@ -131,17 +132,8 @@ class _Calls:
         return answer
 
     async def model_infer(self, request: Any) -> Any:
-        service, status = self._service, 500
-        service.last_request = begun = time.monotonic()
-        try:
-            answer = await self._infer(request)
-            status = 200
-        except RequestError as error:
-            status = error.status
-            raise
-        finally:
-            service.answered("grpc", _CODES[status].name, begun, failed=status >= 500)
-        return answer
+        with self._service.counting("grpc", lambda status: _CODES[status].name):
+            return await self._infer(request)
 
     async def _infer(self, request: Any) -> Any:
         service = self._service

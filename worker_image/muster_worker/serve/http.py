@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -11,6 +10,7 @@ import orjson
 import muster_worker
 from muster_worker.serve import json_codec
 from muster_worker.serve.errors import (
+    INTERNAL,
     NotFoundError,
     NotReadyError,
     OverloadedError,
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 _JSON = (b"content-type", b"application/json")
 _LENGTH_OF_JSON = b"inference-header-content-length"
-_INTERNAL = 500
 
 
 class _ClientHasGone(Exception):  # noqa: N818 - nothing is wrong
@@ -59,7 +58,7 @@ class Application:
                 headers.append((b"retry-after", b"1"))
         except Exception:
             log.exception("%s %s", scope["method"], scope["path"])
-            status, headers, body = _INTERNAL, [_JSON], b'{"error":"an error of the server: its log has it"}'
+            status, headers, body = INTERNAL, [_JSON], b'{"error":"an error of the server: its log has it"}'
         headers.append((b"content-length", str(len(body)).encode()))
         if self._service.draining:
             headers.append((b"connection", b"close"))  # the client's next request then finds another replica
@@ -71,7 +70,9 @@ class Application:
         match path.strip("/").split("/"):
             case ["v2", "models", name, *rest] if rest and rest[-1] == "infer":
                 _allow(method, "POST", path)
-                return await self._timed_infer(name, _version(rest[:-1], path), scope, receive)
+                version, body = _version(rest[:-1], path), await self._body(scope, receive)
+                with self._service.counting("http"):
+                    return await self._infer(name, version, scope, body)
             case ["v2", "models", name, *rest]:
                 _allow(method, "GET", path)
                 asks_ready = rest[-1:] == ["ready"]
@@ -126,21 +127,6 @@ class Application:
             "outputs": _described(model.signature.outputs),
         }
         return 200, [_JSON], orjson.dumps(answer)
-
-    async def _timed_infer(
-        self, name: str, version: str, scope: dict[str, Any], receive: Receive
-    ) -> tuple[int, Headers, bytes]:
-        service, status = self._service, _INTERNAL
-        body = await self._body(scope, receive)
-        service.last_request = begun = time.monotonic()
-        try:
-            status, headers, answer = await self._infer(name, version, scope, body)
-        except RequestError as error:
-            status = error.status
-            raise
-        finally:
-            service.answered("http", str(status), begun, failed=status >= _INTERNAL)
-        return status, headers, answer
 
     async def _infer(self, name: str, version: str, scope: dict[str, Any], body: bytes) -> tuple[int, Headers, bytes]:
         service = self._service

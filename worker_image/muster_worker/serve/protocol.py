@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SERVER = "muster"
 EXTENSIONS = ("binary_tensor_data",)
-PLATFORM = "pytorch_exported_program"
+PLATFORM = "pytorch"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import os
 import signal
 import socket
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 import uvicorn
@@ -54,10 +56,14 @@ class ServeConfig:
     limits: Limits = field(default_factory=Limits)
 
 
-def run(config: ServeConfig) -> int:
-    """Serves until it is told to leave; returns the exit code: of what is wrong with the model, or 0."""
+def run(config: ServeConfig) -> NoReturn:
+    """Serves until it is told to leave, then ends the process: with the exit code of what is wrong, or 0."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    return uvloop.run(_Server(config).run())
+    code = uvloop.run(_Server(config).run())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not by returning: the interpreter would wait for a computation that hangs.
+    os._exit(code)
 
 
 class _Http(uvicorn.Server):
@@ -93,17 +99,18 @@ class _Server:
         )
         try:
             socket_ = _socket(self._config.host, self._config.port)
-            calls = await grpc.start(service, f"{self._config.host or '[::]'}:{self._config.grpc_port}")
+            calls = await grpc.start(service, self._config.host, self._config.grpc_port)
         except (OSError, RuntimeError) as error:
             return _says(f"it cannot listen: {error}", TrainingError.exit_code)
         listening = asyncio.create_task(http.serve([socket_]))
-        code = await self._load(service)
+        code, left = await self._load(service), 0.0
         if code == 0:
             await self._told_to_leave.wait()
-            await self._drain(service)
+            left = await self._drain(service)
+            # uvicorn waits for what is in flight for so long, and without end by itself.
+            http.config.timeout_graceful_shutdown = math.ceil(left)
         http.should_exit = True
-        await calls.stop(self._config.limits.request_seconds)
-        await listening
+        await asyncio.gather(calls.stop(left), listening)
         service.close()
         return code
 
@@ -128,15 +135,16 @@ class _Server:
         )
         return 0
 
-    async def _drain(self, service: Service) -> None:
-        """Says that it is not ready, and answers as before until nobody asks."""
+    async def _drain(self, service: Service) -> float:
+        """Says that it is not ready, and answers as before until nobody asks; gives the seconds that are left then."""
         service.draining = True
         log.info("leaving: not ready any more, %s", "finishing" if self._at_once else "answering until nobody asks")
-        begun = time.monotonic()
-        while not self._at_once and (now := time.monotonic()) < begun + self._config.drain_seconds:
-            if now >= begun + LINGER and now >= service.last_request + QUIET:
-                return
+        begun = now = time.monotonic()
+        end = begun + self._config.drain_seconds
+        while not self._at_once and now < end and (now < begun + LINGER or now < service.last_request + QUIET):
             await asyncio.sleep(_TICK)
+            now = time.monotonic()
+        return max(0.0, end - now)
 
 
 def _says(error: str, exit_code: int) -> int:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from muster_worker.serve.batcher import Batcher, Batching
-from muster_worker.serve.errors import NotFoundError, NotReadyError, TimedOutError
+from muster_worker.serve.errors import INTERNAL, NotFoundError, NotReadyError, RequestError, TimedOutError
 from muster_worker.serve.recent import Recent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from torch import Tensor
 
     from muster_worker.serve.metrics import Metrics
     from muster_worker.serve.model import ServedModel
     from muster_worker.serve.protocol import InferRequest
+
+CLIENT_GONE = 499
+"""The status that nginx gives to a request whose client did not wait for the answer; nobody is sent it."""
+
+_LOADING = "the model is being loaded"
 
 HUNG = 2.0
 """A computation that takes so many times the limit of a request will not end: the process has to."""
@@ -24,6 +32,8 @@ HUNG = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
+    """What one request may be and take, in bytes and seconds, and how requests are computed together."""
+
     request_bytes: int = 64 << 20
     request_seconds: float = 60.0
     batching: Batching = field(default_factory=Batching)
@@ -41,7 +51,6 @@ class Service:
         self.recent = Recent(self.last_request)
         self._model: ServedModel | None = None
         self._batcher: Batcher | None = None
-        self._fault = "the model is being loaded"
         metrics.watch_ready(lambda: self.ready)
 
     def serve(self, model: ServedModel, seconds: float) -> None:
@@ -49,9 +58,6 @@ class Service:
         batched = model.signature.batched
         self._batcher = Batcher(model.compute, self.limits.batching, self.metrics, batched=batched, seconds=seconds)
         self._model = model
-
-    def cannot_serve(self, fault: str) -> None:
-        self._fault = fault
 
     @property
     def live(self) -> bool:
@@ -65,7 +71,7 @@ class Service:
     @property
     def why_not_ready(self) -> str | None:
         if self._model is None:
-            return self._fault
+            return _LOADING
         if self.draining:
             return "leaving: other replicas answer"
         if self._computing_for >= self.limits.request_seconds:
@@ -76,7 +82,7 @@ class Service:
     def model(self) -> ServedModel:
         """Raises NotReadyError while there is none."""
         if self._model is None:
-            raise NotReadyError(self._fault)
+            raise NotReadyError(_LOADING)
         return self._model
 
     def check(self, name: str, version: str) -> None:
@@ -99,11 +105,24 @@ class Service:
             raise TimedOutError(f"no answer within {limit:g} s") from None
         return {spec.name: tensor for spec, tensor in zip(model.signature.outputs, outputs, strict=True)}
 
-    def answered(self, protocol: str, code: str, begun: float, *, failed: bool) -> None:
-        """Counts one. `begun` is of time.monotonic(); failed: not by the fault of whoever asked."""
-        now = time.monotonic()
-        self.metrics.answered(protocol, code, now - begun)
-        self.recent.note(now, now - begun, failed=failed)
+    @contextlib.contextmanager
+    def counting(self, protocol: str, code_of: Callable[[int], str] = str) -> Iterator[None]:
+        """Times and counts one inference, however it ends; `code_of` names an HTTP status as the protocol does."""
+        self.last_request = begun = time.monotonic()
+        status = INTERNAL
+        try:
+            yield
+            status = 200
+        except RequestError as error:
+            status = error.status
+            raise
+        except asyncio.CancelledError:
+            status = CLIENT_GONE
+            raise
+        finally:
+            now = time.monotonic()
+            self.metrics.answered(protocol, code_of(status), now - begun)
+            self.recent.note(now, now - begun, failed=status >= INTERNAL)
 
     def state(self) -> dict[str, Any]:
         """What the operator asks for, as JSON; latencies in seconds."""

@@ -29,16 +29,8 @@ class FileRecord(TypedDict):
 
 def record_of(path: Path) -> FileRecord:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else _digest(file)
+        digest = hashlib.file_digest(file, "sha256")
         return FileRecord(bytes=file.tell(), sha256=digest.hexdigest())
-
-
-def _digest(file: Any) -> Any:
-    """`hashlib.file_digest` for Python 3.10."""
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest
 
 
 def fault_of(directory: Path, name: str, wanted: Mapping[str, Any]) -> str | None:

@@ -1,0 +1,26 @@
+"""A recipe whose model hangs."""
+
+from __future__ import annotations
+
+import time
+
+from torch import nn
+
+from tests.worker.train.recipes import Line
+
+
+class Sleeper(nn.Module):
+    """Cannot be exported; takes an hour for negative points, and a thread's worth of time for others."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+
+    def forward(self, points):
+        time.sleep(3600 if points.sum() < 0 else 0.001)
+        return self.linear(points)
+
+
+class Sleeping(Line):
+    def model(self):
+        return Sleeper()
