@@ -204,19 +204,17 @@ def _own_namespace() -> str:
 
 async def _run(options: Options) -> None:
     from muster.client import KubernetesClient, NoCluster  # noqa: PLC0415
-    from muster.control.kinds import TRAINING_JOBS, Controlled  # noqa: PLC0415
+    from muster.control.controlled import CONTROLLED  # noqa: PLC0415
     from muster.control.observability import Metrics  # noqa: PLC0415
     from muster.control.operator import Operator  # noqa: PLC0415
-    from muster.plan.training import initial_model, planner  # noqa: PLC0415
 
     metrics = Metrics()
     try:
         client = await KubernetesClient.connect(metrics.called)
     except NoCluster as error:
         raise click.ClickException(str(error)) from None
-    controlled = [Controlled(TRAINING_JOBS, planner.plan, label="muster.dev/training-job", names=initial_model.named)]
     try:
-        await Operator(options, controlled, client, metrics).run()
+        await Operator(options, CONTROLLED, client, metrics).run()
     finally:
         await client.close()
 

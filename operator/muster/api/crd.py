@@ -2,50 +2,98 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from muster.api.common import GROUP, VERSION
+from muster.api.modeldeployment import ModelDeployment
 from muster.api.structural import structural
-from muster.api.trainingjob import KIND, TrainingJob
+from muster.api.trainingjob import TrainingJob
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from muster.api.base import Model
+
 HEADER = "# Made by `muster crds` from operator/muster/api. Change that, not this.\n"
 
-# Name, JSON path, type, and whether it is shown with `-o wide` only.
-_COLUMNS = (
-    ("Phase", ".status.phase", "string", False),
-    ("Workers", ".status.workers", "string", False),
-    ("Step", ".status.progress.steps", "string", False),
-    ("Loss", ".status.metrics.loss", "string", False),
-    ("Left", ".status.progress.timeLeft", "string", False),
-    ("Restarts", ".status.restartCount", "integer", False),
-    ("Age", ".metadata.creationTimestamp", "date", False),
-    ("Attempt", ".status.attempt", "integer", True),
-    ("Metric", ".status.metric", "string", True),
-    ("Checkpoint", ".status.checkpoint.step", "integer", True),
-    ("Reason", ".status.reason", "string", True),
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What a definition says beside the schema. `columns`: name, JSON path, type; `wide` is shown with `-o wide`."""
+
+    model: type[Model]
+    kind: str
+    short_name: str
+    columns: tuple[tuple[str, str, str], ...]
+    wide: tuple[tuple[str, str, str], ...]
+
+    @property
+    def plural(self) -> str:
+        return f"{self.kind.lower()}s"
+
+
+_AGE = ("Age", ".metadata.creationTimestamp", "date")
+_REASON = ("Reason", ".status.reason", "string")
+
+TRAINING_JOB = Resource(
+    TrainingJob,
+    "TrainingJob",
+    "tj",
+    columns=(
+        ("Phase", ".status.phase", "string"),
+        ("Workers", ".status.workers", "string"),
+        ("Step", ".status.progress.steps", "string"),
+        ("Loss", ".status.metrics.loss", "string"),
+        ("Left", ".status.progress.timeLeft", "string"),
+        ("Restarts", ".status.restartCount", "integer"),
+        _AGE,
+    ),
+    wide=(
+        ("Attempt", ".status.attempt", "integer"),
+        ("Metric", ".status.metric", "string"),
+        ("Checkpoint", ".status.checkpoint.step", "integer"),
+        _REASON,
+    ),
 )
+MODEL_DEPLOYMENT = Resource(
+    ModelDeployment,
+    "ModelDeployment",
+    "mdep",
+    columns=(
+        ("Phase", ".status.phase", "string"),
+        ("Ready", ".status.ready", "string"),
+        ("Up-to-date", ".status.updatedReplicas", "integer"),
+        ("Req/s", ".status.metrics.requestsPerSecond", "string"),
+        ("P99", ".status.metrics.latencyP99Milliseconds", "string"),
+        _AGE,
+    ),
+    wide=(
+        ("Revision", ".status.revision.target", "string"),
+        ("URL", ".status.url", "string"),
+        _REASON,
+    ),
+)
+RESOURCES = (TRAINING_JOB, MODEL_DEPLOYMENT)
 
 
-def training_job_crd() -> dict[str, Any]:
-    """Return the CustomResourceDefinition of TrainingJob."""
+def definition(of: Resource) -> dict[str, Any]:
+    """Return the CustomResourceDefinition."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"trainingjobs.{GROUP}"},
+        "metadata": {"name": f"{of.plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",
             "names": {
-                "kind": KIND,
-                "listKind": f"{KIND}List",
-                "singular": "trainingjob",
-                "plural": "trainingjobs",
-                "shortNames": ["tj"],
+                "kind": of.kind,
+                "listKind": f"{of.kind}List",
+                "singular": of.kind.lower(),
+                "plural": of.plural,
+                "shortNames": [of.short_name],
                 "categories": ["all", "muster"],
             },
             "versions": [
@@ -53,7 +101,7 @@ def training_job_crd() -> dict[str, Any]:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "schema": {"openAPIV3Schema": _root_schema()},
+                    "schema": {"openAPIV3Schema": _root_schema(of.model)},
                     "subresources": {
                         "status": {},
                         "scale": {
@@ -63,8 +111,8 @@ def training_job_crd() -> dict[str, Any]:
                         },
                     },
                     "additionalPrinterColumns": [
-                        {"name": name, "jsonPath": path, "type": kind} | ({"priority": 1} if wide else {})
-                        for name, path, kind, wide in _COLUMNS
+                        *(_column(*column) for column in of.columns),
+                        *(_column(*column) | {"priority": 1} for column in of.wide),
                     ],
                 }
             ],
@@ -74,9 +122,11 @@ def training_job_crd() -> dict[str, Any]:
 
 def crds() -> dict[str, str]:
     """Return the files of crds/: YAML by file name."""
-    crd = training_job_crd()
-    name = f"{GROUP}_{crd['spec']['names']['plural']}.yaml"
-    return {name: HEADER + yaml.dump(crd, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)}
+    return {
+        f"{GROUP}_{of.plural}.yaml": HEADER
+        + yaml.dump(definition(of), Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+        for of in RESOURCES
+    }
 
 
 def write_crds(directory: Path) -> None:
@@ -86,9 +136,13 @@ def write_crds(directory: Path) -> None:
         (directory / name).write_text(text, encoding="utf-8")
 
 
-def _root_schema() -> dict[str, Any]:
+def _column(name: str, path: str, kind: str) -> dict[str, Any]:
+    return {"name": name, "jsonPath": path, "type": kind}
+
+
+def _root_schema(model: type[Model]) -> dict[str, Any]:
     """Leave to Kubernetes what it checks and describes itself in every object."""
-    schema = structural(TrainingJob)
+    schema = structural(model)
     schema["properties"] |= {
         "apiVersion": {"type": "string"},
         "kind": {"type": "string"},

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from muster.api.modeldeployment import ModelDeployment
 from muster.api.rules import BROKEN
 from muster.api.structural import structural
 from muster.api.trainingjob import TrainingJob
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _LONGEST = 60
+_KINDS = {model.__name__: model for model in (TrainingJob, ModelDeployment)}
 
 _WANTED = {
     "int_type": "a whole number",
@@ -40,10 +42,12 @@ _WANTED = {
 
 def explain(error: ValidationError) -> str:
     """Return all that is wrong as one line."""
-    return "; ".join(sentence for detail in error.errors(include_url=False) for sentence in _sentences(detail))
+    return "; ".join(
+        sentence for detail in error.errors(include_url=False) for sentence in _sentences(detail, error.title)
+    )
 
 
-def _sentences(detail: ErrorDetails) -> Iterable[str]:
+def _sentences(detail: ErrorDetails, kind: str) -> Iterable[str]:
     path = path_of(detail["loc"])
     context = detail.get("ctx", {})
     if detail["type"] == BROKEN:
@@ -51,7 +55,7 @@ def _sentences(detail: ErrorDetails) -> Iterable[str]:
     if detail["type"] == "missing":
         return [f"{path} is missing: write it"]
     if detail["type"] == "extra_forbidden":
-        return [_placed(path, _unknown(detail["loc"]))]
+        return [_placed(path, _unknown(detail["loc"], kind))]
     wanted = _WANTED.get(detail["type"])
     if wanted is None:
         return [_placed(path, detail["msg"])]
@@ -71,15 +75,15 @@ def _placed(path: str, message: str) -> str:
     return message if not path or message.startswith(path) else f"{path}: {message}"
 
 
-def _unknown(location: tuple[str | int, ...]) -> str:
+def _unknown(location: tuple[str | int, ...], kind: str) -> str:
     name = str(location[-1])
-    near = get_close_matches(name, _siblings(location[:-1]), n=1)
+    near = get_close_matches(name, _siblings(location[:-1], kind), n=1)
     return f"there is no such field: did you mean {near[0]}?" if near else "there is no such field: leave it out"
 
 
-def _siblings(location: Iterable[str | int]) -> list[str]:
+def _siblings(location: Iterable[str | int], kind: str) -> list[str]:
     """Return the fields that exist where the location leads."""
-    schema = _schema()
+    schema = _schema(kind)
     for part in location:
         inner = schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {})
         schema = inner or schema.get("additionalProperties", {})
@@ -87,8 +91,8 @@ def _siblings(location: Iterable[str | int]) -> list[str]:
 
 
 @cache
-def _schema() -> dict[str, Any]:
-    return structural(TrainingJob)
+def _schema(kind: str) -> dict[str, Any]:
+    return structural(_KINDS[kind])
 
 
 def _shown(value: Any) -> str:

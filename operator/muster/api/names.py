@@ -1,6 +1,7 @@
 """Scalars with a form: names of Kubernetes objects, decimal numbers, paths on a volume, times, a number or `auto`."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
@@ -9,6 +10,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from muster.api.rules import BROKEN, Rule, quoted
 
 MAX_PROCESSES = 128
+MAX_GROUPS = 1000
 
 
 def matches(pattern: str, message: str, *, also: str = "", holds: Any = None) -> Rule:
@@ -77,14 +79,18 @@ RelativePath = Annotated[
 ]
 
 
-class _AutoOrCount:
-    rule = Rule(
-        cel=f"type(self) == string ? self == 'auto' : self >= 1 && self <= {MAX_PROCESSES}",
-        holds=lambda value: value == "auto" if isinstance(value, str) else 1 <= value <= MAX_PROCESSES,
-        message=f"write auto or a whole number from 1 to {MAX_PROCESSES}",
-        found="self",
-        found_in_cel="(type(self) == string ? self : 'a number out of that range')",
-    )
+class _IntOrString:
+    """A number or a text, as Kubernetes' IntOrString is."""
+
+    def __init__(self, wanted: str, cel: str, holds: Callable[[Any], bool]) -> None:
+        self._wanted = wanted
+        self._rule = Rule(
+            cel=cel,
+            holds=holds,
+            message=f"write {wanted}",
+            found="self",
+            found_in_cel="(type(self) == string ? self : 'a number out of that range')",
+        )
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(self._read)
@@ -93,16 +99,36 @@ class _AutoOrCount:
         return {
             "x-kubernetes-int-or-string": True,
             "maxLength": 16,
-            "x-kubernetes-validations": [self.rule.schema()],
+            "x-kubernetes-validations": [self._rule.schema()],
         }
 
     def _read(self, value: Any) -> int | str:
         if isinstance(value, bool) or not isinstance(value, int | str):
-            raise PydanticCustomError("int_or_string", "wanted auto or a whole number")
-        complaint = self.rule.complaint(value)
+            raise PydanticCustomError("int_or_string", "{text}", {"text": f"wanted {self._wanted}"})
+        complaint = self._rule.complaint(value)
         if complaint is not None:
             raise PydanticCustomError(BROKEN, "{text}", {"text": complaint, "broken": [("", complaint)]})
         return value
 
 
-AutoOrCount = Annotated[int | str, _AutoOrCount()]
+AutoOrCount = Annotated[
+    int | str,
+    _IntOrString(
+        f"auto or a whole number from 1 to {MAX_PROCESSES}",
+        cel=f"type(self) == string ? self == 'auto' : self >= 1 && self <= {MAX_PROCESSES}",
+        holds=lambda value: value == "auto" if isinstance(value, str) else 1 <= value <= MAX_PROCESSES,
+    ),
+]
+
+_PERCENT = re.compile(r"(100|[1-9]?[0-9])%")
+
+GroupsOrPercent = Annotated[
+    int | str,
+    _IntOrString(
+        f"a whole number from 0 to {MAX_GROUPS} or a percentage like 25%",
+        cel=f"type(self) == string ? self.matches('^(100|[1-9]?[0-9])%$') : self >= 0 && self <= {MAX_GROUPS}",
+        holds=lambda value: (
+            _PERCENT.fullmatch(value) is not None if isinstance(value, str) else 0 <= value <= MAX_GROUPS
+        ),
+    ),
+]

@@ -19,7 +19,6 @@ from muster.api.trainingjob_status import TrainingJobStatus
 from muster.api.unsupported import TRAINING_JOB
 from muster.api.workload import Checkpoint, InitialModel, Optimisation, Recipe, Script, Source, Strategy
 
-KIND = "TrainingJob"
 MAX_NAME, MAX_REPLICAS = 40, 10_000  # name, rank and attempt together fit the 63 characters of a host name
 A_YEAR = 31_536_000
 

@@ -55,3 +55,13 @@ TRAINING_JOB = (
     Unsupported("strategy.mesh"),
     Unsupported("compression"),
 )
+
+MODEL_DEPLOYMENT = (
+    Unsupported("model.uri"),
+    Unsupported("runtime", allowed=("torch",)),
+    Unsupported("group"),
+    Unsupported("compression"),
+    Unsupported("explain"),
+    Unsupported("canary"),
+    Unsupported("autoscaling"),
+)

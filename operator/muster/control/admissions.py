@@ -26,6 +26,7 @@ from muster.client import (
     Client,
     Object,
 )
+from muster.control.kinds import OTHERS
 from muster.plan import queue, requests
 from muster.plan.capacity import Capacity
 
@@ -61,12 +62,12 @@ class Admissions:
         store: Store,
         enqueue: Callable[[Key], None],
         *,
-        watched: str = "",
+        everywhere: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`watched` is the label of the pods that the store has, wherever they are; without it, all are listed."""
+        """`everywhere`: the store has our pods of all namespaces; otherwise all pods are listed."""
         self._client, self._store, self._enqueue, self._now = client, store, enqueue, now
-        self._watched = watched
+        self._everywhere = everywhere
         self._waiting: dict[Key, Demand] = {}
         self._granted: dict[Key, Demand] = {}
         self._answers: dict[Key, Admission] = {}
@@ -150,9 +151,9 @@ class Admissions:
             if valid == changes and time.monotonic() - at <= COUNT_AGE:
                 return self._counted
         started = time.monotonic()
-        others = f"!{self._watched}" if self._watched else ""
+        others = OTHERS if self._everywhere else ""
         pods = (await self._client.list(PODS, label_selector=others, field_selector=_ALIVE, each=_taken)).items
-        capacity = Capacity.count(self._store.nodes.values(), chain(pods, self._store.pods if self._watched else ()))
+        capacity = Capacity.count(self._store.nodes.values(), chain(pods, self._store.pods if self._everywhere else ()))
         for key, demand in self._granted.items():
             if demand.uncounted is None:
                 _, capacity = queue.place(demand, capacity, self._answers[key].domain)

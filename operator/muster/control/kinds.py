@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -13,6 +13,10 @@ Planner: TypeAlias = Callable[[Observed, Settings, float], Plan]
 
 GROUP = "muster.dev"
 TRAINING_JOBS = Kind(GROUP, "v1alpha1", "trainingjobs", "TrainingJob")
+MODEL_DEPLOYMENTS = Kind(GROUP, "v1alpha1", "modeldeployments", "ModelDeployment")
+
+OURS, OTHERS = "app.kubernetes.io/managed-by=muster", "app.kubernetes.io/managed-by!=muster"
+"""Selects what Muster makes, and what it does not."""
 
 
 class Key(NamedTuple):
@@ -28,20 +32,20 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Controlled:
-    """A kind of resource under control. What is made for one bears `label`: only that is watched.
+    """A kind of resource under control, and the kinds that are made for it beside pods and services.
 
     `names` tells which others under control, by kind and name in the same namespace, one needs to know of.
     """
 
     kind: Kind
     planner: Planner
-    label: str
     names: Callable[[Manifest], tuple[tuple[str, str], ...]] = lambda _: ()
+    makes: tuple[Kind, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A kind to watch, and the label that the API server is to select by."""
+    """A kind to watch, and the labels that the API server is to select by."""
 
     kind: Kind
     label: str = ""
@@ -51,10 +55,8 @@ FOREIGN = {one.kind.kind: one for one in (Watched(WORKLOADS, "muster.dev/trainin
 """Kinds that others define, by name: watched only where the cluster has them."""
 
 
-def watched(controlled: tuple[Controlled, ...]) -> tuple[Watched, ...]:
+def watched(controlled: Iterable[Controlled]) -> tuple[Watched, ...]:
     """All kinds to watch for these."""
-    if len({one.label for one in controlled}) > 1:
-        raise ValueError("one watch of pods can select by one label only: give all controlled kinds the same")
-    label = controlled[0].label
     own = tuple(Watched(one.kind) for one in controlled)
-    return (*own, Watched(PODS, label), Watched(SERVICES, label), Watched(NODES))
+    made = dict.fromkeys((PODS, SERVICES, *(kind for one in controlled for kind in one.makes)))
+    return (*own, *(Watched(kind, OURS) for kind in made), Watched(NODES))

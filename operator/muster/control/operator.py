@@ -79,7 +79,7 @@ class Operator:
             times=options.lease_times,
         )
         fenced = FencedClient(client, self.fence)
-        kinds = watched(tuple(controlled))
+        kinds = watched(controlled)
         self._kinds = [one.kind for one in (*kinds, *FOREIGN.values())]
         self._scraper = Scraper(self.store, self.queue.add, metrics)
         self._resync = Resync(
@@ -91,8 +91,7 @@ class Operator:
             metrics=metrics,
             every=options.resync_every,
         )
-        everywhere = "" if options.namespaces else controlled[0].label
-        self._admissions = Admissions(client, self.store, self.queue.add, watched=everywhere)
+        self._admissions = Admissions(client, self.store, self.queue.add, everywhere=not options.namespaces)
         self.store.on_room_change = self._admissions.room_changed
         self._watches = Watches(
             client,

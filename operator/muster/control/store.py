@@ -11,7 +11,7 @@ from collections import OrderedDict, defaultdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from muster.client import FLAVORS, NODES, PODS, SERVICES, WORKLOADS, Kind, Object
+from muster.client import BUDGETS, FLAVORS, NODES, PODS, REVISIONS, SERVICES, WORKLOADS, Kind, Object
 from muster.control.kinds import Controlled, Key
 from muster.plan import requests
 from muster.plan.model import Observed, WorkerReport
@@ -157,7 +157,7 @@ class Store:
         if resource is None:
             return None
         uid = resource["metadata"]["uid"]
-        pods, services = self._of(uid, PODS), self._of(uid, SERVICES)
+        pods = self._of(uid, PODS)
         uids = (pod["metadata"]["uid"] for pod in pods)
         reports = {uid: self._reports[uid] for uid in uids if uid in self._reports}
         named = {
@@ -165,9 +165,20 @@ class Store:
             for kind, name in self._names[key.kind](resource)
             if (other := self.resource(Key(kind, key.namespace, name))) is not None
         }
-        workloads = self._of(uid, WORKLOADS) if self.follows(WORKLOADS.kind) else None
-        flavors = {name: one for (_, name), one in self._objects[FLAVORS.kind].items()}
-        return Observed(resource, pods, services, self.nodes, reports, named, admission, refusal, workloads, flavors)
+        return Observed(
+            resource,
+            pods=pods,
+            services=self._of(uid, SERVICES),
+            budgets=self._of(uid, BUDGETS),
+            revisions=self._of(uid, REVISIONS),
+            nodes=self.nodes,
+            reports=reports,
+            named=named,
+            admission=admission,
+            refusal=refusal,
+            workloads=self._of(uid, WORKLOADS) if self.follows(WORKLOADS.kind) else None,
+            flavors={name: one for (_, name), one in self._objects[FLAVORS.kind].items()},
+        )
 
     def _of(self, uid: str, kind: Kind) -> tuple[Object, ...]:
         """All of this kind that the resource owns."""

@@ -31,14 +31,14 @@ def condition(
     earlier: Iterable[Manifest],
     kind: str,
     *,
-    holds: bool,
+    holds: bool | None,
     reason: str,
     message: str,
     generation: int,
     now: float,
 ) -> dict[str, Any]:
-    """Return the condition as it is now; `lastTransitionTime` moves only when the status does."""
-    status = "True" if holds else "False"
+    """Return the condition as it is now (Unknown with None); `lastTransitionTime` moves only when the status does."""
+    status = {True: "True", False: "False", None: "Unknown"}[holds]
     before = find(earlier, kind)
     same = before is not None and before["status"] == status
     return {

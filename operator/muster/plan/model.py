@@ -107,17 +107,19 @@ class Refusal:
 class Observed:
     """One resource and everything that exists for it, at one moment.
 
-    `pods` and `services` hold what bears the resource's UID in its owner references. `nodes` holds every node
-    known, by name. `reports` holds the agents' answers by pod UID. `named` holds the other resources under control
-    that this one names, by kind and name. `admission` is the answer to the demand of the last plan; None while there
-    is none. `refusal` is there when the last pods were refused. `workloads` and `flavors` are Kueue's, where a plan
-    has needed them: the Workloads that bear the resource's UID, and every ResourceFlavor by name. None: the cluster
-    has no such kind, or it is not watched yet.
+    `pods`, `services`, `budgets` and `revisions` hold what bears the resource's UID in its owner references. `nodes`
+    holds every node known, by name. `reports` holds the agents' answers by pod UID. `named` holds the other resources
+    under control that this one names, by kind and name. `admission` is the answer to the demand of the last plan; None
+    while there is none. `refusal` is there when the last pods were refused. `workloads` and `flavors` are Kueue's,
+    where a plan has needed them: the Workloads that bear the resource's UID, and every ResourceFlavor by name. None:
+    the cluster has no such kind, or it is not watched yet.
     """
 
     resource: Manifest
     pods: tuple[Manifest, ...] = ()
     services: tuple[Manifest, ...] = ()
+    budgets: tuple[Manifest, ...] = ()
+    revisions: tuple[Manifest, ...] = ()
     nodes: Mapping[str, Manifest] = field(default_factory=dict)
     reports: Mapping[str, WorkerReport] = field(default_factory=dict)
     named: Mapping[tuple[str, str], Manifest] = field(default_factory=dict)
@@ -147,7 +149,7 @@ class Delete:
     node is unreachable. None leaves the object's own grace period.
     """
 
-    kind: Literal["Pod", "Service", "TrainingJob", "Workload"]
+    kind: Literal["ControllerRevision", "Pod", "Service", "TrainingJob", "Workload"]
     name: str
     uid: str
     grace_seconds: int | None = None

@@ -13,3 +13,8 @@ def to_epoch(timestamp: str) -> float:
 def to_timestamp(seconds: float) -> str:
     """Return the time as metav1.Time has it: UTC, whole seconds, Z."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def to_precise_timestamp(seconds: float) -> str:
+    """Return the same with milliseconds, for what is compared with other times of that status."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -17,7 +17,7 @@ from kubernetes.client.exceptions import ApiException
 from pydantic import ValidationError
 
 from muster.api import TrainingJob
-from muster.api.crd import training_job_crd
+from muster.api.crd import TRAINING_JOB, definition
 from muster.api.errors import explain
 
 from .manifests import Malformed, malformed, manifest
@@ -65,16 +65,16 @@ def _with_crd(api: client.ApiClient) -> Iterator[Server]:
     """The chart may have installed the CRD already; then it has to be this one."""
     definitions = client.CustomObjectsApi(api)
     where = {"group": "apiextensions.k8s.io", "version": "v1", "plural": "customresourcedefinitions"}
-    name = training_job_crd()["metadata"]["name"]
+    name = definition(TRAINING_JOB)["metadata"]["name"]
     present = {crd["metadata"]["name"]: crd for crd in definitions.list_cluster_custom_object(**where)["items"]}
     if name not in present:
-        definitions.create_cluster_custom_object(**where, body=training_job_crd())
+        definitions.create_cluster_custom_object(**where, body=definition(TRAINING_JOB))
         _until_served(api)
         yield Server(api)
         definitions.delete_cluster_custom_object(**where, name=name)
         return
     version = present[name]["spec"]["versions"][0]
-    assert version["schema"] == training_job_crd()["spec"]["versions"][0]["schema"], "the cluster has an old CRD"
+    assert version["schema"] == definition(TRAINING_JOB)["spec"]["versions"][0]["schema"], "the cluster has an old CRD"
     yield Server(api)
 
 
@@ -227,4 +227,4 @@ def test_whether_and_how_long_it_runs_may_change(server: Server, existing: str, 
 
 def test_the_generated_file_is_what_the_server_was_asked(server: Server):
     written = yaml.safe_load((ROOT / "crds" / "muster.dev_trainingjobs.yaml").read_text(encoding="utf-8"))
-    assert written == training_job_crd()
+    assert written == definition(TRAINING_JOB)

@@ -10,17 +10,32 @@ from typing import Any
 import pytest
 import yaml
 
-from muster.api import TrainingJob
-from muster.api.crd import crds, training_job_crd, write_crds
+from muster.api.crd import MODEL_DEPLOYMENT, RESOURCES, TRAINING_JOB, Resource, crds, definition, write_crds
 from muster.api.trainingjob import CHANGEABLE
-from muster.api.unsupported import TRAINING_JOB
+from muster.api.unsupported import MODEL_DEPLOYMENT as OF_MODEL_DEPLOYMENT
+from muster.api.unsupported import TRAINING_JOB as OF_TRAINING_JOB
 
 from .manifests import manifest
 
 ROOT = Path(__file__).parents[3]
 MAX_BYTES = 100_000
-SCHEMA = training_job_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-SPEC = SCHEMA["properties"]["spec"]
+EACH = pytest.mark.parametrize("resource", RESOURCES, ids=lambda one: one.kind)
+LEAST: dict[str, dict[str, Any]] = {
+    "TrainingJob": {"recipe": {"name": "pkg.module:Recipe"}},
+    "ModelDeployment": {"model": {"fromTrainingJob": "digits"}},
+}
+
+
+def version_of(resource: Resource) -> dict[str, Any]:
+    return dict(definition(resource)["spec"]["versions"][0])
+
+
+def schema_of(resource: Resource) -> dict[str, Any]:
+    return dict(version_of(resource)["schema"]["openAPIV3Schema"])
+
+
+def spec_of(resource: Resource) -> dict[str, Any]:
+    return dict(schema_of(resource)["properties"]["spec"])
 
 
 def fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -38,23 +53,27 @@ def test_the_generated_files_are_fresh():
     assert written == crds(), "run `muster crds --output crds`"
 
 
-def test_files_are_written_where_asked(tmp_path: Path):
+@EACH
+def test_files_are_written_where_asked(tmp_path: Path, resource: Resource):
     write_crds(tmp_path / "new")
-    assert yaml.safe_load((tmp_path / "new" / "muster.dev_trainingjobs.yaml").read_text()) == training_job_crd()
+    written = (tmp_path / "new" / f"muster.dev_{resource.plural}.yaml").read_text()
+    assert yaml.safe_load(written) == definition(resource)
 
 
 def test_it_is_small_enough_for_plain_kubectl_apply():
     assert all(len(text.encode()) < MAX_BYTES for text in crds().values())
 
 
-def test_every_field_of_ours_is_described():
-    ours = {path: schema for path, schema in fields(SCHEMA) if path.startswith((".spec", ".status"))}
+@EACH
+def test_every_field_of_ours_is_described(resource: Resource):
+    ours = {path: schema for path, schema in fields(schema_of(resource)) if path.startswith((".spec", ".status"))}
     passed_on = {path for path, schema in ours.items() if schema.get("nullable")}
     assert [path for path, schema in ours.items() if path not in passed_on and "description" not in schema] == []
 
 
-def test_numbers_and_texts_that_users_write_are_bounded():
-    written = {path: schema for path, schema in fields(SPEC) if ".template" not in path}
+@EACH
+def test_numbers_and_texts_that_users_write_are_bounded(resource: Resource):
+    written = {path: schema for path, schema in fields(spec_of(resource)) if ".template" not in path}
     numbers = [path for path, schema in written.items() if schema.get("type") == "integer"]
     texts = [path for path, schema in written.items() if schema.get("type") == "string" and "enum" not in schema]
     assert numbers
@@ -62,7 +81,8 @@ def test_numbers_and_texts_that_users_write_are_bounded():
     assert [path for path in texts if "maxLength" not in written[path]] == []
 
 
-def test_scalars_have_the_same_defaults_as_the_models():
+@EACH
+def test_scalars_have_the_same_defaults_as_the_models(resource: Resource):
     def defaults(schema: dict[str, Any]) -> dict[str, Any]:
         return {
             name: defaults(inner) if inner.get("default") == {} else inner["default"]
@@ -70,35 +90,53 @@ def test_scalars_have_the_same_defaults_as_the_models():
             if "default" in inner
         }
 
-    filled = manifest(**defaults(SPEC))
-    assert TrainingJob.model_validate(filled).spec == TrainingJob.model_validate(manifest()).spec
+    def read(**more: Any) -> Any:
+        return resource.model.model_validate(manifest() | {"kind": resource.kind, "spec": LEAST[resource.kind] | more})
+
+    assert read(**defaults(spec_of(resource))) == read()
 
 
-@pytest.mark.parametrize("unsupported", TRAINING_JOB, ids=lambda entry: entry.path)
-def test_what_is_refused_exists_and_has_no_default(unsupported: Any):
-    schema = dict(fields(SPEC))[f".{unsupported.path}"]
+@pytest.mark.parametrize(
+    ("resource", "unsupported"),
+    [(TRAINING_JOB, one) for one in OF_TRAINING_JOB] + [(MODEL_DEPLOYMENT, one) for one in OF_MODEL_DEPLOYMENT],
+    ids=lambda one: one.kind if isinstance(one, Resource) else one.path,
+)
+def test_what_is_refused_exists_and_has_no_default(resource: Resource, unsupported: Any):
+    schema = dict(fields(spec_of(resource)))[f".{unsupported.path}"]
     assert schema.get("default") in (None, *unsupported.allowed)
-    assert any(rule.get("fieldPath") == f".{unsupported.path}" for rule in SPEC["x-kubernetes-validations"])
+    rules = spec_of(resource)["x-kubernetes-validations"]
+    assert any(rule.get("fieldPath") == f".{unsupported.path}" for rule in rules)
 
 
 def test_all_that_may_not_change_is_frozen():
-    frozen = {name for rule in SPEC["x-kubernetes-validations"] for name in re.findall(r"oldSelf\.(\w+)", rule["rule"])}
-    assert frozen == set(SPEC["properties"]) - set(CHANGEABLE)
+    spec = spec_of(TRAINING_JOB)
+    frozen = {name for rule in spec["x-kubernetes-validations"] for name in re.findall(r"oldSelf\.(\w+)", rule["rule"])}
+    assert frozen == set(spec["properties"]) - set(CHANGEABLE)
 
 
-def test_columns_show_fields_that_exist():
-    columns = training_job_crd()["spec"]["versions"][0]["additionalPrinterColumns"]
-    known = dict(fields(SCHEMA))
+@EACH
+def test_columns_show_fields_that_exist(resource: Resource):
+    columns = version_of(resource)["additionalPrinterColumns"]
+    known = dict(fields(schema_of(resource)))
     shown = [column["jsonPath"] for column in columns if column["name"] != "Age"]
     assert [path for path in shown if path not in known and not path.startswith(".status.metrics.")] == []
-    assert [column["name"] for column in columns if not column.get("priority")] == [
-        "Phase", "Workers", "Step", "Loss", "Left", "Restarts", "Age",
-    ]  # fmt: skip
-    assert [column["name"] for column in columns if column.get("priority")] == [
-        "Attempt", "Metric", "Checkpoint", "Reason",
-    ]  # fmt: skip
 
 
-def test_scale_reads_fields_that_exist():
-    scale = training_job_crd()["spec"]["versions"][0]["subresources"]["scale"]
-    assert set(scale.values()) <= dict(fields(SCHEMA)).keys()
+@pytest.mark.parametrize(
+    ("resource", "narrow", "wide"),
+    [
+        (TRAINING_JOB, "Phase Workers Step Loss Left Restarts Age", "Attempt Metric Checkpoint Reason"),
+        (MODEL_DEPLOYMENT, "Phase Ready Up-to-date Req/s P99 Age", "Revision URL Reason"),
+    ],
+    ids=["TrainingJob", "ModelDeployment"],
+)
+def test_columns_are_those_that_a_person_looks_for(resource: Resource, narrow: str, wide: str):
+    columns = version_of(resource)["additionalPrinterColumns"]
+    assert [column["name"] for column in columns if not column.get("priority")] == narrow.split()
+    assert [column["name"] for column in columns if column.get("priority")] == wide.split()
+
+
+@EACH
+def test_scale_reads_fields_that_exist(resource: Resource):
+    scale = version_of(resource)["subresources"]["scale"]
+    assert set(scale.values()) <= dict(fields(schema_of(resource))).keys()

@@ -11,6 +11,20 @@ JOB_RIGHTS = {
     ("muster.dev", "trainingjobs", "watch"),
     ("muster.dev", "trainingjobs", "delete"),  # ttlSecondsAfterFinished
     ("muster.dev", "trainingjobs/status", "patch"),  # the one status write
+    ("muster.dev", "modeldeployments", "get"),
+    ("muster.dev", "modeldeployments", "list"),
+    ("muster.dev", "modeldeployments", "watch"),
+    ("muster.dev", "modeldeployments/status", "patch"),
+    ("apps", "controllerrevisions", "get"),  # a delete that met another object of that name
+    ("apps", "controllerrevisions", "list"),  # the store
+    ("apps", "controllerrevisions", "watch"),
+    ("apps", "controllerrevisions", "create"),  # server-side apply of what is not there yet
+    ("apps", "controllerrevisions", "patch"),
+    ("apps", "controllerrevisions", "delete"),  # beyond spec.rollout.revisionHistoryLimit
+    ("policy", "poddisruptionbudgets", "list"),  # the store
+    ("policy", "poddisruptionbudgets", "watch"),
+    ("policy", "poddisruptionbudgets", "create"),  # server-side apply of what is not there yet
+    ("policy", "poddisruptionbudgets", "patch"),
     ("", "pods", "get"),  # a create or a delete that met another object of that name
     ("", "pods", "list"),  # the store
     ("", "pods", "watch"),
@@ -136,7 +150,7 @@ def test_who_makes_a_job_must_be_allowed_to_make_pods():
     binding = chart.one("ValidatingAdmissionPolicyBinding")["spec"]
 
     assert policy["failurePolicy"] == "Fail"
-    assert policy["matchConstraints"]["resourceRules"][0]["resources"] == ["trainingjobs"]
+    assert policy["matchConstraints"]["resourceRules"][0]["resources"] == ["trainingjobs", "modeldeployments"]
     assert "authorizer.group('').resource('pods')" in policy["validations"][0]["expression"]
     assert binding["policyName"] == chart.one("ValidatingAdmissionPolicy")["metadata"]["name"]
     assert binding["validationActions"] == ["Deny"]

@@ -42,6 +42,9 @@ RESOURCES = {
         Resource("", "v1", "namespaces", "Namespace", namespaced=False),
         Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition"),
         Resource("muster.dev", "v1alpha1", "trainingjobs", "TrainingJob"),
+        Resource("muster.dev", "v1alpha1", "modeldeployments", "ModelDeployment"),
+        Resource("apps", "v1", "controllerrevisions", "ControllerRevision", status=False),
+        Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"),
         Resource("kueue.x-k8s.io", "v1beta1", "workloads", "Workload"),
         Resource("kueue.x-k8s.io", "v1beta1", "resourceflavors", "ResourceFlavor", namespaced=False, status=False),
     )
@@ -234,9 +237,9 @@ def remove(target: dict[str, Any], path: tuple[str, ...]) -> None:
 def matches(manifest: dict[str, Any], selector: str) -> bool:
     labels = manifest["metadata"].get("labels") or {}
     for term in filter(None, selector.split(",")):
-        name, _, value = term.removeprefix("!").partition("=")
-        bears = name in labels and (not value or labels[name] == value)
-        if bears == term.startswith("!"):
+        name, sign, value = re.fullmatch("!?([^!=]+)(!?=)?(.*)", term).groups()
+        bears = name in labels and (not sign or labels[name] == value)
+        if bears == (term.startswith("!") or sign == "!="):
             return False
     return True
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from muster.client import KubernetesClient, Limits
-from muster.control.kinds import TRAINING_JOBS, Controlled, Planner
+from muster.control.kinds import OURS, TRAINING_JOBS, Controlled, Planner
 from muster.control.lease import LeaseTimes
 from muster.control.observability import Metrics
 from muster.control.operator import Operator, Options
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.unit.control.fake_api import FakeApi
 
-LABEL = "muster.dev/training-job"
+OURS_AS_LABELS = dict([OURS.split("=")])
 SETTINGS = Settings(worker_image="worker")
 QUICK = LeaseTimes(lasts=2, writes=1.5, renew_every=0.2, call=0.5)
 
@@ -58,7 +58,7 @@ def owned(resource: Any, kind: str, name: str, **rest: Any) -> dict[str, Any]:
         "metadata": {
             "name": name,
             "namespace": meta["namespace"],
-            "labels": {LABEL: meta["name"]},
+            "labels": OURS_AS_LABELS | {"muster.dev/training-job": meta["name"]},
             "ownerReferences": [owner],
         },
         **rest,
@@ -109,7 +109,7 @@ async def operator(
         api.configuration(who), observer=metrics.called, limits=Limits(call=0.5, attempts=4, pauses=(0.01, 0.05, 0.1))
     )
     chosen = Options(settings=SETTINGS, identity=who, http_port=0, workers=4, take_signals=False, lease_times=QUICK)
-    one = Operator(replace(chosen, **options), [Controlled(TRAINING_JOBS, planner, LABEL, names)], client, metrics)
+    one = Operator(replace(chosen, **options), [Controlled(TRAINING_JOBS, planner, names)], client, metrics)
     task = asyncio.create_task(one.run())
     try:
         if wait:

@@ -9,11 +9,11 @@ import pytest
 
 from muster.client import NODES, PODS, KubernetesClient, Limits
 from muster.control.admissions import MISSING_AGE, Admissions
-from muster.control.kinds import TRAINING_JOBS, Controlled, Key
+from muster.control.kinds import OTHERS, TRAINING_JOBS, Controlled, Key
 from muster.control.store import Store
 from muster.plan.model import Demand, Plan, Reference
 from tests.unit.control.fake_api import Answer, FakeApi, Hang
-from tests.unit.control.harness import create, until
+from tests.unit.control.harness import OURS_AS_LABELS, create, until
 
 CLAIM = Reference("PersistentVolumeClaim", "models", "spec.storage.persistentVolumeClaim.claimName")
 CODE = Reference("ConfigMap", "code", "spec.source.configMap")
@@ -35,15 +35,15 @@ async def api():
 
 
 @contextlib.asynccontextmanager
-async def admissions(api, *, room: int, watched: str = ""):
+async def admissions(api, *, room: int, everywhere: bool = False):
     """A desk over a cluster of one node with room for so many pods; and which keys it wants to be looked at."""
-    store = Store([Controlled(TRAINING_JOBS, lambda *_: Plan(), label="x")])
+    store = Store([Controlled(TRAINING_JOBS, lambda *_: Plan())])
     ready = [{"type": "Ready", "status": "True"}]
     node = {"metadata": {"name": "n1", "uid": "n1", "resourceVersion": "1"}, "spec": {}}
     store.put(NODES, node | {"status": {"conditions": ready, "allocatable": {"pods": str(room)}}})
     client = KubernetesClient(api.configuration(), limits=Limits(call=0.3, attempts=1))
     told: list[Key] = []
-    desk = Admissions(client, store, told.append, watched=watched)
+    desk = Admissions(client, store, told.append, everywhere=everywhere)
     store.on_room_change = desk.room_changed
     task = asyncio.create_task(desk.run())
     try:
@@ -82,26 +82,26 @@ async def test_what_was_granted_counts_as_taken_until_its_pods_are_made(api):
 
 
 async def test_our_own_pods_count_as_they_are_watched_and_only_others_are_listed(api):
-    for name, labels in (("theirs", {}), ("ours-long-gone", {"muster": "yes"})):
+    for name, labels in (("theirs", {}), ("ours-long-gone", OURS_AS_LABELS)):
         there = {
             "metadata": {"name": name, "namespace": "research", "labels": labels},
             "spec": SPEC | {"nodeName": "n1"},
         }
         create(api, "pods", there)
-    async with admissions(api, room=3, watched="muster") as (desk, store, told):
+    async with admissions(api, room=3, everywhere=True) as (desk, store, told):
         ours = {
             "name": "ours",
             "namespace": "research",
             "uid": "u",
             "resourceVersion": "1",
-            "labels": {"muster": "yes"},
+            "labels": OURS_AS_LABELS,
         }
         store.put(PODS, {"metadata": ours, "spec": SPEC | {"nodeName": "n1"}})
         desk.wait(key("one"), demand(1))
         desk.wait(key("two"), demand(1, since=1.0))
         await until(lambda: len(told) == 2)
         assert [desk.answer(key(name)).granted for name in ("one", "two")] == [True, False]
-        assert [seen.query["labelSelector"] for seen in api.log if seen.resource == "pods"] == ["!muster"]
+        assert [seen.query["labelSelector"] for seen in api.log if seen.resource == "pods"] == [OTHERS]
 
 
 async def test_who_leaves_is_not_answered_any_more(api):

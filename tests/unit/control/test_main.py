@@ -66,9 +66,10 @@ def test_plan_says_what_is_wrong_with_a_file(stdin, complaint):
 
 def test_crds_are_printed_or_written(tmp_path):
     printed = list(yaml.safe_load_all(run("crds").output))
-    assert [one["metadata"]["name"] for one in printed] == ["trainingjobs.muster.dev"]
+    assert [one["metadata"]["name"] for one in printed] == ["trainingjobs.muster.dev", "modeldeployments.muster.dev"]
     assert run("crds", "--output", str(tmp_path)).exit_code == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["muster.dev_trainingjobs.yaml"]
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"muster.dev_trainingjobs.yaml", "muster.dev_modeldeployments.yaml"}
 
 
 def test_run_without_a_cluster_says_what_is_missing():

@@ -15,7 +15,7 @@ from muster.control.observability import Metrics
 from muster.control.scraper import Scraper, news
 from muster.control.store import Store
 from muster.plan.model import Plan, Target
-from tests.unit.control.harness import LABEL, until
+from tests.unit.control.harness import until
 
 KEY = Key("TrainingJob", "research", "digits")
 
@@ -61,7 +61,7 @@ async def agent():
 
 @contextlib.asynccontextmanager
 async def scraping(**options):
-    store = Store([Controlled(TRAINING_JOBS, lambda *_: Plan(), LABEL)])
+    store = Store([Controlled(TRAINING_JOBS, lambda *_: Plan())])
     enqueued: list[Key] = []
     scraper = Scraper(store, enqueued.append, Metrics(), **({"interval": 0.05, "limit": 0.2} | options))
     await scraper.open()

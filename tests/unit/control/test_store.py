@@ -11,13 +11,13 @@ from muster.control.kinds import TRAINING_JOBS, Controlled, Key
 from muster.control.store import Store
 from muster.plan.model import Admission, Plan, WorkerReport
 from muster.plan.training import initial_model
-from tests.unit.control.harness import LABEL, node, owned
+from tests.unit.control.harness import node, owned
 
 DIGITS = Key("TrainingJob", "research", "digits")
 
 
 def a_store() -> Store:
-    return Store([Controlled(TRAINING_JOBS, lambda *_: Plan(), LABEL)])
+    return Store([Controlled(TRAINING_JOBS, lambda *_: Plan())])
 
 
 def resource(version: int = 1, uid: str = "u1", name: str = "digits") -> dict:
@@ -162,7 +162,7 @@ def named_after(other):
 
 
 def test_who_names_another_sees_it_and_is_looked_at_again_when_it_changes():
-    store = Store([Controlled(TRAINING_JOBS, lambda *_: Plan(), LABEL, initial_model.named)])
+    store = Store([Controlled(TRAINING_JOBS, lambda *_: Plan(), initial_model.named)])
     store.put(TRAINING_JOBS, named_after("teacher"))
     assert store.observe(DIGITS).named == {}
     teacher = resource(name="teacher", uid="uid-t")
@@ -174,7 +174,7 @@ def test_who_names_another_sees_it_and_is_looked_at_again_when_it_changes():
 
 
 def test_who_names_another_no_more_is_left_alone():
-    store = Store([Controlled(TRAINING_JOBS, lambda *_: Plan(), LABEL, initial_model.named)])
+    store = Store([Controlled(TRAINING_JOBS, lambda *_: Plan(), initial_model.named)])
     store.put(TRAINING_JOBS, named_after("teacher"))
     store.remove(TRAINING_JOBS, named_after("teacher"))
     assert store.put(TRAINING_JOBS, resource(name="teacher", uid="uid-t")) == {TEACHER}

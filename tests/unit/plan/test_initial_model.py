@@ -32,10 +32,10 @@ def named(other):
     [
         (None, "TrainingJobNotFound", "there is no TrainingJob teacher: create it"),
         (teacher(None, "Running"), "WaitingForModel", "TrainingJob teacher is Running: no model yet"),
-        (teacher("Failed", "Failed"), "InitialModelMissing", "has failed and left no model"),
-        (teacher(model=None), "InitialModelMissing", "has succeeded and left no model"),
-        (teacher(storage=None), "InitialModelMissing", "is on no volume that others reach"),
-        (teacher(storage={"ephemeral": {"size": "1Gi"}}), "InitialModelMissing", "is on no volume that others reach"),
+        (teacher("Failed", "Failed"), "ModelMissing", "has failed and left no model"),
+        (teacher(model=None), "ModelMissing", "has succeeded and left no model"),
+        (teacher(storage=None), "ModelMissing", "is on no volume that others reach"),
+        (teacher(storage={"ephemeral": {"size": "1Gi"}}), "ModelMissing", "is on no volume that others reach"),
     ],
 )
 def test_without_the_model_the_job_waits_and_says_for_what(other, reason, sentence):

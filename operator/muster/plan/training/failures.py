@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from muster.plan.pods import KNOWN_REASONS
 from muster.plan.training import attempts
 
 if TYPE_CHECKING:
@@ -17,19 +18,6 @@ if TYPE_CHECKING:
 
     from muster.plan.training.members import Member
     from muster.plan.training.view import View
-
-# What the kubelet and the controllers write as a pod's reason, and what we call it.
-KNOWN_REASONS = {
-    "OOMKilled": "OutOfMemory",
-    "Evicted": "Evicted",
-    "Preempting": "Preempted",
-    "NodeShutdown": "NodeShutdown",
-    "Terminated": "NodeShutdown",
-    "UnexpectedAdmissionError": "Rejected",
-    "OutOfcpu": "Rejected",
-    "OutOfmemory": "Rejected",
-    "NodeAffinity": "Rejected",
-}
 
 
 @dataclass(frozen=True, slots=True)

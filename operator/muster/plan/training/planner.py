@@ -21,6 +21,7 @@ from muster.api.errors import explain
 from muster.plan import conditions, refusals
 from muster.plan.drift import differs
 from muster.plan.model import Event, Plan
+from muster.plan.removal import of_living
 from muster.plan.training import (
     admission,
     attempts,
@@ -69,7 +70,7 @@ def _plan(seen: View, observed: Observed) -> Plan:
     if seen.admitted and succeeded(seen):
         return _write(seen, Plan(), status.over(seen, None))
     if seen.job.spec.suspend:
-        deletes = removal.of_living(seen.members) + kueue.withdrawal(seen)
+        deletes = of_living(seen.members) + kueue.withdrawal(seen)
         return _write(seen, Plan(deletes=deletes), status.suspended(seen))
     withheld = kueue.withheld(seen)
     if withheld is not None:
@@ -83,7 +84,7 @@ def _stop(seen: View, answer: Admission) -> Plan:
     """Have the workers save and leave, if there are any, and wait until the job may run again."""
     # Told first: a look at how it was before must find the resource changed when the quota is somebody else's.
     parts = kueue.reports(seen) if status.tells(seen, answer) else ()
-    actions = Plan(deletes=removal.of_living(seen.members), parts=parts)
+    actions = Plan(deletes=of_living(seen.members), parts=parts)
     return _write(seen, actions, status.waiting(seen, admission.stopping(seen, answer)))
 
 
@@ -91,11 +92,11 @@ def _start(seen: View, observed: Observed) -> Plan:
     """Make the whole gang, or nothing; complete it where the operator was lost in the middle of making it."""
     attempt = attempts.of_gang(seen)
     if observed.refusal is not None and (pause := refusals.pause(observed.refusal, seen.now)):
-        actions = Plan(deletes=removal.of_living(seen.members), look_again=pause)
+        actions = Plan(deletes=of_living(seen.members), look_again=pause)
         return _write(seen, actions, status.waiting(seen, admission.refused(observed.refusal.message)))
     leaving = [member for member in seen.members if not member.ended and member.attempt < attempt]
     if leaving:
-        return _write(seen, Plan(deletes=removal.of_living(leaving)), status.waiting(seen, admission.after(leaving)))
+        return _write(seen, Plan(deletes=of_living(leaving)), status.waiting(seen, admission.after(leaving)))
     lacking = initial_model.lacking(seen)
     if lacking is not None:
         return _write(seen, Plan(), status.waiting(seen, lacking))
@@ -133,7 +134,7 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
     stuck = placement.stuck(seen)
     if stuck is not None:
         answer = admission.taken_back(stuck)
-        return _write(seen, Plan(deletes=removal.of_living(seen.members)), status.waiting(seen, answer))
+        return _write(seen, Plan(deletes=of_living(seen.members)), status.waiting(seen, answer))
     added = elastic.added(seen)
     pause = refusals.pause(observed.refusal, seen.now)
     if (lost or added) and observed.refusal is not None and pause is not None:
@@ -147,7 +148,7 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
     wanted = status.active(seen, attempt, lost, grows=bool(added) and not lost)
     chosen = pods.Chosen(seen.recorded.get("topologyDomain"), seen.recorded.get("initialModel"))
     actions = Plan(
-        deletes=removal.of_superseded(seen) + removal.of_living(elastic.surplus(seen)),
+        deletes=removal.of_superseded(seen) + of_living(elastic.surplus(seen)),
         applies=_service(seen, observed),
         creates=tuple(_pod(seen, rank, attempt, chosen) for rank in vacant),
         parts=kueue.reports(seen),

@@ -6,9 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from muster.plan.pod_parts import complete_environment, hardened_container, hardened_pod
+from muster.plan.pods import ATTEMPT, RANK
 from muster.plan.strategic_merge import merge
 from muster.plan.training import identity, pod_groups
-from muster.plan.training.members import ATTEMPT, DOMAIN, RANK
+from muster.plan.training.members import DOMAIN
 
 if TYPE_CHECKING:
     from muster.api import TrainingJob
@@ -20,7 +22,6 @@ AGENT_PORT = 7070
 SCRATCH, STORAGE, SOURCE = "/muster/run", "/muster/storage", "/muster/source"
 INITIAL_MODEL = "/muster/initial-model"
 GRACE_SECONDS = 30
-USER = 1000
 
 
 def build_service(job: TrainingJob) -> Manifest:
@@ -75,7 +76,7 @@ def build_pod(
         environment |= {"MUSTER_INITIAL_MODEL_SHA256": chosen.initial_model["sha256"]}
     template = merge({"metadata": {}, "spec": spec}, job.spec.template)
     environment["MUSTER_GRACE_SECONDS"] = str(template["spec"]["terminationGracePeriodSeconds"])
-    _complete_environment(template["spec"], environment)
+    complete_environment(template["spec"], environment)
     metadata = merge(merge(template["metadata"], {"labels": labels}), pod_groups.membership(job))
     return {
         "apiVersion": "v1",
@@ -108,19 +109,8 @@ def _pod_spec(job: TrainingJob, settings: Settings, rank: int) -> dict[str, Any]
         "restartPolicy": "Never",  # the agent restarts ranks; a pod whose agent is gone gets a successor
         "hostname": f"{job.metadata.name}-{rank}",
         "subdomain": identity.group_name(job),
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        # Until a name server that was lost with a node is missed, half of all look-ups go there: 10 s each by default.
-        "dnsConfig": {"options": [{"name": "timeout", "value": "1"}, {"name": "attempts", "value": "2"}]},
+        **hardened_pod(),
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
         "containers": [_container(job, settings)],
         "volumes": _volumes(job),
     }
@@ -145,11 +135,7 @@ def _container(job: TrainingJob, settings: Settings) -> dict[str, Any]:
             periodSeconds=10, failureThreshold=6, timeoutSeconds=5, terminationGracePeriodSeconds=1
         ),
         "resources": _resources(job),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": hardened_container(),
         "volumeMounts": _mounts(job),
     }
 
@@ -198,14 +184,6 @@ def _environment(job: TrainingJob, rank: int, attempt: int) -> dict[str, str]:
         environment["MUSTER_CHECKPOINT"] = _json(spec.checkpoint)
         environment["MUSTER_OPTIMISATION"] = _json(spec.optimisation)
     return environment
-
-
-def _complete_environment(spec: dict[str, Any], environment: dict[str, str]) -> None:
-    """Put Muster's variables before the others, so that `$(MUSTER_RANK)` can be used in those."""
-    worker = next(container for container in spec["containers"] if container["name"] == "worker")
-    ours = [{"name": name, "value": value} for name, value in environment.items()]
-    theirs = [variable for variable in worker.get("env", []) if variable["name"] not in environment]
-    worker["env"] = ours + theirs
 
 
 def _volumes(job: TrainingJob) -> list[dict[str, Any]]:

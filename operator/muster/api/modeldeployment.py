@@ -1,0 +1,291 @@
+"""ModelDeployment: which trained model to serve, on how many replicas, and how they are replaced."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from muster.api.base import Bool, Int, Model
+from muster.api.common import Metadata
+from muster.api.compression import Compression
+from muster.api.lists import ATOMIC
+from muster.api.modeldeployment_status import ModelDeploymentStatus
+from muster.api.names import MAX_GROUPS, DecimalText, GroupsOrPercent, ObjectName, RelativePath, matches
+from muster.api.resources import Resources
+from muster.api.rules import Rule
+from muster.api.template import RawPodTemplate
+from muster.api.unsupported import MODEL_DEPLOYMENT
+
+MAX_NAME = 40
+"""With the group's number and the count of pods made before, a pod's name fits the 63 characters of a host name."""
+A_DAY = 86_400
+
+Port = Annotated[Int, Field(ge=1, le=65_535)]
+
+
+class ModelVolume(Model):
+    """A directory on an existing claim in the same namespace, as a training job publishes its model."""
+
+    claim_name: ObjectName
+    """The claim's name. With several replicas it should be ReadWriteMany or ReadOnlyMany."""
+    path: RelativePath | None = None
+    """The model's directory on the volume, the one with model.json, for example `digits/model`. Absent: the root."""
+
+
+class ModelSource(Model):
+    """Where the trained model is: one of the three."""
+
+    rules = (
+        Rule(
+            cel="[has(self.fromTrainingJob), has(self.persistentVolumeClaim), has(self.uri)].exists_one(one, one)",
+            holds=lambda source: (
+                sum(one is not None for one in (source.from_training_job, source.persistent_volume_claim, source.uri))
+                == 1
+            ),
+            message="write exactly one of fromTrainingJob, persistentVolumeClaim and uri",
+        ),
+    )
+
+    from_training_job: ObjectName | None = None
+    """The TrainingJob, in the same namespace, whose model is served. The deployment waits until there is one.
+
+    It is served as it was when this spec was first seen; what that job (or another of its name) writes later is served
+    with the next change of the spec, such as another `rollout.restart`.
+    """
+    persistent_volume_claim: ModelVolume | None = None
+    uri: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
+    """Where the model's directory can be fetched from. Not supported by this version yet."""
+    sha256: (
+        Annotated[
+            str,
+            StringConstraints(min_length=64, max_length=64),
+            matches("^[0-9a-f]{64}$", "write the 64 hexadecimal digits of status.model.sha256 of the training job"),
+        ]
+        | None
+    ) = None
+    """The SHA-256 of the model's model.json: a replica refuses to serve any other. Absent: the training job's."""
+
+
+class Parallelism(Model):
+    """How the processes of one group divide the work. The product is their number."""
+
+    data: Annotated[Int, Field(ge=1, le=1000)] | None = None
+    """Parts that a batch is split into. Absent: 1."""
+    tensor: Annotated[Int, Field(ge=1, le=1000)] | None = None
+    """Ways in which each layer is split. Absent: 1."""
+    pipeline: Annotated[Int, Field(ge=1, le=1000)] | None = None
+    """Ways in which the sequence of layers is split. Absent: 1."""
+
+
+class Group(Model):
+    """What one replica consists of. Absent: one pod."""
+
+    size: Annotated[Int, Field(ge=1, le=1000)] | None = None
+    """How many pods answer together. Not supported by this version yet."""
+    parallelism: Parallelism | None = None
+    """How they divide the work. Not supported by this version yet."""
+
+
+class Batching(Model):
+    """How requests that come at the same time are computed together."""
+
+    max_batch_size: Annotated[Int, Field(ge=1, le=65_536)] = 1
+    """How many samples may be computed together. 1: each request by itself."""
+    max_delay_milliseconds: Annotated[Int, Field(ge=0, le=10_000)] = 0
+    """How long a request may wait for others while the model is idle."""
+
+
+class Explain(Model):
+    """Attributions beside predictions. Not supported by this version yet."""
+
+    method: Literal["integratedGradients", "saliency", "occlusion"] = "integratedGradients"
+    """How they are computed."""
+    baseline: Literal["zeros"] = "zeros"
+    """What the input is compared with."""
+
+
+class Rollout(Model):
+    """How groups are replaced when the spec changes. Counts are of groups, or per cent of spec.replicas.
+
+    Requests go on being answered: an old group leaves when its successor answers, or within `maxUnavailable`.
+    """
+
+    max_surge: GroupsOrPercent = 1
+    """How many groups may be there beyond spec.replicas meanwhile; a percentage is rounded up."""
+    max_unavailable: GroupsOrPercent = 0
+    """How many groups of spec.replicas may be missing meanwhile; a percentage is rounded down.
+
+    Above 0, a rollout goes on where there is no room for another group. It is the disruption budget as well: so many
+    groups may be evicted at once when nodes are drained. With 0, their successors are made as soon as a node is
+    cordoned, and they leave when those answer.
+    """
+    partition: Annotated[Int, Field(ge=0, le=MAX_GROUPS)] = 0
+    """Groups with a number below it keep the revision that they have."""
+    progress_deadline_seconds: Annotated[Int, Field(ge=1, le=A_DAY)] = 600
+    """A rollout in which no further group has become ready for so many seconds has failed."""
+    on_failure: Literal["Rollback", "Pause"] = "Rollback"
+    """What then happens: all groups get the last good revision back, or all stay as they are."""
+    paused: Bool = False
+    """true: no group is replaced by one of another revision. Lost groups are."""
+    restart: Annotated[str, StringConstraints(max_length=128)] = ""
+    """Any text, like a date; when it changes, all groups are restarted in a rolling way."""
+    drain_seconds: Annotated[Int, Field(ge=1, le=3600)] = 30
+    """The longest that a group goes on answering after it was told to leave."""
+    revision_history_limit: Annotated[Int, Field(ge=0, le=100)] = 5
+    """How many revisions that no group has any more are kept."""
+
+    rules = (
+        Rule(
+            cel=(
+                "!has(self.maxSurge) || !has(self.maxUnavailable) || !(self.maxSurge == 0 || self.maxSurge == '0%')"
+                " || !(self.maxUnavailable == 0 || self.maxUnavailable == '0%')"
+            ),
+            holds=lambda rollout: not (rollout.max_surge in {0, "0%"} and rollout.max_unavailable in {0, "0%"}),
+            message="maxSurge and maxUnavailable are both 0, so that no group could ever be replaced: raise one",
+        ),
+    )
+
+
+class CanaryStep(Model):
+    """One step of a canary."""
+
+    weight: Annotated[Int, Field(ge=1, le=100)]
+    """The share of the groups, in per cent, that have the new revision."""
+    pause_seconds: Annotated[Int, Field(ge=0, le=A_DAY)] = 60
+    """How long it is watched before the next step."""
+
+
+class Analysis(Model):
+    """What the groups of the new revision have to keep."""
+
+    max_error_rate: DecimalText | None = None
+    """The largest share of requests that may fail, in quotes, for example "0.01"."""
+    max_latency_p99_milliseconds: Annotated[Int, Field(ge=1, le=3_600_000)] | None = None
+    """The latency that 99 of 100 requests keep."""
+
+
+class Gateway(Model):
+    """A Gateway of the Gateway API."""
+
+    name: ObjectName
+    """Its name, in the same namespace."""
+
+
+class Canary(Model):
+    """A rollout in steps, each judged. Not supported by this version yet."""
+
+    steps: Annotated[tuple[CanaryStep, ...], Field(max_length=20), ATOMIC] = ()
+    """The steps, in order."""
+    analysis: Analysis | None = None
+    gateway: Gateway | None = None
+    """Absent: the weight is the number of groups."""
+
+
+class Failover(Model):
+    """When a group is given up and replaced."""
+
+    node_lost_seconds: Annotated[Int, Field(ge=0, le=A_DAY)] = 0
+    """How many seconds after its node became unreachable a group is replaced. 0: at once.
+
+    A node is called unreachable by Kubernetes itself, by default after 40 to 50 seconds of silence.
+    """
+
+
+class Spread(Model):
+    """Over which parts of the cluster the groups are spread, so that none takes all of them with it. Absent: nodes."""
+
+    topology_key: Annotated[str, StringConstraints(min_length=1, max_length=317)] = "topology.kubernetes.io/zone"
+    """The node label whose values are the parts."""
+    policy: Literal["Prefer", "Require"] = "Prefer"
+    """Prefer: as well as there is room. Require: a group waits rather than be placed unevenly."""
+
+
+class Autoscaling(Model):
+    """Makes a HorizontalPodAutoscaler. Not supported by this version yet."""
+
+    min_replicas: Annotated[Int, Field(ge=1, le=MAX_GROUPS)] = 1
+    """The fewest groups."""
+    max_replicas: Annotated[Int, Field(ge=1, le=MAX_GROUPS)]
+    """The most groups."""
+    metric: Literal["requestsPerSecond", "cpu"] = "requestsPerSecond"
+    """What is held near the target, for each group."""
+    target: DecimalText
+    """The target, in quotes, for example "50"."""
+
+
+class Service(Model):
+    """How clients reach it: a Service of the deployment's name."""
+
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    """As of any Service."""
+    port: Port = 80
+    """Where HTTP is answered."""
+    grpc_port: Port = 9000
+    """Where gRPC is answered."""
+
+    rules = (
+        Rule(
+            cel="!has(self.port) || !has(self.grpcPort) || self.port != self.grpcPort",
+            holds=lambda service: service.port != service.grpc_port,
+            message="port and grpcPort are the same: change one of them",
+            at=".grpcPort",
+        ),
+    )
+
+
+class ModelDeploymentSpec(Model):
+    """What is wanted. All of it may change at any time; what shapes the pods is rolled out."""
+
+    model: ModelSource
+    runtime: Literal["torch", "torchserve", "tensorflowServing", "custom"] = "torch"
+    """What answers the requests. Of these this version of Muster supports torch only."""
+    # Not Int: the scale subresource does not read 3.0.
+    replicas: Annotated[int, Field(strict=True, ge=0, le=MAX_GROUPS)] = 1
+    """How many groups answer; `kubectl scale` and autoscalers change it."""
+    group: Group | None = None
+    resources: Resources = Resources()
+    template: RawPodTemplate = Field(default_factory=dict)
+    batching: Batching = Batching()
+    compression: Compression | None = None
+    """Steps that make the model smaller before it is served. Not supported by this version yet."""
+    explain: Explain | None = None
+    rollout: Rollout = Rollout()
+    canary: Canary | None = None
+    failover: Failover = Failover()
+    spread: Spread | None = None
+    autoscaling: Autoscaling | None = None
+    service: Service = Service()
+    suspend: Bool = False
+    """true: no group is there until this is false again. The Service stays, with nobody behind it."""
+
+    rules = tuple(refusal.rule() for refusal in MODEL_DEPLOYMENT)
+
+
+class ModelDeployment(Model):
+    """A trained model behind a Service, answered for by some replicas that are replaced without a failed request.
+
+    It needs `spec.model`; everything else has a default or may be left out.
+    """
+
+    rules = (
+        Rule(
+            cel=(
+                f"size(self.metadata.name) <= {MAX_NAME} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')"
+            ),
+            holds=lambda deployment: (
+                len(deployment.metadata.name) <= MAX_NAME
+                and re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", deployment.metadata.name) is not None
+            ),
+            message=(
+                f"metadata.name: the Service and the pods are named after it: write at most {MAX_NAME} lower-case"
+                " letters, digits and -, beginning with a letter"
+            ),
+            found="self.metadata.name",
+        ),
+    )
+
+    api_version: Literal["muster.dev/v1alpha1"] = "muster.dev/v1alpha1"
+    kind: Literal["ModelDeployment"] = "ModelDeployment"
+    metadata: Metadata
+    spec: ModelDeploymentSpec
+    status: ModelDeploymentStatus = ModelDeploymentStatus()

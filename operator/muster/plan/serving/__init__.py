@@ -1,0 +1,1 @@
+"""What a ModelDeployment becomes: one policy a file, put together by `planner`."""

@@ -1,0 +1,36 @@
+"""What clients saw in the last half minute, put together from what the groups say of themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from muster.plan.serving.view import View
+
+
+def measured(view: View) -> dict[str, str]:
+    """Return them as `status.metrics` has them; empty while nobody answers."""
+    states = [state for one in view.servers if (state := _state(view, one.uid)) is not None]
+    if not states:
+        return {}
+    rates = [float(state["requestsPerSecond"]) for state in states]
+    total = sum(rates)
+    failed = sum(rate * float(state["errorRate"]) for rate, state in zip(rates, states, strict=True))
+    said = {"requestsPerSecond": _short(total), "errorRate": _short(failed / total if total else 0.0)}
+    for name, key in (("latencyP50Milliseconds", "latencyP50"), ("latencyP99Milliseconds", "latencyP99")):
+        slowest = [float(state[key]) for state in states if state.get(key) is not None]
+        if slowest:
+            said[name] = _short(max(slowest) * 1000)
+    return said
+
+
+def _state(view: View, uid: str) -> Mapping[str, Any] | None:
+    report = view.reports.get(uid)
+    return report.state if report is not None and report.silent_since is None else None
+
+
+def _short(value: float) -> str:
+    """Three figures say enough, and do not change with every breath."""
+    return f"{float(f'{value:.3g}'):f}".rstrip("0").rstrip(".")

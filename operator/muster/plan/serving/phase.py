@@ -1,0 +1,119 @@
+"""In which phase a deployment is, and the sentence that explains it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from muster.plan.serving import failovers, rollout
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from muster.plan.serving.failovers import Loss
+    from muster.plan.serving.groups import Server
+    from muster.plan.serving.rollout import Slot
+    from muster.plan.serving.view import View
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """`reason` and `message` are those of the conditions that follow from it. `progressing`: something changes."""
+
+    name: str
+    reason: str
+    message: str
+    progressing: bool = True
+
+
+def phase(view: View, slots: Sequence[Slot], lost: Sequence[Loss]) -> Phase:
+    """Return Ready only while every group answers and has what the spec asks for."""
+    if view.replicas == 0:
+        return _scaled_to_zero(view)
+    if view.failed:
+        return _given_up(view, slots)
+    answering, done = sum(slot.answers for slot in slots), sum(slot.is_done for slot in slots)
+    open_losses = [slot for slot in slots if not slot.answers and failovers.is_open(view, lost, slot.group)]
+    if view.target is not None and view.current is not None and view.target.name != view.current.name:
+        return _rolling(view, slots)
+    if done == len(slots) and not _anything_else(view):
+        return Phase("Ready", "Ready", f"{_groups(done)} answer{'s' if done == 1 else ''}", progressing=False)
+    if open_losses:
+        message = f"{_groups(len(open_losses))} of {len(slots)} lost, being replaced{_trouble(slots)}"
+        return Phase("Degraded", "Replacing", message)
+    if view.current is None:
+        return Phase("Starting", "Starting", f"{answering} of {_groups(len(slots))} answer{_trouble(slots)}")
+    if any(one.cordoned for slot in slots for one in slot.old):
+        message = f"{done} of {_groups(len(slots))} are on nodes where they may stay{_why(view, slots)}"
+        return Phase("RollingOut", "LeavingNodes", message)
+    was_whole = view.recorded.get("phase") in {"Ready", "Degraded"} and view.known_replicas == len(slots)
+    if answering < len(slots) and was_whole:
+        return Phase("Degraded", "NotAnswering", f"{answering} of {_groups(len(slots))} answer{_trouble(slots)}")
+    return Phase("RollingOut", "Scaling", f"{answering} of {_groups(len(slots))} answer{_trouble(slots)}")
+
+
+def _rolling(view: View, slots: Sequence[Slot]) -> Phase:
+    assert view.target is not None, "asked of rollouts alone"
+    new = sum(slot.is_done and slot.good[0].revision == view.target.name for slot in slots)
+    message = f"{new} of {_groups(len(slots))} answer with revision {view.target.name}"
+    if view.deployment.spec.rollout.paused:
+        return Phase("RollingOut", "Paused", f"{message}; spec.rollout.paused is true", progressing=False)
+    kept = view.deployment.spec.rollout.partition
+    if kept and all(slot.is_done for slot in slots):
+        return Phase("RollingOut", "Partitioned", f"{message}; spec.rollout.partition is {kept}", progressing=False)
+    return Phase("RollingOut", "RollingOut", f"{message}{_why(view, slots)}")
+
+
+def _given_up(view: View, slots: Sequence[Slot]) -> Phase:
+    assert view.target is not None, "what failed is known"
+    why = f"revision {view.target.name} was given up: {view.failure}"
+    if view.current is None:
+        return Phase("Failed", "RolloutFailed", why, progressing=False)
+    if rollout.is_held(view):
+        return Phase("Failed", "RolloutFailed", f"{why}; spec.rollout.onFailure is Pause", progressing=False)
+    back = sum(slot.is_done for slot in slots)
+    returning = back < len(slots) or _anything_else(view)
+    message = f"{why}; {back} of {_groups(len(slots))} answer with revision {view.current.name}"
+    return Phase("RolledBack", "RolledBack", message, progressing=returning)
+
+
+def _scaled_to_zero(view: View) -> Phase:
+    reason, why = "ScaledToZero", "spec.replicas is 0"
+    if view.deployment.spec.suspend:
+        reason, why = "Suspended", "spec.suspend is true"
+    leaving = [one.name for one in view.servers if not one.ended]
+    if leaving:
+        return Phase("Suspended", "Stopping", f"{why}; still on their way out: {', '.join(leaving)}")
+    return Phase("Suspended", reason, why, progressing=False)
+
+
+def _anything_else(view: View) -> bool:
+    """Whether there are pods that are to leave and were not told yet."""
+    return any(one.group >= view.replicas and not one.deleting and not view.is_lost(one) for one in view.servers)
+
+
+def _why(view: View, slots: Sequence[Slot]) -> str:
+    """Return what the next step waits for, where that is more than time."""
+    stuck = _unplaced(slots)
+    if stuck is None or rollout.most_unavailable(view):
+        return _trouble(slots)
+    return (
+        f"; no node takes {stuck.name}: {stuck.message}. Nothing is taken down before it answers: free room for it, or"
+        " set spec.rollout.maxUnavailable to 1 and groups are replaced in place"
+    )
+
+
+def _trouble(slots: Sequence[Slot]) -> str:
+    """Return why a group does not answer, where its pod or the kubelet says so."""
+    silent = [one for slot in slots for one in slot.good if not one.answers and one.reason]
+    if not silent:
+        return ""
+    return f"; {silent[0].name} cannot start: {silent[0].message or silent[0].reason}"
+
+
+def _unplaced(slots: Sequence[Slot]) -> Server | None:
+    return next((one for slot in slots for one in slot.good if one.unplaced_since is not None), None)
+
+
+def _groups(count: int) -> str:
+    return "1 group" if count == 1 else f"{count} groups"

@@ -1,0 +1,143 @@
+"""What to do about a ModelDeployment now.
+
+Invariants, whatever was lost, late or stale before this call:
+- what answers is told to leave only as `rollout` allows, whatever the reason;
+- a pod that is as the spec wants it, on a node that takes pods, is never touched;
+- what a lost pod tells is recorded in the status before its object is removed;
+- the status says that something answers only while something does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from muster.api import ModelDeployment
+from muster.api.errors import explain
+from muster.plan import refusals
+from muster.plan.drift import differs
+from muster.plan.model import Event, Plan, Target
+from muster.plan.removal import removal
+from muster.plan.serving import failovers, model, pacing, pods, progress, revisions, rollout, status
+from muster.plan.serving.events import events
+from muster.plan.serving.view import View, view
+from muster.plan.trained_model import Missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from muster.plan.model import Delete, Manifest, Observed, Settings
+    from muster.plan.serving.failovers import Loss
+    from muster.plan.serving.revisions import Revision
+
+
+def plan(observed: Observed, settings: Settings, now: float) -> Plan:
+    """Return what to do about the deployment: see the module's invariants."""
+    try:
+        deployment = ModelDeployment.model_validate(observed.resource)
+    except ValidationError as error:
+        return _refuse(observed.resource, explain(error), now)
+    found = _target(deployment, observed, settings)
+    missing = found if isinstance(found, Missing) else None
+    seen = view(deployment, observed, None if isinstance(found, Missing) else found, settings, now)
+    if missing is not None and seen.current is None:
+        wanted = status.waiting(seen, missing)
+        return _write(seen, Plan(applies=_frame(seen, observed)), wanted, ())
+    return _serve(seen, observed, missing)
+
+
+def _target(deployment: ModelDeployment, observed: Observed, settings: Settings) -> Revision | Missing:
+    """Return the revision that the spec asks for, as it is kept or as it is to be; or what it lacks."""
+    kept = revisions.known(observed.revisions)
+    known = revisions.like(revisions.shape(deployment), kept)
+    if known is not None:
+        return known
+    found = model.find(deployment, observed.named)
+    return found if isinstance(found, Missing) else revisions.new(deployment, found, settings, kept)
+
+
+def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
+    """Replace what is lost or old, let the rest alone, and say how it is."""
+    slots = rollout.slots(seen)
+    lost = failovers.losses(seen, slots)
+    step = rollout.moves(seen)
+    pause = refusals.pause(observed.refusal, seen.now) if step.made else None
+    made = () if pause is not None else step.made
+    creates = tuple(
+        pods.build_pod(seen.deployment, revision, group, seen.attempt + number)
+        for number, (group, revision) in enumerate(made, 1)
+    )
+    wanted = status.active(seen, slots, lost, seen.attempt + len(made), missing)
+    if pause is not None and observed.refusal is not None:
+        wanted |= {"reason": "PodsRefused", "message": f"its pods are refused: {observed.refusal.message}"}
+    actions = Plan(
+        deletes=(*map(removal, step.leaving), *_dead(seen), *_old_revisions(seen)),
+        applies=_frame(seen, observed),
+        creates=creates,
+        scrape=_targets(seen),
+        look_again=_soonest(pause, failovers.patience(seen), progress.seconds_left(seen, slots)),
+    )
+    return _write(seen, actions, wanted, lost)
+
+
+def _frame(seen: View, observed: Observed) -> tuple[Manifest, ...]:
+    """Return what is there beside the pods, as far as it is not as it should be."""
+    least = max(0, seen.replicas - rollout.most_unavailable(seen))
+    target = seen.target
+    wanted = [
+        (pods.build_service(seen.deployment), observed.services),
+        (pods.build_budget(seen.deployment, least), observed.budgets),
+    ]
+    if target is not None:
+        wanted.append((revisions.build(seen.deployment, target), observed.revisions))
+    return tuple(one for one, among in wanted if _differs(one, among))
+
+
+def _differs(wanted: Manifest, among: Iterable[Manifest]) -> bool:
+    found = next((one for one in among if one["metadata"]["name"] == wanted["metadata"]["name"]), None)
+    # A LIST leaves apiVersion and kind out of its items.
+    return differs(wanted, None if found is None else {**found, **{k: wanted[k] for k in ("apiVersion", "kind")}})
+
+
+def _dead(seen: View) -> tuple[Delete, ...]:
+    """Return what is left of lost pods, once it is recorded why they were lost."""
+    gone = (one for one in seen.servers if seen.is_lost(one))
+    return tuple(removal(one) for one in gone if failovers.is_recorded(seen, one) or one.group >= seen.known_replicas)
+
+
+def _old_revisions(seen: View) -> tuple[Delete, ...]:
+    used = {one.revision for one in seen.servers} | {one.name for one in (seen.target, seen.current) if one is not None}
+    return revisions.surplus(seen.deployment, seen.revisions, used)
+
+
+def _targets(seen: View) -> tuple[Target, ...]:
+    return tuple(
+        Target(one.uid, one.address, pods.HTTP_PORT, steady=True)
+        for one in seen.servers
+        if one.address is not None and one.running and one.ready
+    )
+
+
+def _refuse(resource: Manifest, message: str, now: float) -> Plan:
+    recorded = resource.get("status") or {}
+    refusal = status.refused(recorded, resource["metadata"].get("generation", 1), message, now)
+    if refusal == recorded:
+        return Plan()
+    return Plan(status=refusal, events=(Event("Warning", "InvalidSpec", message),))
+
+
+def _write(seen: View, actions: Plan, wanted: Manifest, lost: tuple[Loss, ...]) -> Plan:
+    """Add the status to write, if any, and when to look again."""
+    now, later = pacing.settle(seen, wanted)
+    return replace(
+        actions,
+        status=now,
+        events=events(seen.recorded, wanted, lost) if now is not None else (),
+        look_again=_soonest(actions.look_again, later),
+    )
+
+
+def _soonest(*moments: float | None) -> float | None:
+    return min((moment for moment in moments if moment is not None), default=None)

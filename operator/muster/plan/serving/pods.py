@@ -1,0 +1,175 @@
+"""What a deployment is made of: a Service, a disruption budget, and the pods of its groups. Builders only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from muster.plan.pod_parts import hardened_container, hardened_pod
+from muster.plan.pods import ATTEMPT, RANK
+from muster.plan.serving import identity
+from muster.plan.strategic_merge import merge
+
+if TYPE_CHECKING:
+    from muster.api import ModelDeployment, ModelDeploymentSpec
+    from muster.plan.model import Manifest
+    from muster.plan.serving.revisions import Revision
+
+HTTP_PORT, GRPC_PORT = 8080, 9000
+SCRATCH, MODEL = "/muster/run", "/muster/model"
+LEAVING = 5
+"""Seconds that a process may take to end, beyond those that it goes on answering."""
+HOST = "kubernetes.io/hostname"
+
+
+def build_service(deployment: ModelDeployment) -> Manifest:
+    """Return the Service, by which clients reach whoever answers."""
+    service = deployment.spec.service
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(deployment, deployment.metadata.name),
+        "spec": {
+            "type": service.type,
+            "selector": identity.leaders(deployment),
+            "ports": [
+                {"name": "http", "port": service.port, "protocol": "TCP", "targetPort": "http", "appProtocol": "http"},
+                {
+                    "name": "grpc",
+                    "port": service.grpc_port,
+                    "protocol": "TCP",
+                    "targetPort": "grpc",
+                    "appProtocol": "kubernetes.io/h2c",
+                },
+            ],
+        },
+    }
+
+
+def build_budget(deployment: ModelDeployment, least: int) -> Manifest:
+    """Return the PodDisruptionBudget that leaves at least so many groups."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": _metadata(deployment, deployment.metadata.name),
+        "spec": {
+            "minAvailable": least,
+            "selector": {"matchLabels": identity.leaders(deployment)},
+            # One that does not answer helps nobody: it must not keep its node from being drained.
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }
+
+
+def build_pod(deployment: ModelDeployment, revision: Revision, group: int, attempt: int) -> dict[str, Any]:
+    """Return the pod of one group, with the user's template laid over it."""
+    spec = revision.spec
+    labels = (
+        identity.labels(deployment)
+        | identity.leaders(deployment)
+        | {identity.GROUP: str(group), identity.REVISION: revision.name, RANK: "0", ATTEMPT: str(attempt)}
+    )
+    template = merge({"metadata": {}, "spec": _pod_spec(deployment, spec, revision)}, spec.template)
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": merge(template["metadata"], {"labels": labels})
+        | {
+            "name": identity.pod_name(deployment, group, attempt),
+            "namespace": deployment.metadata.namespace,
+            "ownerReferences": [identity.owner(deployment)],
+        },
+        "spec": template["spec"],
+    }
+
+
+def url(deployment: ModelDeployment) -> str:
+    """Return where the model answers, inside of the cluster."""
+    meta, port = deployment.metadata, deployment.spec.service.port
+    host = f"{meta.name}.{meta.namespace}.svc" + ("" if port == 80 else f":{port}")
+    return f"http://{host}/v2/models/{meta.name}"
+
+
+def _metadata(deployment: ModelDeployment, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "namespace": deployment.metadata.namespace,
+        "labels": identity.labels(deployment),
+        "ownerReferences": [identity.owner(deployment)],
+    }
+
+
+def _pod_spec(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: Revision) -> dict[str, Any]:
+    return {
+        "restartPolicy": "Always",  # a process that dies comes back by its node alone, with or without an operator
+        **hardened_pod(),
+        "terminationGracePeriodSeconds": spec.rollout.drain_seconds + LEAVING,
+        "topologySpreadConstraints": [_spread(deployment, spec)],
+        "containers": [_container(deployment, spec, revision)],
+        "volumes": [
+            {"name": "run", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory"}},
+            {
+                "name": "storage",
+                "persistentVolumeClaim": {"claimName": revision.model["claimName"], "readOnly": True},
+            },
+        ],
+    }
+
+
+def _container(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: Revision) -> dict[str, Any]:
+    below = revision.model.get("path")
+    mount = {"name": "storage", "mountPath": MODEL, "readOnly": True}
+    return {
+        "name": "worker",
+        "image": revision.image,
+        "imagePullPolicy": revision.pull_policy,
+        "args": _arguments(deployment, spec, revision),
+        "env": [{"name": "HOME", "value": SCRATCH}, {"name": "TMPDIR", "value": SCRATCH}],
+        "ports": [
+            {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
+            {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
+        ],
+        "startupProbe": _probe("live", periodSeconds=1, failureThreshold=900),  # torch from a slow disk takes minutes
+        "readinessProbe": _probe("ready", periodSeconds=1, failureThreshold=3, timeoutSeconds=2),
+        "livenessProbe": _probe("live", periodSeconds=5, failureThreshold=3, timeoutSeconds=5),
+        # The last lines of the log say why a process would not serve.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "resources": {name: amounts for name, amounts in spec.resources.manifest().items() if amounts},
+        "securityContext": hardened_container(),
+        "volumeMounts": [
+            {"name": "run", "mountPath": SCRATCH},
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - a mount, not a temporary file
+            mount | ({"subPath": below} if below else {}),
+        ],
+    }
+
+
+def _arguments(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: Revision) -> list[str]:
+    checksum = revision.model.get("sha256")
+    return [
+        "serve",
+        MODEL,
+        f"--name={deployment.metadata.name}",
+        f"--port={HTTP_PORT}",
+        f"--grpc-port={GRPC_PORT}",
+        f"--max-batch-size={spec.batching.max_batch_size}",
+        f"--max-delay-milliseconds={spec.batching.max_delay_milliseconds}",
+        f"--drain-seconds={spec.rollout.drain_seconds}",
+        *([f"--sha256={checksum}"] if checksum else []),
+    ]
+
+
+def _probe(health: str, **times: int) -> dict[str, Any]:
+    return {"httpGet": {"path": f"/v2/health/{health}", "port": "http"}, **times}
+
+
+def _spread(deployment: ModelDeployment, spec: ModelDeploymentSpec) -> dict[str, Any]:
+    required = spec.spread is not None and spec.spread.policy == "Require"
+    return {
+        "maxSkew": 1,
+        "topologyKey": spec.spread.topology_key if spec.spread is not None else HOST,
+        "whenUnsatisfiable": "DoNotSchedule" if required else "ScheduleAnyway",
+        "labelSelector": {"matchLabels": identity.leaders(deployment)},
+        # Those of another revision are on their way out: what counts is how the new ones lie.
+        "matchLabelKeys": [identity.REVISION],
+    }

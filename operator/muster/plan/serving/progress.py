@@ -1,0 +1,98 @@
+"""How far a rollout is, and when it has failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from muster.plan.serving import rollout
+from muster.plan.timestamps import to_epoch, to_timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from muster.plan.serving.groups import Server
+    from muster.plan.serving.rollout import Slot
+    from muster.plan.serving.view import View
+
+PERMANENT_EXIT_CODE = 2
+"""With which a worker says that another try would fail alike: a model that is not as it should be, most of all."""
+TRIES = 3
+"""How often the process of a group that never answered may end before its revision is given up."""
+
+
+def updated(view: View, slots: Sequence[Slot]) -> int:
+    """Return how many groups answer with the target revision."""
+    if view.target is None:
+        return 0
+    return sum(any(one.answers and one.revision == view.target.name for one in slot.good) for slot in slots)
+
+
+def failure(view: View, slots: Sequence[Slot]) -> str | None:
+    """Return why what the spec asks for is given up; None while there is hope."""
+    if view.failed or view.target is None or rollout.is_held(view) or _is_complete(view, slots):
+        return None
+    new = [one for slot in slots for one in slot.good if one.revision == view.target.name and not one.answers]
+    if view.current is not view.target:
+        broken = next((one for one in new if _is_broken(one)), None)
+        if broken is not None:
+            return f"{broken.name} does not serve it: {_last_words(broken)}"
+    if seconds_left(view, slots) == 0:
+        limit = view.deployment.spec.rollout.progress_deadline_seconds
+        trouble = next((f"; {one.name}: {one.message or one.reason}" for one in new if one.reason), "")
+        return f"no further group became ready within {limit} s (spec.rollout.progressDeadlineSeconds){trouble}"
+    return None
+
+
+def seconds_left(view: View, slots: Sequence[Slot]) -> float | None:
+    """Return after how many seconds a rollout has failed; None while none is under way, or a pod waits for its place.
+
+    That is no fault of the revision's, and nothing has been taken down for it.
+    """
+    recorded = view.recorded.get("rollout")
+    if recorded is None or view.failed or rollout.is_held(view) or _is_complete(view, slots):
+        return None
+    new = [one for slot in slots for one in slot.good if not one.answers]
+    if not new or any(one.unplaced_since is not None for one in new):
+        return None
+    placed = max((one.placed_at or 0.0 for one in new), default=0.0)
+    since = max(to_epoch(recorded.get("progressedAt") or recorded["startedAt"]), placed)
+    return max(0.0, since + view.deployment.spec.rollout.progress_deadline_seconds - view.now)
+
+
+def record(view: View, slots: Sequence[Slot]) -> dict[str, Any] | None:
+    """Return the status of the last rollout; None before the first."""
+    before = view.recorded.get("rollout")
+    target = (view.recorded.get("revision") or {}).get("target")
+    if view.target is None:
+        return before
+    done = updated(view, slots)
+    if before is None or target != view.target.name:
+        now = to_timestamp(view.now)
+        before = {"startedAt": now, "progressedAt": now}
+    progressed = done > before.get("updated", 0) or rollout.is_held(view)
+    said = {
+        "startedAt": before["startedAt"],
+        "progressedAt": to_timestamp(view.now) if progressed and "finishedAt" not in before else before["progressedAt"],
+        "updated": done,
+        "step": f"{done}/{len(slots)} groups",
+    }
+    if "finishedAt" in before or not _is_complete(view, slots):
+        return said | {name: before[name] for name in ("finishedAt", "seconds") if name in before}
+    seconds = view.now - to_epoch(before["startedAt"])
+    return said | {"finishedAt": to_timestamp(view.now), "seconds": f"{seconds:.1f}"}
+
+
+def _is_complete(view: View, slots: Sequence[Slot]) -> bool:
+    return updated(view, slots) == len(slots) and all(slot.is_done for slot in slots)
+
+
+def _is_broken(server: Server) -> bool:
+    if server.died_of.get("exitCode") == PERMANENT_EXIT_CODE or server.exit_code == PERMANENT_EXIT_CODE:
+        return True
+    return server.restarts >= TRIES
+
+
+def _last_words(server: Server) -> str:
+    said = str(server.died_of.get("message") or "").strip().splitlines()
+    line = next((line for line in reversed(said) if line.startswith("error: ")), said[-1] if said else "")
+    return line.removeprefix("error: ") or f"its process ended with exit code {server.died_of.get('exitCode')}"

@@ -1,0 +1,141 @@
+"""The status of a deployment: what is true of it now, in the words of the API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from muster.plan.conditions import condition, merged
+from muster.plan.serving import failovers, identity, progress
+from muster.plan.serving.metrics import measured
+from muster.plan.serving.phase import Phase, phase
+from muster.plan.serving.pods import url
+from muster.plan.timestamps import to_timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from muster.plan.model import Manifest
+    from muster.plan.serving.failovers import Loss
+    from muster.plan.serving.rollout import Slot
+    from muster.plan.serving.view import View
+    from muster.plan.trained_model import Missing
+
+
+def waiting(view: View, missing: Missing) -> dict[str, Any]:
+    """Return the status of a deployment whose model is not there, and that serves nothing else meanwhile."""
+    now = Phase("Pending", missing.reason, missing.message)
+    said = (
+        _condition(view, "Servable", now, holds=False),
+        _condition(view, "UpToDate", now, holds=False),
+        _condition(view, "Ready", now, holds=None),
+        _condition(view, "Progressing", now, holds=True),
+    )
+    # No group was wanted yet: none can have been lost.
+    return _common(view, now) | {"wantedReplicas": 0, "conditions": _conditions(view, *said)}
+
+
+def active(
+    view: View, slots: Sequence[Slot], lost: Sequence[Loss], attempt: int, missing: Missing | None
+) -> dict[str, Any]:
+    """Return the status of a deployment that has something to serve; `missing`: why that is not what spec asks for."""
+    now = phase(view, slots, lost)
+    if missing is not None:
+        now = Phase("RollingOut", missing.reason, missing.message)
+    answering = sum(one.answers and not view.is_lost(one) for one in view.servers)
+    latest = missing is None and not view.failed and all(_is_latest(view, slot) for slot in slots)
+    ready = all(slot.is_done for slot in slots) and latest
+    failing = now.name in {"Failed", "RolledBack"}
+    said = (
+        _condition(view, "Servable", now, holds=answering > 0),
+        _condition(view, "UpToDate", now, holds=latest),
+        _condition(view, "Ready", now, holds=False if failing else ready if view.replicas and ready else None),
+        _condition(view, "Progressing", now, holds=now.progressing),
+    )
+    fresh = {
+        "attempt": attempt,
+        "updatedReplicas": progress.updated(view, slots),
+        "revision": _revision(view, slots, missing),
+        "restart": _restart(view, slots, missing),
+        "rollout": progress.record(view, slots),
+        "failovers": failovers.record(view, slots, lost) or None,
+        "metrics": measured(view) or None,
+        "model": dict(view.target.model) if view.target is not None else view.recorded.get("model"),
+    }
+    status = _common(view, now) | fresh | {"conditions": _conditions(view, *said)}
+    return {name: value for name, value in status.items() if value is not None}
+
+
+def refused(recorded: Manifest, generation: int, message: str, now: float) -> dict[str, Any]:
+    """Return the status of a deployment whose spec this version does not accept; everything else stays as it was."""
+    earlier = recorded.get("conditions", [])
+    refusal = condition(
+        earlier, "Ready", holds=False, reason="InvalidSpec", message=message, generation=generation, now=now
+    )
+    said = {"observedGeneration": generation, "reason": "InvalidSpec", "message": message}
+    return {"phase": "Pending", **recorded, **said, "conditions": merged(earlier, refusal)}
+
+
+def _common(view: View, now: Phase) -> dict[str, Any]:
+    there = [one for one in view.servers if not one.deleting and not view.is_lost(one)]
+    ready = len({one.group for one in there if one.answers and one.group < view.replicas})
+    return {
+        "observedGeneration": view.deployment.metadata.generation,
+        "phase": now.name,
+        "reason": now.reason,
+        "message": now.message,
+        "url": url(view.deployment),
+        "wantedReplicas": view.replicas,
+        "replicas": len({one.group for one in there}),
+        "readyReplicas": ready,
+        "ready": f"{ready}/{view.replicas}",
+        "selector": identity.selector(view.deployment),
+    }
+
+
+def _is_latest(view: View, slot: Slot) -> bool:
+    pods = slot.good + slot.old
+    return bool(pods) and all(view.target is not None and one.revision == view.target.name for one in pods)
+
+
+def _revision(view: View, slots: Sequence[Slot], missing: Missing | None) -> dict[str, Any]:
+    recorded = view.recorded.get("revision") or {}
+    if view.target is None:
+        return dict(recorded)
+    current = view.current.name if view.current is not None else None
+    said = {"target": view.target.name, "current": current}
+    whole = missing is None and view.replicas and all(slot.is_done and _is_latest(view, slot) for slot in slots)
+    if whole:
+        said["current"] = view.target.name
+    if recorded.get("failed") == view.target.name and not whole:
+        said |= {"failed": recorded["failed"], "failure": recorded.get("failure")}
+    elif (why := progress.failure(view, slots)) is not None:
+        said |= {"failed": view.target.name, "failure": why}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _restart(view: View, slots: Sequence[Slot], missing: Missing | None) -> dict[str, Any] | None:
+    asked = view.deployment.spec.rollout.restart
+    if not asked or missing is not None:
+        return view.recorded.get("restart")
+    before = view.recorded.get("restart") or {}
+    said = {"observed": asked} | (
+        {"completedAt": before["completedAt"]} if before.get("observed") == asked and "completedAt" in before else {}
+    )
+    whole = view.replicas and all(slot.is_done and _is_latest(view, slot) for slot in slots)
+    return said if "completedAt" in said or not whole else said | {"completedAt": to_timestamp(view.now)}
+
+
+def _conditions(view: View, *said: Manifest) -> list[Manifest]:
+    return merged(view.recorded.get("conditions", []), *said)
+
+
+def _condition(view: View, kind: str, now: Phase, *, holds: bool | None) -> dict[str, Any]:
+    return condition(
+        view.recorded.get("conditions", []),
+        kind,
+        holds=holds,
+        reason=now.reason,
+        message=now.message,
+        generation=view.deployment.metadata.generation,
+        now=view.now,
+    )
