@@ -5,6 +5,7 @@ Times are printed beside their goals and never asserted: these machines are nois
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -33,15 +34,22 @@ def installed() -> None:
     assert answer.returncode == 0, f"Muster does not run on the cluster: `make cluster install` first\n{answer.stderr}"
 
 
-@pytest.fixture
-def kube(installed: None) -> Iterator[Kube]:
+@contextlib.contextmanager
+def namespace() -> Iterator[Kube]:
+    """A namespace of its own, until the block ends."""
     name = f"test-{os.getpid()}-{next(_numbers)}"
     kubectl("create", "namespace", name)
     yield Kube.connect(name)
     # Jobs before pods, or these are replaced; pods before the namespace, or its end waits half of their grace period.
-    kubectl("delete", "trainingjobs", "--all", "-n", name, "--timeout=60s", check=False)
+    kubectl("delete", "trainingjobs,modeldeployments", "--all", "-n", name, "--timeout=60s", check=False)
     kubectl("delete", "pods", "--all", "-n", name, "--grace-period=1", "--timeout=60s", check=False)
     kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+
+@pytest.fixture
+def kube(installed: None) -> Iterator[Kube]:
+    with namespace() as one:
+        yield one
 
 
 @pytest.fixture

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.cluster.kube import kubectl
 
@@ -27,3 +30,18 @@ def node_of_the_leader() -> str:
 def ready(node: str) -> str:
     path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
     return kubectl("get", "node", node, "-o", path).stdout
+
+
+def kill_process(pod_uid: str) -> None:
+    """Kill the process of the pod's container `worker`, from its node: a container's first process ignores its own."""
+    found = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cgroup") if _is_of(path, pod_uid)]
+    served = [pid for pid in found if b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert served, f"no process of pod {pod_uid} among {found}"
+    os.kill(min(served), signal.SIGKILL)
+
+
+def _is_of(cgroup: Path, pod_uid: str) -> bool:
+    try:
+        return pod_uid.replace("-", "_") in cgroup.read_text().replace("-", "_")
+    except OSError:
+        return False

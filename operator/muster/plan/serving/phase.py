@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from muster.plan.serving import failovers, rollout
+from muster.plan.serving import failovers, progress, rollout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ def phase(view: View, slots: Sequence[Slot], lost: Sequence[Loss]) -> Phase:
 
 def _rolling(view: View, slots: Sequence[Slot]) -> Phase:
     assert view.target is not None, "asked of rollouts alone"
-    new = sum(slot.is_done and slot.good[0].revision == view.target.name for slot in slots)
+    new = progress.updated(view, slots)
     message = f"{new} of {_groups(len(slots))} answer with revision {view.target.name}"
     if view.deployment.spec.rollout.paused:
         return Phase("RollingOut", "Paused", f"{message}; spec.rollout.paused is true", progressing=False)

@@ -61,6 +61,8 @@ def _target(deployment: ModelDeployment, observed: Observed, settings: Settings)
 def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
     """Replace what is lost or old, let the rest alone, and say how it is."""
     slots = rollout.slots(seen)
+    if missing is None and progress.is_whole(seen, slots):
+        seen = replace(seen, current=seen.target)
     lost = failovers.losses(seen, slots)
     step = rollout.moves(seen)
     pause = refusals.pause(observed.refusal, seen.now) if step.made else None

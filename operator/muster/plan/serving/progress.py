@@ -27,6 +27,17 @@ def updated(view: View, slots: Sequence[Slot]) -> int:
     return sum(any(one.answers and one.revision == view.target.name for one in slot.good) for slot in slots)
 
 
+def is_whole(view: View, slots: Sequence[Slot]) -> bool:
+    """Whether every group answers with the target revision, and with no other."""
+    return bool(slots) and all(slot.is_done and is_latest(view, slot) for slot in slots)
+
+
+def is_latest(view: View, slot: Slot) -> bool:
+    """Whether all pods of the group have the target revision."""
+    pods = slot.good + slot.old
+    return bool(pods) and all(view.target is not None and one.revision == view.target.name for one in pods)
+
+
 def failure(view: View, slots: Sequence[Slot]) -> str | None:
     """Return why what the spec asks for is given up; None while there is hope."""
     if view.failed or view.target is None or rollout.is_held(view) or _is_complete(view, slots):

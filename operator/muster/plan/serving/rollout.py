@@ -102,7 +102,8 @@ def _count(of: int | str, replicas: int, rounded: object) -> int:
 def _slot(view: View, group: int) -> Slot:
     living = view.living(group)
     wanted = _wanted(view, group, living)
-    good = tuple(one for one in living if one.revision == wanted.name and not one.cordoned)
+    stays = is_held(view)
+    good = tuple(one for one in living if (stays or one.revision == wanted.name) and not one.cordoned)
     return Slot(group, wanted, good, tuple(one for one in living if one not in good))
 
 
@@ -122,7 +123,7 @@ def _wanted(view: View, group: int, living: Sequence[Server]) -> Revision:
 def _useless(view: View, slot: Slot) -> list[Server]:
     """Return the pods that may leave at once: nobody would miss their answers."""
     good = sorted(slot.good, key=lambda one: (not one.answers, one.attempt))
-    useless = good[1:]
+    useless = [] if is_held(view) else good[1:]
     if good and good[0].answers:
         return useless + list(slot.old)
     # Of those that answer, the one of the revision that is known to be good is enough.

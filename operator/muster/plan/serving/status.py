@@ -42,7 +42,7 @@ def active(
     if missing is not None:
         now = Phase("RollingOut", missing.reason, missing.message)
     answering = sum(one.answers and not view.is_lost(one) for one in view.servers)
-    latest = missing is None and not view.failed and all(_is_latest(view, slot) for slot in slots)
+    latest = missing is None and not view.failed and all(progress.is_latest(view, slot) for slot in slots)
     ready = all(slot.is_done for slot in slots) and latest
     failing = now.name in {"Failed", "RolledBack"}
     said = (
@@ -54,7 +54,7 @@ def active(
     fresh = {
         "attempt": attempt,
         "updatedReplicas": progress.updated(view, slots),
-        "revision": _revision(view, slots, missing),
+        "revision": _revision(view, slots),
         "restart": _restart(view, slots, missing),
         "rollout": progress.record(view, slots),
         "failovers": failovers.record(view, slots, lost) or None,
@@ -92,21 +92,12 @@ def _common(view: View, now: Phase) -> dict[str, Any]:
     }
 
 
-def _is_latest(view: View, slot: Slot) -> bool:
-    pods = slot.good + slot.old
-    return bool(pods) and all(view.target is not None and one.revision == view.target.name for one in pods)
-
-
-def _revision(view: View, slots: Sequence[Slot], missing: Missing | None) -> dict[str, Any]:
+def _revision(view: View, slots: Sequence[Slot]) -> dict[str, Any]:
     recorded = view.recorded.get("revision") or {}
     if view.target is None:
         return dict(recorded)
-    current = view.current.name if view.current is not None else None
-    said = {"target": view.target.name, "current": current}
-    whole = missing is None and view.replicas and all(slot.is_done and _is_latest(view, slot) for slot in slots)
-    if whole:
-        said["current"] = view.target.name
-    if recorded.get("failed") == view.target.name and not whole:
+    said = {"target": view.target.name, "current": view.current.name if view.current is not None else None}
+    if view.failed:
         said |= {"failed": recorded["failed"], "failure": recorded.get("failure")}
     elif (why := progress.failure(view, slots)) is not None:
         said |= {"failed": view.target.name, "failure": why}
@@ -115,14 +106,11 @@ def _revision(view: View, slots: Sequence[Slot], missing: Missing | None) -> dic
 
 def _restart(view: View, slots: Sequence[Slot], missing: Missing | None) -> dict[str, Any] | None:
     asked = view.deployment.spec.rollout.restart
-    if not asked or missing is not None:
-        return view.recorded.get("restart")
     before = view.recorded.get("restart") or {}
-    said = {"observed": asked} | (
-        {"completedAt": before["completedAt"]} if before.get("observed") == asked and "completedAt" in before else {}
-    )
-    whole = view.replicas and all(slot.is_done and _is_latest(view, slot) for slot in slots)
-    return said if "completedAt" in said or not whole else said | {"completedAt": to_timestamp(view.now)}
+    if not asked or missing is not None or (before.get("observed") == asked and "completedAt" in before):
+        return before or None
+    done = {"completedAt": to_timestamp(view.now)} if progress.is_whole(view, slots) else {}
+    return {"observed": asked} | done
 
 
 def _conditions(view: View, *said: Manifest) -> list[Manifest]:

@@ -41,8 +41,9 @@ class View:
 
     @property
     def failed(self) -> bool:
-        """Whether what the spec asks for has been given up."""
-        return self.target is not None and self._revisions.get("failed") == self.target.name
+        """Whether what the spec asks for has been given up, and did not get well by itself since."""
+        given_up = self.target is not None and self._revisions.get("failed") == self.target.name
+        return given_up and self.target is not self.current
 
     @property
     def failure(self) -> str | None:

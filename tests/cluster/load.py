@@ -1,0 +1,86 @@
+"""Load on a model from inside the cluster, while a test does things to it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster.kube import Kube, kubectl, wait_for
+
+RATE = 50.0
+"""Requests a second: three by HTTP for each by gRPC."""
+_COUNTS = "/tmp/counts.json"
+_PROGRAM = Path(__file__).with_name("load_generator.py")
+
+
+@dataclass
+class Load:
+    """A pod that asks a model. `failed()` is what a client would complain of."""
+
+    kube: Kube
+    pod: str
+
+    @classmethod
+    def start(cls, kube: Kube, model: str, path: str = "digits/model") -> Load:
+        pod = f"load-{model}"
+        kubectl("create", "configmap", pod, "-n", kube.namespace, f"--from-file={_PROGRAM}")
+        kube.apply(yaml.safe_dump(_manifest(kube, pod, model, path)))
+        load = cls(kube, pod)
+        wait_for("the load is on", lambda: load.counted().get("answered", 0) >= RATE, 60)
+        return load
+
+    def counted(self) -> dict[str, Any]:
+        answer = kubectl("exec", "-n", self.kube.namespace, self.pod, "--", "cat", _COUNTS, check=False)
+        return json.loads(answer.stdout) if answer.returncode == 0 and answer.stdout else {}
+
+    def go_on(self, requests: int) -> None:
+        """Wait until so many more have been answered."""
+        enough = self.counted()["answered"] + requests
+        wait_for(f"{requests} more answers", lambda: self.counted().get("answered", 0) >= enough, 60)
+
+    def failures(self) -> list[dict[str, Any]]:
+        """All failures so far, the last hundred at most."""
+        counted = self.counted()
+        assert counted["answered"] > RATE
+        return list(counted["failures"])
+
+    def stop(self) -> None:
+        kubectl("delete", "pod", self.pod, "-n", self.kube.namespace, "--grace-period=0", "--force", check=False)
+        kubectl("delete", "configmap", self.pod, "-n", self.kube.namespace, check=False)
+
+
+def _manifest(kube: Kube, pod: str, model: str, path: str) -> dict[str, Any]:
+    host = f"{model}.{kube.namespace}.svc"
+    volumes = [
+        {"name": "program", "configMap": {"name": pod}},
+        {"name": "models", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}},
+    ]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": pod},
+        "spec": {
+            "restartPolicy": "Never",
+            # Not where a test takes a node away.
+            "tolerations": [{"operator": "Exists"}],
+            "nodeSelector": {"kubernetes.io/hostname": "node-1"},
+            "containers": [
+                {
+                    "name": "load",
+                    "image": "localhost/muster-worker:dev",
+                    "imagePullPolicy": "Never",
+                    "command": ["python3", "/program/load_generator.py", host, model, str(RATE), "/model"],
+                    "env": [{"name": "COUNTS", "value": _COUNTS}],
+                    "volumeMounts": [
+                        {"name": "program", "mountPath": "/program"},
+                        {"name": "models", "mountPath": "/model", "subPath": path, "readOnly": True},
+                    ],
+                }
+            ],
+            "volumes": volumes,
+        },
+    }

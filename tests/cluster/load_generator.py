@@ -1,0 +1,157 @@
+"""Runs in a pod: asks a model at a steady rate, by HTTP and gRPC, and checks every answer.
+
+Open loop: a request is sent when its time has come, whatever became of those before. Every other HTTP request comes
+over a connection of its own, the others over kept ones, as clients with a pool do. What was counted is in a file that
+is replaced several times a second. No request is ever repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import torch
+
+from muster_worker.serve.grpc_messages import MESSAGES
+from muster_worker.serve.model import ServedModel
+
+LIMIT = 5.0
+"""Seconds that a client waits."""
+KEPT_FAILURES = 100
+WRITES_EVERY = 0.2
+
+
+class Failed(Exception):  # noqa: N818
+    """A request that was not answered as it should have been."""
+
+
+class Asked:
+    """Some inputs, with the answers that the model gives where nothing is between."""
+
+    def __init__(self, directory: Path) -> None:
+        model = ServedModel.load(directory, torch.device("cpu"))
+        (spec,) = model.signature.inputs
+        self.name, shape = spec.name, [1, *spec.shape[1:]]
+        generator = torch.Generator().manual_seed(7)
+        inputs = [torch.rand(shape, generator=generator) for _ in range(8)]
+        self.answers = [model.compute([tensor])[0].flatten().tolist() for tensor in inputs]
+        described = [
+            {"name": self.name, "shape": shape, "datatype": "FP32"} | {"data": t.flatten().tolist()} for t in inputs
+        ]
+        self.bodies = [json.dumps({"inputs": [one]}).encode() for one in described]
+        self.tensors = [(shape, tensor.numpy().tobytes()) for tensor in inputs]
+
+    def check(self, number: int, answer: list[float]) -> None:
+        wanted = self.answers[number % len(self.answers)]
+        if len(answer) != len(wanted) or any(abs(a - b) > 1e-4 for a, b in zip(answer, wanted, strict=True)):
+            raise Failed(f"wrong answer: {answer[:3]}, wanted {wanted[:3]}")
+
+
+class Http:
+    """HTTP/1.1 as far as it is needed; `pool` has connections that are kept."""
+
+    def __init__(self, host: str, port: int, model: str, asked: Asked) -> None:
+        self._host, self._port, self._path, self._asked = host, port, f"/v2/models/{model}/infer", asked
+        self._pool: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def ask(self, number: int) -> None:
+        kept = number % 2 == 0
+        connection = self._usable() if kept else None
+        reader, writer = connection or await asyncio.open_connection(self._host, self._port)
+        body = self._asked.bodies[number % len(self._asked.bodies)]
+        head = f"POST {self._path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(body)}\r\n"
+        writer.write((head + ("" if kept else "Connection: close\r\n") + "\r\n").encode() + body)
+        status, headers, answer = await self._read(reader)
+        if kept and headers.get("connection") != "close":
+            self._pool.append((reader, writer))
+        else:
+            writer.close()
+        if status != 200:
+            raise Failed(f"HTTP {status}: {answer[:200]!r}")
+        self._asked.check(number, json.loads(answer)["outputs"][0]["data"])
+
+    def _usable(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        while self._pool:
+            reader, writer = self._pool.pop()
+            if not reader.at_eof() and not writer.is_closing():
+                return reader, writer
+        return None
+
+    async def _read(self, reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+        return int(head[0].split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
+
+
+class Grpc:
+    def __init__(self, host: str, port: int, model: str, asked: Asked) -> None:
+        self._model, self._asked = model, asked
+        self._channel = grpc.aio.insecure_channel(f"{host}:{port}")
+        self._infer = self._channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=MESSAGES["ModelInferResponse"].FromString,
+        )
+
+    async def ask(self, number: int) -> None:
+        shape, raw = self._asked.tensors[number % len(self._asked.tensors)]
+        request = MESSAGES["ModelInferRequest"](model_name=self._model)
+        request.inputs.add(name=self._asked.name, datatype="FP32", shape=shape)
+        request.raw_input_contents.append(raw)
+        answer = await self._infer(request)
+        floats = torch.frombuffer(bytearray(answer.raw_output_contents[0]), dtype=torch.float32).tolist()
+        self._asked.check(number, floats)
+
+
+class Counts:
+    """`last_failure` and `last_success`: seconds since the epoch, of the answer."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.counted: dict[str, Any] = {"sent": 0, "answered": 0, "failed": 0, "failures": [], "slowest": 0.0}
+
+    async def one(self, protocol: str, request: Any) -> None:
+        self.counted["sent"] += 1
+        begun = time.monotonic()
+        try:
+            async with asyncio.timeout(LIMIT):
+                await request
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client has no answer
+            self.counted["failed"] += 1
+            failure = {"at": time.time(), "protocol": protocol, "what": f"{type(error).__name__}: {error}"[:300]}
+            self.counted["failures"] = [*self.counted["failures"], failure][-KEPT_FAILURES:]
+        else:
+            self.counted["answered"] += 1
+            self.counted["slowest"] = max(self.counted["slowest"], time.monotonic() - begun)
+
+    async def keep_writing(self) -> None:
+        while True:
+            new = self._path.with_suffix(".new")
+            new.write_text(json.dumps(self.counted | {"at": time.time()}))
+            new.rename(self._path)
+            await asyncio.sleep(WRITES_EVERY)
+
+
+async def main(host: str, model: str, rate: float, directory: Path, counts_at: Path) -> None:
+    asked = Asked(directory)
+    http, by_grpc, counts = Http(host, 80, model, asked), Grpc(host, 9000, model, asked), Counts(counts_at)
+    under_way: set[asyncio.Task[None]] = {asyncio.create_task(counts.keep_writing())}
+    begun = time.monotonic()
+    for number in itertools.count():
+        await asyncio.sleep(max(0.0, begun + number / rate - time.monotonic()))
+        protocol, client = ("grpc", by_grpc) if number % 4 == 3 else ("http", http)
+        task = asyncio.create_task(counts.one(protocol, client.ask(number)))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3]), Path(sys.argv[4]), Path(os.environ["COUNTS"])))

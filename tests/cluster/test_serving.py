@@ -1,0 +1,204 @@
+"""A trained model is served through everything that happens to it, under load from inside the cluster."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster import deployments, jobs
+from tests.cluster.conftest import Measure, namespace
+from tests.cluster.kube import Kube, kubectl, wait_for
+from tests.cluster.load import Load
+from tests.cluster.nodes import kill_process
+
+
+@pytest.fixture(scope="module")
+def trained(installed: None) -> Iterator[Kube]:
+    """A namespace in which a job has left its model."""
+    with namespace() as kube:
+        kube.apply(jobs.example("digits.yaml").replace("epochs: 20", "epochs: 2"))
+        kube.wait_for_phase("digits", "Succeeded", 120)
+        yield kube
+
+
+@pytest.fixture
+def served(trained: Kube) -> Iterator[Kube]:
+    """Two groups that answer, until the test ends."""
+    trained.apply(yaml.safe_dump(deployments.manifest()))
+    deployments.wait_until_done(trained)
+    yield trained
+    kubectl("delete", "modeldeployment", "--all", "-n", trained.namespace)
+    wait_for("no pod is left but the job's", lambda: not deployments.pods(trained), 60)
+
+
+@pytest.fixture
+def load(served: Kube) -> Iterator[Load]:
+    running = Load.start(served, "digits")
+    yield running
+    running.stop()
+
+
+def test_a_rolling_restart_fails_no_request(served: Kube, load: Load, measure: Measure):
+    before = deployments.pods(served).keys()
+    begun = time.monotonic()
+    deployments.patch(served, '{"rollout": {"restart": "2026-11-26"}}')
+    status = deployments.wait_until_done(served)
+    measure("rolling restart of 2 groups", time.monotonic() - begun, "0 failed")
+    wait_for("the old pods are gone", lambda: not before & deployments.pods(served).keys(), 40)
+    measure("and until the last old pod had left", time.monotonic() - begun, "")
+    load.go_on(50)
+    assert load.failures() == []
+    assert status["restart"]["observed"] == "2026-11-26"
+    assert "completedAt" in status["restart"]
+    assert not status.get("failovers")
+
+
+def test_scaling_up_and_down_fails_no_request(served: Kube, load: Load, measure: Measure):
+    begun = time.monotonic()
+    kubectl("scale", "modeldeployment/digits", "--replicas=4", "-n", served.namespace)
+    deployments.wait_until_done(served)
+    measure("scaled from 2 to 4 groups", time.monotonic() - begun, "0 failed")
+    kubectl("scale", "modeldeployment/digits", "--replicas=1", "-n", served.namespace)
+    deployments.wait_until_done(served)
+    wait_for("one pod is left", lambda: len(deployments.pods(served)) == 1, 40)
+    load.go_on(50)
+    assert load.failures() == []
+
+
+def test_five_edits_within_a_second_end_as_the_last_and_fail_no_request(served: Kube, load: Load, measure: Measure):
+    begun = time.monotonic()
+    for size in (2, 4, 8, 16, 32):
+        deployments.patch(served, f'{{"batching": {{"maxBatchSize": {size}}}}}')
+    deployments.wait_until_done(served)
+    measure("five edits of 2 groups", time.monotonic() - begun, "0 failed")
+    for pod in deployments.living(served).values():
+        assert "--max-batch-size=32" in pod["spec"]["containers"][0]["args"]
+    load.go_on(300)
+    assert load.failures() == []
+
+
+def test_a_revision_that_does_not_load_is_rolled_back_and_fails_no_request(served: Kube, load: Load, measure: Measure):
+    before = deployments.status(served)["revision"]["current"]
+    begun = time.monotonic()
+    wrong = {"claimName": "models", "path": "digits"}  # where the checkpoints are, not the model
+    deployments.patch(served, json.dumps({"model": {"fromTrainingJob": None, "persistentVolumeClaim": wrong}}))
+    status = deployments.wait_for_phase(served, "RolledBack")
+    measure("a model that does not load: rolled back after", time.monotonic() - begun, "0 failed")
+    assert "model.json" in status["message"], status["message"]
+    assert [deployments.condition(status, kind) for kind in ("Servable", "UpToDate", "Ready")] == [
+        "True",
+        "False",
+        "False",
+    ]
+    wait_for("its pods are gone", lambda: deployments.revisions(served) == {before}, 40)
+    assert deployments.status(served)["readyReplicas"] == 2
+    deployments.patch(served, json.dumps({"model": {"fromTrainingJob": "digits", "persistentVolumeClaim": None}}))
+    assert deployments.wait_until_done(served)["revision"] == {"current": before, "target": before}
+    assert load.failures() == []
+
+
+def test_a_drained_node_fails_no_request(served: Kube, load: Load, measure: Measure):
+    node = next(iter(deployments.living(served).values()))["spec"]["nodeName"]
+    begun = time.monotonic()
+    try:
+        drain = kubectl(
+            *("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=90s"),
+            "--pod-selector=muster.dev/model-deployment=digits",
+        )
+        measure("a node with one of 2 groups drained", time.monotonic() - begun, "0 failed")
+        assert "drained" in drain.stdout
+        deployments.wait_until_done(served)
+        assert all(pod["spec"]["nodeName"] != node for pod in deployments.living(served).values())
+        load.go_on(50)
+        assert load.failures() == []
+    finally:
+        kubectl("uncordon", node)
+
+
+def test_a_killed_process_loses_only_what_it_was_answering(served: Kube, load: Load, measure: Measure):
+    name, pod = next(iter(deployments.living(served).items()))
+    killed = time.time()
+    kill_process(pod["metadata"]["uid"])
+    entry = wait_for("it is told", lambda: (deployments.status(served).get("failovers") or [None])[-1], 30)
+    done = wait_for("it answers again", lambda: replaced(served), 30)
+    measure("process killed: answers again after, seconds", time.time() - killed, "at most 5")
+    assert (entry["cause"], entry["pod"], entry["exitCode"]) == ("ProcessDied", name, 137)
+    measure("process killed: as the status says, seconds", float(done["replacedSeconds"]), "")
+    load.go_on(100)
+    failures = load.failures()
+    measure("process killed: requests failed", len(failures), "those inside it")
+    assert all(failure["at"] - killed < 2 for failure in failures), failures
+    assert deployments.pods(served).keys() >= {name}, "it was started again where it was"
+
+
+def test_a_deleted_pod_is_replaced_and_fails_no_request(served: Kube, load: Load, measure: Measure):
+    name = next(iter(deployments.living(served)))
+    begun = time.monotonic()
+    kubectl("delete", "pod", name, "-n", served.namespace, "--wait=false")
+    done = wait_for("it is replaced", lambda: replaced(served), 60)
+    measure("pod deleted: another answers after, seconds", time.monotonic() - begun, "at most 8")
+    assert (done["cause"], done["pod"]) == ("PodDeleted", name)
+    wait_for("it is gone", lambda: name not in deployments.pods(served), 40)
+    load.go_on(50)
+    assert load.failures() == []
+
+
+def test_operators_killed_in_the_middle_of_a_rollout(served: Kube, load: Load):
+    before = deployments.pods(served).keys()
+    deployments.patch(served, '{"rollout": {"restart": "again"}}')
+    for _ in range(4):
+        kubectl("delete", "pods", "-n", "muster-system", "--all", "--grace-period=0", "--force")
+        time.sleep(2)
+    deployments.wait_until_done(served, limit=120)
+    wait_for("the old pods are gone", lambda: not before & deployments.pods(served).keys(), 40)
+    assert len(deployments.pods(served)) == 2
+    assert load.failures() == []
+
+
+def test_without_room_for_a_surge_it_waits_and_says_why_or_goes_in_place(trained: Kube):
+    whole = {"limits": {"nvidia.com/gpu": 4}, "requests": {"cpu": "100m", "memory": "256Mi"}}
+    trained.apply(yaml.safe_dump(deployments.manifest("full", replicas=3, resources=whole)))
+    before = deployments.wait_until_done(trained, "full")["revision"]["current"]
+    try:
+        deployments.patch(trained, '{"rollout": {"restart": "now"}}', "full")
+        waiting = wait_for(
+            "it says why it waits",
+            lambda: (
+                "no node takes" in deployments.status(trained, "full")["message"]
+                and deployments.status(trained, "full")
+            ),
+            30,
+        )
+        assert "maxUnavailable" in waiting["message"]
+        assert (waiting["phase"], waiting["readyReplicas"]) == ("RollingOut", 3)
+        assert [deployments.condition(waiting, kind) for kind in ("Servable", "UpToDate", "Ready")] == [
+            "True", "False", "Unknown",
+        ]  # fmt: skip
+        deployments.patch(trained, '{"rollout": {"maxUnavailable": 1, "restart": "now"}}', "full")
+        fewest = 3
+        while (status := deployments.status(trained, "full"))["phase"] != "Ready":
+            fewest = min(fewest, status["readyReplicas"])
+        assert fewest >= 2
+        assert status["revision"]["current"] != before
+    finally:
+        kubectl("delete", "modeldeployment", "full", "-n", trained.namespace)
+
+
+def test_suspended_it_keeps_its_service_and_comes_back(served: Kube):
+    deployments.patch(served, '{"suspend": true}')
+    status = deployments.wait_for_phase(served, "Suspended", reason="Suspended")
+    assert (deployments.condition(status, "Servable"), status["replicas"]) == ("False", 0)
+    assert served.get(("v1", "Service"), "digits") is not None
+    deployments.patch(served, '{"suspend": false}')
+    assert not deployments.wait_until_done(served).get("failovers")
+
+
+def replaced(kube: Kube) -> dict[str, Any] | None:
+    """The last failover, once it is over."""
+    entries = deployments.status(kube).get("failovers") or [{}]
+    return entries[-1] if "replacedSeconds" in entries[-1] else None

@@ -1,0 +1,207 @@
+"""A cluster small enough to think about: it runs pods as plans want them, and things happen to it.
+
+Writes are carried out in the executor's order and may stop after any of them, as when the operator dies. A pod that is
+told to leave answers no more requests and is there for a while yet.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from muster.plan.model import Observed, Plan
+from muster.plan.serving.planner import plan
+from muster.plan.timestamps import to_timestamp
+from tests.unit.plan.fixtures import NOW, node
+from tests.unit.plan.serving.fixtures import SETTINGS, deployment
+
+ROOM = 3
+"""Pods on each node."""
+BROKEN = "broken"
+"""A restart of this text makes a revision that does not load."""
+
+
+class Simulated:
+    def __init__(self) -> None:
+        self.now = NOW
+        self.resource = deployment(replicas=2)
+        self.pods: dict[str, dict[str, Any]] = {}
+        self.kept: dict[tuple[str, str], dict[str, Any]] = {}
+        self.nodes = {name: node(name) for name in ("node-1", "node-2", "node-3")}
+        self.leaves_at: dict[str, float] = {}
+        self.version = 100
+
+    def observed(self) -> Observed:
+        def of(kind: str) -> tuple[dict[str, Any], ...]:
+            return tuple(copy.deepcopy(one) for (what, _), one in self.kept.items() if what == kind)
+
+        return Observed(
+            copy.deepcopy(self.resource),
+            pods=tuple(copy.deepcopy(one) for one in self.pods.values()),
+            services=of("Service"),
+            budgets=of("PodDisruptionBudget"),
+            revisions=of("ControllerRevision"),
+            nodes=copy.deepcopy(self.nodes),
+        )
+
+    def plan(self) -> Plan:
+        return plan(self.observed(), SETTINGS, self.now)
+
+    def carry_out(self, answer: Plan, writes: int | None = None) -> None:
+        """As the executor does; only so many writes where that is given."""
+        steps = [
+            *((self._delete, one) for one in answer.deletes),
+            *((self._apply, one) for one in answer.applies),
+            *((self._create, one) for one in answer.creates),
+            *([(self._write_status, answer.status)] if answer.status is not None else []),
+        ]
+        for step, what in steps[:writes]:
+            step(what)
+
+    def edit(self, **spec: Any) -> None:
+        changed = copy.deepcopy(self.resource["spec"])
+        changed |= spec
+        self.resource["spec"] = changed
+        self.resource["metadata"]["generation"] += 1
+        self._touch(self.resource)
+
+    def advance(self, seconds: float = 3.0) -> None:
+        """Let the kubelets and the scheduler do what they would in so many seconds."""
+        self.now += seconds
+        for name in [name for name, at in self.leaves_at.items() if at <= self.now and self._reachable(name)]:
+            self.pods.pop(name, None)
+            del self.leaves_at[name]
+        for pod in self.pods.values():
+            if "deletionTimestamp" in pod["metadata"]:
+                continue
+            if "nodeName" not in pod["spec"]:
+                self._schedule(pod)
+            elif self._reachable(pod["metadata"]["name"]):
+                self._run(pod)
+
+    def answering(self) -> list[dict[str, Any]]:
+        """The pods that requests reach."""
+        return [pod for pod in self.pods.values() if self.answers(pod)]
+
+    def answers(self, pod: dict[str, Any]) -> bool:
+        ready = next(one for one in pod["status"]["conditions"] if one["type"] == "Ready")["status"] == "True"
+        return ready and "deletionTimestamp" not in pod["metadata"] and self._reachable(pod["metadata"]["name"])
+
+    def living(self) -> list[dict[str, Any]]:
+        """Pods that nobody told to leave and that are on no node that is away."""
+        return [
+            pod
+            for name, pod in self.pods.items()
+            if "deletionTimestamp" not in pod["metadata"] and self._reachable(name)
+        ]
+
+    def lose(self, number: int) -> None:
+        """A node is cut off: its pods are not ready any more, says the node controller."""
+        name = self._node(number)
+        self.nodes[name] = node(name, ready="Unknown", since=self.now)
+        for pod in self.pods.values():
+            if pod["spec"].get("nodeName") == name:
+                self._set(pod, "Ready", "False")
+                self._touch(pod)
+
+    def cordon(self, number: int) -> None:
+        name = self._node(number)
+        self.nodes[name] = node(name, unschedulable=True)
+
+    def heal(self) -> None:
+        self.nodes = {name: node(name) for name in self.nodes}
+
+    def delete_pod(self, number: int, at_once: bool) -> None:
+        """What somebody else does."""
+        if self.pods:
+            self._leave(self._pod(number), 0.0 if at_once else 6.0)
+
+    def kill_process(self, number: int) -> None:
+        if not self.pods:
+            return
+        pod = self.pods[self._pod(number)]
+        container = pod["status"]["containerStatuses"][0]
+        container["restartCount"] += 1
+        container["lastState"] = {"terminated": {"exitCode": 137, "reason": "Error"}}
+        self._set(pod, "Ready", "False")
+        self._touch(pod)
+
+    def _node(self, number: int) -> str:
+        return sorted(self.nodes)[number % len(self.nodes)]
+
+    def _pod(self, number: int) -> str:
+        return sorted(self.pods)[number % len(self.pods)]
+
+    def _delete(self, delete: Any) -> None:
+        if delete.kind != "Pod":
+            self.kept.pop((delete.kind, delete.name), None)
+        elif delete.name in self.pods and self.pods[delete.name]["metadata"]["uid"] == delete.uid:
+            self._leave(delete.name, 0.0 if delete.grace_seconds == 0 else 6.0)
+
+    def _leave(self, name: str, seconds: float) -> None:
+        if seconds:
+            self.pods[name]["metadata"]["deletionTimestamp"] = to_timestamp(self.now)
+            self.leaves_at.setdefault(name, self.now + seconds)
+            self._touch(self.pods[name])
+        else:
+            del self.pods[name]
+            self.leaves_at.pop(name, None)
+
+    def _apply(self, manifest: Any) -> None:
+        made = copy.deepcopy(manifest)
+        made["metadata"]["uid"] = f"uid-{made['metadata']['name']}"
+        self.kept[made["kind"], made["metadata"]["name"]] = made
+
+    def _create(self, manifest: Any) -> None:
+        name = manifest["metadata"]["name"]
+        assert name not in self.pods, f"{name} is made twice"
+        pod = copy.deepcopy(manifest)
+        pod["metadata"]["uid"] = f"uid-{name}"
+        pod["status"] = {
+            "phase": "Pending",
+            "conditions": [],
+            "containerStatuses": [{"name": "worker", "restartCount": 0}],
+        }
+        self._set(pod, "Ready", "False")
+        self._touch(pod)
+        self.pods[name] = pod
+
+    def _write_status(self, status: Any) -> None:
+        self.resource["status"] = copy.deepcopy(status)
+        self._touch(self.resource)
+
+    def _schedule(self, pod: dict[str, Any]) -> None:
+        for name, one in self.nodes.items():
+            there = sum(other["spec"].get("nodeName") == name for other in self.pods.values())
+            takes = one["status"]["conditions"][0]["status"] == "True" and not one["spec"].get("unschedulable")
+            if takes and there < ROOM:
+                pod["spec"]["nodeName"] = name
+                self._set(pod, "PodScheduled", "True")
+                self._touch(pod)
+                return
+        self._set(pod, "PodScheduled", "False", reason="Unschedulable", message="no node has room")
+
+    def _run(self, pod: dict[str, Any]) -> None:
+        revision = self.kept["ControllerRevision", f"digits-{pod['metadata']['labels']['muster.dev/revision']}"]
+        pod["status"]["phase"] = "Running"
+        if revision["data"]["shape"].get("rollout", {}).get("restart") == BROKEN:
+            container = pod["status"]["containerStatuses"][0]
+            container["restartCount"] += 1
+            container["lastState"] = {"terminated": {"exitCode": 2, "reason": "Error", "message": "error: no model"}}
+        else:
+            self._set(pod, "Ready", "True")
+        self._touch(pod)
+
+    def _reachable(self, name: str) -> bool:
+        pod = self.pods.get(name)
+        where = pod["spec"].get("nodeName") if pod is not None else None
+        return where is None or self.nodes[where]["status"]["conditions"][0]["status"] == "True"
+
+    def _set(self, pod: dict[str, Any], kind: str, status: str, **more: str) -> None:
+        others = [one for one in pod["status"]["conditions"] if one["type"] != kind]
+        new = {"type": kind, "status": status, "lastTransitionTime": to_timestamp(self.now)} | more
+        pod["status"]["conditions"] = [*others, new]
+
+    def _touch(self, manifest: dict[str, Any]) -> None:
+        self.version += 1
+        manifest["metadata"]["resourceVersion"] = str(self.version)

@@ -1,0 +1,101 @@
+"""What is lost is replaced at once, told with its cause, and timed until it answers again."""
+
+from __future__ import annotations
+
+from tests.unit.plan.fixtures import NOW, node, nodes
+from tests.unit.plan.serving.fixtures import decide, deployment, known, leaving, made, name_of, pod, revision
+
+ONE = revision()
+AWAY = nodes(node("node-1", ready="Unknown", since=NOW - 1), node("node-2"))
+
+
+def look(*pods, now=NOW, status=None, **more):
+    spec = more.pop("spec", {})
+    return decide(deployment(status or known(ONE), **spec), *pods, now=now, revisions=(ONE,), **more)
+
+
+def test_a_deleted_pod_is_replaced_while_it_leaves():
+    answer = look(pod(0, 1, ONE, deleting=True), pod(1, 2, ONE))
+    assert (made(answer), leaving(answer)) == ([(0, name_of(ONE))], [])
+    (entry,) = answer.status["failovers"]
+    assert (entry["group"], entry["cause"], entry["pod"], entry["at"]) == (
+        0, "PodDeleted", "digits-serve-0-1", "2027-01-15T08:00:00.000Z",
+    )  # fmt: skip
+    assert answer.status["phase"] == "Degraded"
+    assert [event.reason for event in answer.events] == ["PodDeleted", "Degraded"]
+
+
+def test_an_evicted_pod_is_told_as_such():
+    answer = look(pod(0, 1, ONE, deleting=True, evicted=True), pod(1, 2, ONE))
+    assert answer.status["failovers"][0]["cause"] == "Evicted"
+
+
+def test_it_is_told_once_and_timed_until_another_answers():
+    first = look(pod(0, 1, ONE, deleting=True), pod(1, 2, ONE))
+    there = (pod(0, 1, ONE, deleting=True), pod(1, 2, ONE))
+    later = look(*there, pod(0, 3, ONE, ready=False), status=first.status, now=NOW + 2)
+    assert (later.status or first.status)["failovers"] == first.status["failovers"]
+    last = look(*there, pod(0, 3, ONE), status=first.status, now=NOW + 4.5)
+    assert [entry["replacedSeconds"] for entry in last.status["failovers"]] == ["4.5"]
+    assert last.status["phase"] == "Ready"
+
+
+def test_a_pod_that_vanished_without_a_trace_is_told_once():
+    first = look(pod(1, 2, ONE))
+    assert made(first) == [(0, name_of(ONE))]
+    assert first.status["failovers"][0]["message"].startswith("the pod of group 0 is gone")
+    later = look(pod(1, 2, ONE), pod(0, 3, ONE, ready=False), status=first.status)
+    assert later.status["failovers"] == first.status["failovers"]
+
+
+def test_on_an_unreachable_node_it_is_replaced_and_removed_once_that_is_told():
+    there = (pod(0, 1, ONE), pod(1, 2, ONE, node="node-2"))
+    first = look(*there, nodes=AWAY)
+    assert (made(first), leaving(first)) == ([(0, name_of(ONE))], [])
+    assert (first.status["failovers"][0]["cause"], first.status["failovers"][0]["node"]) == ("NodeLost", "node-1")
+    later = look(*there, pod(0, 3, ONE, node="node-2", ready=False), status=first.status, nodes=AWAY)
+    (delete,) = later.deletes
+    assert (delete.name, delete.grace_seconds, delete.resource_version) == ("digits-serve-0-1", 0, "7")
+
+
+def test_an_unreachable_node_is_given_as_long_as_asked():
+    there = (pod(0, 1, ONE), pod(1, 2, ONE, node="node-2"))
+    answer = look(*there, nodes=AWAY, spec={"failover": {"nodeLostSeconds": 30}})
+    assert (made(answer), leaving(answer), answer.look_again) == ([], [], 29.0)
+
+
+def test_a_pod_that_its_node_ended_is_replaced_and_its_object_removed():
+    there = (pod(0, 1, ONE, phase="Failed"), pod(1, 2, ONE))
+    first = look(*there)
+    assert (made(first), first.status["failovers"][0]["cause"]) == ([(0, name_of(ONE))], "PodFailed")
+    assert leaving(look(*there, pod(0, 3, ONE, ready=False), status=first.status)) == ["digits-serve-0-1"]
+
+
+def test_a_process_that_died_is_told_and_its_pod_kept():
+    died = {"exitCode": 137, "reason": "OOMKilled"}
+    first = look(pod(0, 1, ONE, ready=False, restarts=1, died=died), pod(1, 2, ONE))
+    assert (made(first), leaving(first)) == ([], [])
+    (entry,) = first.status["failovers"]
+    assert (entry["cause"], entry["restart"], entry["exitCode"]) == ("OutOfMemory", 1, 137)
+    again = look(pod(0, 1, ONE, restarts=1, died=died), pod(1, 2, ONE), status=first.status, now=NOW + 3)
+    assert [entry["replacedSeconds"] for entry in again.status["failovers"]] == ["3.0"]
+
+
+def test_what_leaves_because_it_is_to_leave_is_no_loss():
+    suspended = look(pod(0, 1, ONE, deleting=True), pod(1, 2, ONE, deleting=True), status=known(ONE, wantedReplicas=0))
+    assert "failovers" not in suspended.status
+    new = revision(2, rollout={"restart": "now"})
+    asked = deployment(known(ONE, new), rollout={"restart": "now", "maxUnavailable": 1})
+    replaced = decide(asked, pod(0, 1, ONE), pod(1, 2, ONE, deleting=True), revisions=(ONE, new))
+    assert "failovers" not in replaced.status
+
+
+def test_only_the_last_ten_are_kept():
+    entries = [
+        {"group": 0, "cause": "PodDeleted", "pod": f"x-{n}", "at": "2027-01-15T07:00:00.000Z"} for n in range(10)
+    ]
+    answer = look(pod(0, 1, ONE, deleting=True), pod(1, 2, ONE), status=known(ONE, failovers=entries))
+    assert [entry["pod"] for entry in answer.status["failovers"]] == [
+        *(f"x-{n}" for n in range(1, 10)),
+        "digits-serve-0-1",
+    ]

@@ -1,0 +1,164 @@
+"""Whatever is asked, lost or cut short: nobody who is missed leaves, the status is true, and the end is the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.plan.serving.simulated import BROKEN, Simulated
+
+texts = st.sampled_from(["", "a", "b", BROKEN])
+rollouts = st.fixed_dictionaries(
+    {"restart": texts},
+    optional={
+        "maxSurge": st.sampled_from([1, 2, "50%"]),
+        "maxUnavailable": st.sampled_from([0, 1, "50%"]),
+        "partition": st.integers(0, 2),
+        "paused": st.booleans(),
+        "onFailure": st.sampled_from(["Rollback", "Pause"]),
+    },
+)
+numbers = st.integers(0, 9)
+steps = st.one_of(
+    st.tuples(st.just("reconcile"), st.none() | st.integers(0, 4)),
+    st.tuples(st.just("advance")),
+    st.tuples(st.just("edit"), st.fixed_dictionaries({"rollout": rollouts})),
+    st.tuples(st.just("edit"), st.fixed_dictionaries({"replicas": st.integers(0, 5)})),
+    st.tuples(st.just("edit"), st.fixed_dictionaries({"suspend": st.booleans()})),
+    st.tuples(st.just("delete_pod"), numbers, st.booleans()),
+    st.tuples(st.just("kill_process"), numbers),
+    st.tuples(st.just("lose"), numbers),
+    st.tuples(st.just("cordon"), numbers),
+    st.tuples(st.just("heal")),
+)
+
+
+def play(cluster: Simulated, history: list[tuple[Any, ...]]) -> None:
+    for what, *arguments in history:
+        cluster.now += 1
+        if what == "reconcile":
+            reconcile(cluster, *arguments)
+        elif what == "edit":
+            cluster.edit(**arguments[0])
+        else:
+            getattr(cluster, what)(*arguments)
+
+
+def of(history: list[tuple[Any, ...]], *kinds: str) -> list[tuple[Any, ...]]:
+    return [step for step in history if step[0] in kinds]
+
+
+def reconcile(cluster: Simulated, writes: int | None = None) -> bool:
+    """Look once, and hold what is done against what was there; returns whether anything was to be done."""
+    answer = cluster.plan()
+    before, living = cluster.answering(), cluster.living()
+    status = answer.status if answer.status is not None else cluster.resource.get("status")
+    if writes is None:
+        assert status is not None
+        is_true_of(cluster, status)
+    cluster.carry_out(answer, writes)
+    nobody_missed_leaves(cluster, before)
+    not_more_than_asked_for(cluster, living)
+    if writes is not None:
+        event("the operator was lost in the middle of a plan")
+    return answer.status is not None or bool(answer.creates or answer.deletes or answer.applies)
+
+
+def bounds(cluster: Simulated) -> tuple[int, int, int]:
+    """Groups wanted, most beyond them, most missing."""
+    spec = cluster.resource["spec"]
+    replicas = 0 if spec.get("suspend") else spec["replicas"]
+    rollout = spec.get("rollout", {})
+
+    def count(of: int | str, *, up: bool) -> int:
+        if isinstance(of, int):
+            return of
+        return -(-replicas // 2) if up else replicas // 2  # 50%
+
+    surge, missing = count(rollout.get("maxSurge", 1), up=True), count(rollout.get("maxUnavailable", 0), up=False)
+    return replicas, surge, missing
+
+
+def nobody_missed_leaves(cluster: Simulated, before: list[dict[str, Any]]) -> None:
+    replicas, _, missing = bounds(cluster)
+    groups_before = {one["metadata"]["labels"]["muster.dev/group"] for one in before}
+    groups_after = {one["metadata"]["labels"]["muster.dev/group"] for one in cluster.answering()}
+    assert len(groups_after) >= min(len(groups_before), replicas - missing)
+
+
+def not_more_than_asked_for(cluster: Simulated, before: list[dict[str, Any]]) -> None:
+    replicas, surge, _ = bounds(cluster)
+    assert len(cluster.living()) <= max(replicas + surge, len(before))
+
+
+def is_true_of(cluster: Simulated, status: dict[str, Any]) -> None:
+    """Whether the conditions say what a client would find."""
+    replicas, _, _ = bounds(cluster)
+    said = {one["type"]: one["status"] for one in status["conditions"]}
+    answering = cluster.answering()
+    assert said["Servable"] == str(bool(answering))
+    if said["Ready"] == "True":
+        groups = {int(one["metadata"]["labels"]["muster.dev/group"]) for one in answering}
+        assert groups >= set(range(replicas))
+        assert replicas > 0
+        assert said["UpToDate"] == "True"
+    if said["UpToDate"] == "True" and replicas:
+        target = status["revision"]["target"]
+        assert {one["metadata"]["labels"]["muster.dev/revision"] for one in cluster.living()} <= {target}
+
+
+def settle(cluster: Simulated) -> None:
+    """Let everything heal and run, until three looks change nothing."""
+    cluster.heal()
+    quiet = 0
+    for _ in range(80):
+        cluster.advance()
+        quiet = 0 if reconcile(cluster) or cluster.leaves_at else quiet + 1
+        if quiet == 3:
+            return
+    raise AssertionError(f"it never comes to rest: {cluster.resource['status']}")
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.lists(steps, max_size=30))
+def test_every_history_comes_to_rest_with_what_was_asked_for_last(history):
+    cluster = Simulated()
+    play(cluster, history)
+    cluster.edit(replicas=3, suspend=False, rollout={"restart": "last"})
+    settle(cluster)
+    status = cluster.resource["status"]
+    assert (status["phase"], status["ready"], status["updatedReplicas"]) == ("Ready", "3/3", 3)
+    assert len(cluster.pods) == 3
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(steps, max_size=15))
+def test_a_revision_that_does_not_load_leaves_what_was_there(history):
+    cluster = Simulated()
+    cluster.edit(replicas=3)
+    settle(cluster)
+    good = cluster.resource["status"]["revision"]["current"]
+    cluster.edit(rollout={"restart": BROKEN})
+    play(cluster, of(history, "reconcile", "advance", "delete_pod", "lose", "heal"))
+    settle(cluster)
+    status = cluster.resource["status"]
+    assert (status["phase"], status["readyReplicas"], status["revision"]["current"]) == ("RolledBack", 3, good)
+    cluster.edit(rollout={"restart": ""})
+    settle(cluster)
+    assert cluster.resource["status"]["revision"] == {"current": good, "target": good}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(steps, max_size=20), rollouts)
+def test_there_and_back_again_is_where_it_was(history, detour):
+    cluster = Simulated()
+    settle(cluster)
+    before = {name: one["metadata"]["labels"]["muster.dev/revision"] for name, one in cluster.pods.items()}
+    cluster.edit(rollout=detour)
+    play(cluster, of(history, "reconcile", "advance"))
+    cluster.edit(rollout={})
+    settle(cluster)
+    revision = set(before.values())
+    assert {one["metadata"]["labels"]["muster.dev/revision"] for one in cluster.pods.values()} == revision

@@ -1,0 +1,123 @@
+"""The deployment as a whole: its model, what is beside the pods, what is measured, what is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from muster.plan.timestamps import to_timestamp
+from tests.unit.plan.fixtures import NOW, job
+from tests.unit.plan.serving.fixtures import answered, decide, deployment, known, made, pod, revision, said
+
+ONE = revision()
+SHA = "a" * 64
+
+
+def trained(**status):
+    storage = {"persistentVolumeClaim": {"claimName": "models"}, "path": "digits"}
+    complete = {"type": "Complete", "status": "True"}
+    whole = {"conditions": [complete], "model": {"path": "model", "sha256": SHA}} | status
+    return {("TrainingJob", "digits"): job(storage=storage) | {"status": whole}}
+
+
+FROM_JOB = {"model": {"fromTrainingJob": "digits"}}
+
+
+@pytest.mark.parametrize(
+    ("named", "reason"),
+    [
+        ({}, "TrainingJobNotFound"),
+        (trained(conditions=[], phase="Running"), "WaitingForModel"),
+        (trained(conditions=[{"type": "Failed", "status": "True"}]), "ModelMissing"),
+        (trained(model={}), "ModelMissing"),
+    ],
+    ids=["no job", "trains", "failed", "no model"],
+)
+def test_it_waits_for_its_model_and_says_for_what(named, reason):
+    answer = decide(deployment(**FROM_JOB), named=named)
+    assert (answer.status["phase"], answer.status["reason"], made(answer)) == ("Pending", reason, [])
+    assert said(answer) == {"Servable": "False", "UpToDate": "False", "Ready": "Unknown", "Progressing": "True"}
+    assert answer.status["message"].startswith("spec.model.fromTrainingJob: ")
+
+
+def test_the_model_is_mounted_and_must_be_the_jobs():
+    answer = decide(deployment(**FROM_JOB), named=trained())
+    (container,) = answer.creates[0]["spec"]["containers"]
+    assert f"--sha256={SHA}" in container["args"]
+    mount = next(one for one in container["volumeMounts"] if one["name"] == "storage")
+    assert mount == {"name": "storage", "mountPath": "/muster/model", "readOnly": True, "subPath": "digits/model"}
+    assert answer.status["model"] == {
+        "fromTrainingJob": "digits", "claimName": "models", "path": "digits/model", "sha256": SHA,
+    }  # fmt: skip
+
+
+def test_another_checksum_than_the_jobs_is_a_mistake_that_is_told():
+    answer = decide(deployment(model={"fromTrainingJob": "digits", "sha256": "b" * 64}), named=trained())
+    assert (answer.status["reason"], made(answer)) == ("WrongChecksum", [])
+    assert SHA in answer.status["message"]
+
+
+def test_what_the_job_makes_later_changes_nothing_until_the_spec_does():
+    first = decide(deployment(**FROM_JOB), named=trained())
+    (kept,) = (one for one in first.applies if one["kind"] == "ControllerRevision")
+    kept = kept | {"metadata": kept["metadata"] | {"uid": "u"}}
+    there = tuple(pod(group, group + 1, kept) for group in range(2))
+    newer = trained(model={"path": "model", "sha256": "c" * 64})
+    answer = decide(deployment(known(kept), **FROM_JOB), *there, revisions=(kept,), named=newer)
+    assert made(answer) == []
+    changed = FROM_JOB | {"rollout": {"restart": "follow"}}
+    answer = decide(deployment(known(kept), **changed), *there, revisions=(kept,), named=newer)
+    assert f"--sha256={'c' * 64}" in answer.creates[0]["spec"]["containers"][0]["args"]
+
+
+def test_while_the_model_of_a_new_spec_is_not_there_the_old_one_is_served():
+    there = (pod(0, 1, ONE), pod(1, 2, ONE))
+    answer = decide(deployment(known(ONE), **FROM_JOB), *there, revisions=(ONE,))
+    assert (made(answer), answer.status["phase"], answer.status["reason"]) == ([], "RollingOut", "TrainingJobNotFound")
+    assert said(answer) == {"Servable": "True", "UpToDate": "False", "Ready": "Unknown", "Progressing": "True"}
+
+
+def test_an_operator_that_would_take_another_image_changes_nothing():
+    other = ONE | {"data": ONE["data"] | {"image": "muster-worker:older"}}
+    answer = decide(deployment(known(other)), pod(0, 1, other), revisions=(other,))
+    assert [one["spec"]["containers"][0]["image"] for one in answer.creates] == ["muster-worker:older"]
+
+
+def test_a_service_that_somebody_changed_is_put_right():
+    frame = {one["kind"]: one for one in decide(deployment()).applies}
+    there = {"revisions": (ONE,), "budgets": (frame["PodDisruptionBudget"],)}
+    pods = (pod(0, 1, ONE), pod(1, 2, ONE))
+    assert decide(deployment(known(ONE)), *pods, services=(frame["Service"],), **there).applies == ()
+    wrong = frame["Service"] | {"spec": frame["Service"]["spec"] | {"selector": {"app": "mine"}}}
+    assert [one["kind"] for one in decide(deployment(known(ONE)), *pods, services=(wrong,), **there).applies] == [
+        "Service"
+    ]
+
+
+def test_what_clients_see_is_put_together_from_all_groups():
+    pods = (pod(0, 1, ONE), pod(1, 2, ONE))
+    slow = answered(requestsPerSecond=30.0, errorRate=0.02, latencyP99=0.05)
+    reports = {"uid-digits-serve-0-1": answered(), "uid-digits-serve-1-2": slow}
+    answer = decide(deployment(known(ONE)), *pods, revisions=(ONE,), reports=reports)
+    assert answer.status["metrics"] == {
+        "requestsPerSecond": "40", "errorRate": "0.015", "latencyP50Milliseconds": "2", "latencyP99Milliseconds": "50",
+    }  # fmt: skip
+    assert [(target.pod_uid, target.port) for target in answer.scrape] == [(uid, 8080) for uid in reports]
+
+
+def test_measurements_alone_are_written_every_ten_seconds():
+    pods = (pod(0, 1, ONE), pod(1, 2, ONE))
+    first = decide(deployment(known(ONE)), *pods, revisions=(ONE,), reports={"uid-digits-serve-0-1": answered()}).status
+    assert first["measuredAt"] == to_timestamp(NOW)
+    busier = {"uid-digits-serve-0-1": answered(requestsPerSecond=11.0)}
+    soon = decide(deployment(first), *pods, revisions=(ONE,), reports=busier, now=NOW + 4)
+    assert (soon.status, soon.look_again) == (None, 6.0)
+    later = decide(deployment(first), *pods, revisions=(ONE,), reports=busier, now=NOW + 10)
+    assert later.status["metrics"]["requestsPerSecond"] == "11"
+
+
+def test_a_spec_that_this_version_does_not_know_is_told_and_nothing_is_touched():
+    there = (pod(0, 1, ONE), pod(1, 2, ONE))
+    answer = decide(deployment(known(ONE), runtim="torch"), *there, revisions=(ONE,))
+    assert (answer.creates, answer.deletes, answer.status["reason"]) == ((), (), "InvalidSpec")
+    assert answer.status["message"] == "spec.runtim: there is no such field: did you mean runtime?"
+    assert decide(deployment(answer.status, runtim="torch"), *there, revisions=(ONE,)).status is None

@@ -1,0 +1,106 @@
+"""A rollout that does not get on is given up, for a reason that is told, and its last good revision comes back."""
+
+from __future__ import annotations
+
+import pytest
+
+from muster.plan.timestamps import to_timestamp
+from tests.unit.plan.fixtures import NOW
+from tests.unit.plan.serving.fixtures import decide, deployment, known, leaving, made, name_of, pod, revision, said
+
+OLD, NEW = revision(1), revision(2, rollout={"restart": "now"})
+BROKEN = {"exitCode": 2, "reason": "Error", "message": "Traceback\nerror: /muster/model has no model.json\n"}
+
+
+def look(*pods, status=None, now=NOW, **rollout):
+    asked = deployment(status or known(OLD, NEW), rollout={"restart": "now"} | rollout)
+    return decide(asked, *pods, now=now, revisions=(OLD, NEW))
+
+
+GOOD = (pod(0, 1, OLD), pod(1, 2, OLD))
+BAD = pod(1, 3, NEW, ready=False, restarts=1, died=BROKEN)
+
+
+def test_a_model_that_is_refused_is_given_up_at_once_in_its_own_words():
+    answer = look(*GOOD, BAD)
+    told = answer.status["revision"]
+    assert (told["failed"], told["current"]) == (name_of(NEW), name_of(OLD))
+    assert told["failure"] == "digits-serve-1-3 does not serve it: /muster/model has no model.json"
+
+
+def test_given_up_what_is_new_leaves_and_the_status_says_so():
+    first = look(*GOOD, BAD)
+    answer = look(*GOOD, BAD, status=first.status)
+    assert (made(answer), leaving(answer), answer.status["phase"]) == ([], ["digits-serve-1-3"], "RolledBack")
+    assert said(answer) == {"Servable": "True", "UpToDate": "False", "Ready": "False", "Progressing": "True"}
+    assert said(look(*GOOD, status=answer.status))["Progressing"] == "False"
+    assert "no model.json" in answer.status["message"]
+    assert answer.events[0].type == "Warning"
+
+
+def test_given_up_it_is_not_tried_again_until_another_is_asked_for():
+    back = known(OLD, NEW, revision=look(*GOOD, BAD).status["revision"])
+    assert made(look(*GOOD, status=back)) == []
+    third = revision(3, rollout={"restart": "third"})
+    asked = deployment(back, rollout={"restart": "third"})
+    answer = decide(asked, *GOOD, revisions=(OLD, NEW, third))
+    assert made(answer) == [(1, name_of(third))]
+    assert answer.status["revision"] == {"current": name_of(OLD), "target": name_of(third)}
+
+
+def test_given_up_it_stays_as_it_is_where_that_is_asked_for():
+    first = look(*GOOD, BAD, onFailure="Pause")
+    answer = look(*GOOD, BAD, status=first.status, onFailure="Pause")
+    assert (made(answer), leaving(answer), answer.status["phase"]) == ([], [], "Failed")
+
+
+def test_a_process_that_ends_again_and_again_gives_its_revision_up():
+    crash = {"exitCode": 1, "reason": "Error", "message": ""}
+    assert "failed" not in look(*GOOD, pod(1, 3, NEW, ready=False, restarts=2, died=crash)).status["revision"]
+    told = look(*GOOD, pod(1, 3, NEW, ready=False, restarts=3, died=crash)).status["revision"]
+    assert told["failure"] == "digits-serve-1-3 does not serve it: its process ended with exit code 1"
+
+
+def test_past_its_deadline_it_is_given_up():
+    slow = pod(1, 3, NEW, ready=False)
+    assert look(*GOOD, slow, progressDeadlineSeconds=60).look_again == 30.0
+    told = look(*GOOD, slow, progressDeadlineSeconds=60, now=NOW + 30).status["revision"]
+    assert told["failure"].startswith(
+        "no further group became ready within 60 s (spec.rollout.progressDeadlineSeconds)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("there", "rollout"),
+    [((pod(1, 3, NEW, unplaced="no room"),), {}), ((pod(1, 3, NEW, ready=False),), {"paused": True})],
+    ids=["no room", "paused"],
+)
+def test_waiting_for_room_or_for_somebody_is_no_failure(there, rollout):
+    answer = look(*GOOD, *there, progressDeadlineSeconds=60, now=NOW + 3600, **rollout)
+    assert "failed" not in answer.status["revision"]
+
+
+def test_each_group_that_becomes_ready_sets_the_deadline_anew():
+    there = (pod(0, 1, OLD), pod(1, 3, NEW))
+    answer = look(*there, progressDeadlineSeconds=60, now=NOW + 20)
+    assert answer.status["rollout"]["progressedAt"] == to_timestamp(NOW + 20)
+    assert answer.status["rollout"]["step"] == "1/2 groups"
+
+
+def test_at_first_there_is_nothing_to_return_to_and_it_is_tried_on():
+    first = deployment(known(OLD, revision={"target": name_of(OLD)}, attempt=2))
+    bad = tuple(pod(group, group + 1, OLD, ready=False, restarts=1, died=BROKEN) for group in range(2))
+    failed = decide(first, *bad, revisions=(OLD,)).status
+    answer = decide(deployment(failed), *bad, revisions=(OLD,))
+    assert (answer.status["phase"], made(answer), leaving(answer)) == ("Failed", [], [])
+    assert said(answer)["Ready"] == "False"
+    healed = decide(deployment(answer.status), pod(0, 1, OLD), pod(1, 2, OLD), revisions=(OLD,)).status
+    assert healed["revision"] == {"target": name_of(OLD), "current": name_of(OLD)}
+
+
+def test_done_it_is_what_a_rollback_returns_to():
+    answer = look(pod(0, 4, NEW), pod(1, 3, NEW))
+    assert answer.status["revision"] == {"current": name_of(NEW), "target": name_of(NEW)}
+    assert answer.status["rollout"]["seconds"] == "30.0"
+    assert answer.status["restart"] == {"observed": "now", "completedAt": to_timestamp(NOW)}
+    assert said(answer) == {"Servable": "True", "UpToDate": "True", "Ready": "True", "Progressing": "False"}
