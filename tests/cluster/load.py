@@ -13,6 +13,9 @@ from tests.cluster.kube import Kube, kubectl, wait_for
 
 RATE = 50.0
 """Requests a second: three by HTTP for each by gRPC."""
+LIMIT = 5.0
+"""Seconds that a client waits for an answer."""
+LOADS_NODE = "node-1"
 _COUNTS = "/tmp/counts.json"
 _PROGRAM = Path(__file__).with_name("load_generator.py")
 
@@ -67,13 +70,13 @@ def _manifest(kube: Kube, pod: str, model: str, path: str) -> dict[str, Any]:
             "restartPolicy": "Never",
             # Not where a test takes a node away.
             "tolerations": [{"operator": "Exists"}],
-            "nodeSelector": {"kubernetes.io/hostname": "node-1"},
+            "nodeSelector": {"kubernetes.io/hostname": LOADS_NODE},
             "containers": [
                 {
                     "name": "load",
                     "image": "localhost/muster-worker:dev",
                     "imagePullPolicy": "Never",
-                    "command": ["python3", "/program/load_generator.py", host, model, str(RATE), "/model"],
+                    "command": ["python3", "/program/load_generator.py", host, model, str(RATE), str(LIMIT), "/model"],
                     "env": [{"name": "COUNTS", "value": _COUNTS}],
                     "volumeMounts": [
                         {"name": "program", "mountPath": "/program"},

@@ -22,8 +22,6 @@ import torch
 from muster_worker.serve.grpc_messages import MESSAGES
 from muster_worker.serve.model import ServedModel
 
-LIMIT = 5.0
-"""Seconds that a client waits."""
 KEPT_FAILURES = 100
 WRITES_EVERY = 0.2
 
@@ -61,8 +59,17 @@ class Http:
         self._host, self._port, self._path, self._asked = host, port, f"/v2/models/{model}/infer", asked
         self._pool: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
+    def way(self, number: int) -> str:
+        return "kept" if number % 2 == 0 else "new"
+
     async def ask(self, number: int) -> None:
-        kept = number % 2 == 0
+        try:
+            await self._ask(number, kept=self.way(number) == "kept")
+        except asyncio.CancelledError:
+            self._pool.clear()  # no answer in time: what else is kept may lead to the same place
+            raise
+
+    async def _ask(self, number: int, *, kept: bool) -> None:
         connection = self._usable() if kept else None
         reader, writer = connection or await asyncio.open_connection(self._host, self._port)
         body = self._asked.bodies[number % len(self._asked.bodies)]
@@ -92,15 +99,30 @@ class Http:
 
 class Grpc:
     def __init__(self, host: str, port: int, model: str, asked: Asked) -> None:
-        self._model, self._asked = model, asked
-        self._channel = grpc.aio.insecure_channel(f"{host}:{port}")
+        self._model, self._asked, self._target = model, asked, f"{host}:{port}"
+        self._connect()
+
+    def _connect(self) -> None:
+        # Otherwise the next channel would be given the connection of this one.
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self._channel = grpc.aio.insecure_channel(self._target, options=options)
         self._infer = self._channel.unary_unary(
             "/inference.GRPCInferenceService/ModelInfer",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=MESSAGES["ModelInferResponse"].FromString,
         )
 
+    def way(self, number: int) -> str:
+        return "grpc"
+
     async def ask(self, number: int) -> None:
+        try:
+            await self._ask(number)
+        except asyncio.CancelledError:
+            self._connect()  # no answer in time, so none may come by this connection ever again
+            raise
+
+    async def _ask(self, number: int) -> None:
         shape, raw = self._asked.tensors[number % len(self._asked.tensors)]
         request = MESSAGES["ModelInferRequest"](model_name=self._model)
         request.inputs.add(name=self._asked.name, datatype="FP32", shape=shape)
@@ -111,21 +133,21 @@ class Grpc:
 
 
 class Counts:
-    """`last_failure` and `last_success`: seconds since the epoch, of the answer."""
+    """`way`: new (a connection for it alone), kept or grpc. Times are seconds since the epoch."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, limit: float) -> None:
+        self._path, self._limit = path, limit
         self.counted: dict[str, Any] = {"sent": 0, "answered": 0, "failed": 0, "failures": [], "slowest": 0.0}
 
-    async def one(self, protocol: str, request: Any) -> None:
+    async def one(self, way: str, request: Any) -> None:
         self.counted["sent"] += 1
-        begun = time.monotonic()
+        begun, sent = time.monotonic(), time.time()
         try:
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(self._limit):
                 await request
         except Exception as error:  # noqa: BLE001 - whatever it is, the client has no answer
             self.counted["failed"] += 1
-            failure = {"at": time.time(), "protocol": protocol, "what": f"{type(error).__name__}: {error}"[:300]}
+            failure = {"sent": sent, "at": time.time(), "way": way, "what": f"{type(error).__name__}: {error}"[:300]}
             self.counted["failures"] = [*self.counted["failures"], failure][-KEPT_FAILURES:]
         else:
             self.counted["answered"] += 1
@@ -139,19 +161,28 @@ class Counts:
             await asyncio.sleep(WRITES_EVERY)
 
 
-async def main(host: str, model: str, rate: float, directory: Path, counts_at: Path) -> None:
+async def main(host: str, model: str, rate: float, limit: float, directory: Path, counts_at: Path) -> None:
     asked = Asked(directory)
-    http, by_grpc, counts = Http(host, 80, model, asked), Grpc(host, 9000, model, asked), Counts(counts_at)
+    http, by_grpc, counts = Http(host, 80, model, asked), Grpc(host, 9000, model, asked), Counts(counts_at, limit)
     under_way: set[asyncio.Task[None]] = {asyncio.create_task(counts.keep_writing())}
     begun = time.monotonic()
     for number in itertools.count():
         await asyncio.sleep(max(0.0, begun + number / rate - time.monotonic()))
-        protocol, client = ("grpc", by_grpc) if number % 4 == 3 else ("http", http)
-        task = asyncio.create_task(counts.one(protocol, client.ask(number)))
+        client: Http | Grpc = by_grpc if number % 4 == 3 else http
+        task = asyncio.create_task(counts.one(client.way(number), client.ask(number)))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3]), Path(sys.argv[4]), Path(os.environ["COUNTS"])))
+    asyncio.run(
+        main(
+            sys.argv[1],
+            sys.argv[2],
+            float(sys.argv[3]),
+            float(sys.argv[4]),
+            Path(sys.argv[5]),
+            Path(os.environ["COUNTS"]),
+        )
+    )

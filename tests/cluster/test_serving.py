@@ -12,9 +12,9 @@ import yaml
 
 from tests.cluster import deployments, jobs
 from tests.cluster.conftest import Measure, namespace
-from tests.cluster.kube import Kube, kubectl, wait_for
-from tests.cluster.load import Load
-from tests.cluster.nodes import kill_process
+from tests.cluster.kube import Kube, kubectl, local_cluster, wait_for
+from tests.cluster.load import LIMIT, LOADS_NODE, Load
+from tests.cluster.nodes import keep_workers_off_the_leader, kill_process, node_of_the_leader, ready
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +148,38 @@ def test_a_deleted_pod_is_replaced_and_fails_no_request(served: Kube, load: Load
     assert load.failures() == []
 
 
+def test_an_unreachable_node_is_left_and_its_group_replaced(served: Kube, load: Load, measure: Measure):
+    with keep_workers_off_the_leader():
+        deployments.wait_until_done(served)
+        wait_for("all are on their new nodes", lambda: len(deployments.pods(served)) == 2, 60)
+        leader = node_of_the_leader()
+    where = {name: pod["spec"]["nodeName"] for name, pod in deployments.living(served).items()}
+    name, node = next((name, node) for name, node in where.items() if node not in {leader, LOADS_NODE})
+    begun = time.time()
+    local_cluster("node", "fail", node)
+    try:
+        entry = wait_for("it is told", lambda: (deployments.status(served).get("failovers") or [None])[-1], 30)
+        told = time.time()
+        done = wait_for("another answers", lambda: replaced(served), 60)
+        answers = time.time()
+        time.sleep(LIMIT)  # until the last of those is counted that nobody answered
+        load.go_on(100)
+        failures = load.failures()
+    finally:
+        local_cluster("node", "heal", node)
+    assert (entry["cause"], entry["pod"], entry["node"]) == ("Unreachable", name, node)
+    measure("node unreachable: told after, seconds", told - begun, "at most 5")
+    measure("node unreachable: another answers after, seconds", answers - begun, "10 after there is a place")
+    measure("node unreachable: as the status says, seconds", float(done["replacedSeconds"]), "")
+    last = max((one["sent"] for one in failures if one["way"] == "new"), default=begun)
+    measure("node unreachable: last request lost on a new connection sent after, seconds", last - begun, "at most 5")
+    measure("node unreachable: requests failed, of 50 a second", len(failures), "")
+    assert deployments.living(served)[f"digits-serve-{entry['group']}-{newest(served)}"]["spec"]["nodeName"] != node
+    wait_for("the node is back", lambda: ready(node) == "True", 120)
+    wait_for("two pods are left", lambda: len(deployments.pods(served)) == 2, 120)
+    assert deployments.wait_until_done(served)["ready"] == "2/2"
+
+
 def test_operators_killed_in_the_middle_of_a_rollout(served: Kube, load: Load):
     before = deployments.pods(served).keys()
     deployments.patch(served, '{"rollout": {"restart": "again"}}')
@@ -196,6 +228,10 @@ def test_suspended_it_keeps_its_service_and_comes_back(served: Kube):
     assert served.get(("v1", "Service"), "digits") is not None
     deployments.patch(served, '{"suspend": false}')
     assert not deployments.wait_until_done(served).get("failovers")
+
+
+def newest(kube: Kube) -> int:
+    return max(int(pod["metadata"]["labels"]["muster.dev/attempt"]) for pod in deployments.living(kube).values())
 
 
 def replaced(kube: Kube) -> dict[str, Any] | None:

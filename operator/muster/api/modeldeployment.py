@@ -184,6 +184,11 @@ class Canary(Model):
 class Failover(Model):
     """When a group is given up and replaced."""
 
+    unreachable_seconds: Annotated[Int, Field(ge=1, le=3600)] = 3
+    """How many seconds a group may leave the operator without an answer while others give one.
+
+    Then no more requests are sent to it, and another takes its place on another node.
+    """
     node_lost_seconds: Annotated[Int, Field(ge=0, le=A_DAY)] = 0
     """How many seconds after its node became unreachable a group is replaced. 0: at once.
 

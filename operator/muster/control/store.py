@@ -107,6 +107,7 @@ class Store:
         self._gone: OrderedDict[str, None] = OrderedDict()
         self._nodes: Mapping[str, Object] | None = None
         self._reports: dict[str, WorkerReport] = {}
+        self._heard_at = 0.0
         self._followed: set[str] = set()
         self.room_changes = 0
         """How often room may have come free or gone: a count of room from before the last time is void."""
@@ -178,6 +179,7 @@ class Store:
             refusal=refusal,
             workloads=self._of(uid, WORKLOADS) if self.follows(WORKLOADS.kind) else None,
             flavors={name: one for (_, name), one in self._objects[FLAVORS.kind].items()},
+            heard_at=self._heard_at,
         )
 
     def _of(self, uid: str, kind: Kind) -> tuple[Object, ...]:
@@ -238,6 +240,8 @@ class Store:
 
     def put_report(self, pod_uid: str, report: WorkerReport) -> None:
         """Take what a pod's agent answered, or that it did not."""
+        if report.silent_since is None:
+            self._heard_at = max(self._heard_at, report.received_at)
         if pod_uid not in self._gone:
             self._reports[pod_uid] = report
 

@@ -112,7 +112,7 @@ class Observed:
     under control that this one names, by kind and name. `admission` is the answer to the demand of the last plan; None
     while there is none. `refusal` is there when the last pods were refused. `workloads` and `flavors` are Kueue's,
     where a plan has needed them: the Workloads that bear the resource's UID, and every ResourceFlavor by name. None:
-    the cluster has no such kind, or it is not watched yet.
+    the cluster has no such kind, or it is not watched yet. `heard_at` is when any agent at all last answered.
     """
 
     resource: Manifest
@@ -127,6 +127,7 @@ class Observed:
     refusal: Refusal | None = None
     workloads: tuple[Manifest, ...] | None = None
     flavors: Mapping[str, Manifest] = field(default_factory=dict)
+    heard_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

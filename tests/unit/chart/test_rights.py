@@ -30,6 +30,7 @@ JOB_RIGHTS = {
     ("", "pods", "watch"),
     ("", "pods", "create"),  # plain POST: pods never change once made
     ("", "pods", "delete"),
+    ("", "pods/status", "patch"),  # the readiness gate muster.dev/reachable
     ("", "services", "get"),  # a delete that met another object of that name
     ("", "services", "list"),  # the store
     ("", "services", "watch"),

@@ -71,7 +71,7 @@ def patience(view: View) -> float | None:
 def _losses(view: View, slot: Slot) -> Iterator[Loss]:
     ours = [one for one in view.servers if one.group == slot.group]
     for one in ours:
-        if view.is_lost(one):
+        if view.is_lost(one) or one.cut_off:
             yield _lost(one)
     living = slot.good + slot.old
     for one in living:
@@ -90,10 +90,17 @@ def _losses(view: View, slot: Slot) -> Iterator[Loss]:
 
 def _was_to_go(view: View, slot: Slot, server: Server) -> bool:
     """Whether its end is told already, or was our own doing."""
-    return view.is_lost(server) or server.revision != slot.wanted.name or (server.cordoned and not server.evicted)
+    return (
+        view.is_lost(server)
+        or server.cut_off
+        or server.revision != slot.wanted.name
+        or (server.cordoned and not server.evicted)
+    )
 
 
 def _lost(server: Server) -> Loss:
+    if server.cut_off:
+        return Loss(server.group, "Unreachable", f"{server.name} on node {server.node} does not answer", server)
     if not server.ended:
         message = f"{server.name} was on node {server.node}, which is unreachable"
         return Loss(server.group, "NodeLost", message, server)

@@ -20,7 +20,7 @@ from muster.plan import refusals
 from muster.plan.drift import differs
 from muster.plan.model import Event, Plan, Target
 from muster.plan.removal import removal
-from muster.plan.serving import failovers, model, pacing, pods, progress, revisions, rollout, status
+from muster.plan.serving import failovers, model, pacing, pods, progress, reachability, revisions, rollout, status
 from muster.plan.serving.events import events
 from muster.plan.serving.view import View, view
 from muster.plan.trained_model import Missing
@@ -67,8 +67,9 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
     step = rollout.moves(seen)
     pause = refusals.pause(observed.refusal, seen.now) if step.made else None
     made = () if pause is not None else step.made
+    shunned = tuple(sorted({one.node for one in seen.servers if one.cut_off and one.node is not None}))
     creates = tuple(
-        pods.build_pod(seen.deployment, revision, group, seen.attempt + number)
+        pods.build_pod(seen.deployment, revision, group, seen.attempt + number, shunned)
         for number, (group, revision) in enumerate(made, 1)
     )
     wanted = status.active(seen, slots, lost, seen.attempt + len(made), missing)
@@ -78,8 +79,9 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
         deletes=(*map(removal, step.leaving), *_dead(seen), *_old_revisions(seen)),
         applies=_frame(seen, observed),
         creates=creates,
+        parts=reachability.parts(seen.servers, seen.deployment.metadata.namespace, seen.now),
         scrape=_targets(seen),
-        look_again=_soonest(pause, failovers.patience(seen), progress.seconds_left(seen, slots)),
+        look_again=_soonest(pause, failovers.patience(seen), progress.seconds_left(seen, slots), _until_cut_off(seen)),
     )
     return _write(seen, actions, wanted, lost)
 
@@ -118,8 +120,14 @@ def _targets(seen: View) -> tuple[Target, ...]:
     return tuple(
         Target(one.uid, one.address, pods.HTTP_PORT, steady=True)
         for one in seen.servers
-        if one.address is not None and one.running and one.ready
+        if one.address is not None and one.running and one.serving_since is not None
     )
+
+
+def _until_cut_off(seen: View) -> float | None:
+    patience = seen.deployment.spec.failover.unreachable_seconds
+    left = (reachability.seconds_left(one, seen.reports.get(one.uid), patience, seen.now) for one in seen.servers)
+    return min((seconds for seconds in left if seconds), default=None)
 
 
 def _refuse(resource: Manifest, message: str, now: float) -> Plan:

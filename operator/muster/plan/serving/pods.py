@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.pod_parts import hardened_container, hardened_pod
 from muster.plan.pods import ATTEMPT, RANK
 from muster.plan.serving import identity
+from muster.plan.serving.reachability import GATE
 from muster.plan.strategic_merge import merge
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from muster.api import ModelDeployment, ModelDeploymentSpec
     from muster.plan.model import Manifest
     from muster.plan.serving.revisions import Revision
@@ -60,8 +64,10 @@ def build_budget(deployment: ModelDeployment, least: int) -> Manifest:
     }
 
 
-def build_pod(deployment: ModelDeployment, revision: Revision, group: int, attempt: int) -> dict[str, Any]:
-    """Return the pod of one group, with the user's template laid over it."""
+def build_pod(
+    deployment: ModelDeployment, revision: Revision, group: int, attempt: int, shunned: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the pod of one group, with the user's template laid over it; it is not placed on the nodes `shunned`."""
     spec = revision.spec
     labels = (
         identity.labels(deployment)
@@ -69,6 +75,8 @@ def build_pod(deployment: ModelDeployment, revision: Revision, group: int, attem
         | {identity.GROUP: str(group), identity.REVISION: revision.name, RANK: "0", ATTEMPT: str(attempt)}
     )
     template = merge({"metadata": {}, "spec": _pod_spec(deployment, spec, revision)}, spec.template)
+    if shunned:
+        _keep_off(template["spec"], shunned)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -103,6 +111,7 @@ def _pod_spec(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: 
         "restartPolicy": "Always",  # a process that dies comes back by its node alone, with or without an operator
         **hardened_pod(),
         "terminationGracePeriodSeconds": spec.rollout.drain_seconds + LEAVING,
+        "readinessGates": [{"conditionType": GATE}],
         "topologySpreadConstraints": [_spread(deployment, spec)],
         "containers": [_container(deployment, spec, revision)],
         "volumes": [
@@ -114,6 +123,16 @@ def _pod_spec(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: 
             },
         ],
     }
+
+
+def _keep_off(spec: dict[str, Any], nodes: Sequence[str]) -> None:
+    """Add to every way in which the pod may be placed that it is not on these: the scheduler takes them for sound."""
+    term = {"key": HOST, "operator": "NotIn", "values": list(nodes)}
+    spec["affinity"] = copy.deepcopy(spec.get("affinity", {}))  # the template's own must stay as it is
+    nodes_only = spec["affinity"].setdefault("nodeAffinity", {})
+    required = nodes_only.setdefault("requiredDuringSchedulingIgnoredDuringExecution", {"nodeSelectorTerms": [{}]})
+    for one in required["nodeSelectorTerms"]:
+        one["matchExpressions"] = [*one.get("matchExpressions", []), term]
 
 
 def _container(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: Revision) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _is_complete(view: View, slots: Sequence[Slot]) -> bool:
 def _is_broken(server: Server) -> bool:
     if server.died_of.get("exitCode") == PERMANENT_EXIT_CODE or server.exit_code == PERMANENT_EXIT_CODE:
         return True
-    return server.restarts >= TRIES
+    return server.restarts + (server.reason == "CrashLoopBackOff") >= TRIES
 
 
 def _last_words(server: Server) -> str:

@@ -61,12 +61,14 @@ class View:
         return int(self.recorded.get("wantedReplicas", 0))
 
     def is_lost(self, server: Server) -> bool:
-        """Whether it will not answer again: it has ended, or its node is given up."""
-        return server.ended or server.is_lost(self.now, self.deployment.spec.failover.node_lost_seconds)
+        """Whether it will not answer again and nobody told it to leave: it has ended, or its node is given up."""
+        ended = server.ended and not server.deleting
+        return ended or server.is_lost(self.now, self.deployment.spec.failover.node_lost_seconds)
 
     def living(self, group: int) -> tuple[Server, ...]:
         """Return the pods of this group that are to stay as far as anybody has said, in the order they were made."""
-        return tuple(one for one in self.servers if one.group == group and not one.deleting and not self.is_lost(one))
+        ours = (one for one in self.servers if one.group == group)
+        return tuple(one for one in ours if not one.deleting and not one.cut_off and not self.is_lost(one))
 
     @property
     def _revisions(self) -> Mapping[str, Any]:
@@ -82,7 +84,7 @@ def view(
     return View(
         deployment=deployment,
         recorded=recorded,
-        servers=servers(observed.pods, observed.nodes),
+        servers=servers(observed, deployment.spec.failover.unreachable_seconds, now),
         revisions=kept if target is None else {**kept, target.name: target},
         target=target,
         current=kept.get(current),

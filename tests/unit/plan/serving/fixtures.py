@@ -38,16 +38,25 @@ def name_of(controller_revision: dict[str, Any]) -> str:
 
 
 def pod(group: int, attempt: int, of: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """A pod of a revision that answers. `more`: ready, deleting, node, phase, unplaced, restarts, died, evicted."""
+    """A pod of a revision that answers. `more`: ready, deleting, node, phase, unplaced, restarts, died, evicted, gate,
+    serving_since.
+    """
     name = f"digits-serve-{group}-{attempt}"
     phase = more.get("phase", "Running")
     ready = more.get("ready", phase == "Running") and not more.get("unplaced")
-    placed = node_of(more) is not None
+    placed, serving_since = node_of(more) is not None, more.get("serving_since", NOW - 40)
     conditions = [
         {"type": "Ready", "status": str(bool(ready)), "lastTransitionTime": to_timestamp(NOW)},
+        {
+            "type": "ContainersReady",
+            "status": str(bool(ready)),
+            "lastTransitionTime": to_timestamp(more.get("serving_since", NOW - 40)),
+        },
         {"type": "PodScheduled", "status": str(placed), "lastTransitionTime": to_timestamp(NOW - 50)}
         | ({} if placed else {"reason": "Unschedulable", "message": more.get("unplaced")}),
     ]
+    if "gate" in more:
+        conditions.append({"type": "muster.dev/reachable", "status": more["gate"]})
     if more.get("evicted"):
         conditions.append({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"})
     container: dict[str, Any] = {"name": "worker", "restartCount": more.get("restarts", 0), "state": {"running": {}}}

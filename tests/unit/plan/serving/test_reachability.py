@@ -1,0 +1,86 @@
+"""A pod that leaves the operator without an answer is taken out and replaced elsewhere, if others do answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from muster.plan.model import WorkerReport
+from tests.unit.plan.fixtures import NOW
+from tests.unit.plan.serving.fixtures import answered, decide, deployment, known, leaving, made, name_of, pod, revision
+
+ONE = revision()
+GATE = "muster.dev/reachable"
+
+
+def silent(received_at: float, since: float = NOW - 2) -> WorkerReport:
+    return WorkerReport({"ready": True}, received_at, since)
+
+
+def look(*pods, reports, now=NOW, status=None, heard_at=NOW):
+    named = {f"uid-{name}": report for name, report in reports.items()}
+    resource = deployment(status or known(ONE))
+    return decide(resource, *pods, now=now, revisions=(ONE,), reports=named, heard_at=heard_at)
+
+
+def gates(answer):
+    return {
+        part.manifest["metadata"]["name"]: {one["type"]: one["status"] for one in part.manifest["status"]["conditions"]}
+        for part in answer.parts
+    }
+
+
+THERE = (pod(0, 1, ONE, gate="True"), pod(1, 2, ONE, gate="True"))
+AWAY = {"digits-serve-0-1": silent(NOW - 3.1), "digits-serve-1-2": answered()}
+
+
+def test_a_pod_with_an_address_is_let_in_and_then_left_alone():
+    assert gates(decide(deployment(), pod(0, 1, ONE, ready=False), revisions=(ONE,))) == {
+        "digits-serve-0-1": {GATE: "True"}
+    }
+    assert gates(look(*THERE, reports={})) == {}
+
+
+def test_after_three_seconds_without_an_answer_it_is_called_not_ready_and_replaced_on_another_node():
+    answer = look(*THERE, reports=AWAY)
+    assert gates(answer) == {"digits-serve-0-1": {GATE: "False", "Ready": "False"}}
+    assert (made(answer), leaving(answer)) == ([(0, name_of(ONE))], [])
+    (term,) = answer.creates[0]["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
+        "nodeSelectorTerms"
+    ]
+    assert term["matchExpressions"] == [{"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["node-1"]}]
+    assert answer.status["failovers"][0]["cause"] == "Unreachable"
+    assert answer.status["ready"] == "1/2"
+
+
+def test_before_that_it_is_looked_at_again_in_time():
+    answer = look(*THERE, reports=AWAY | {"digits-serve-0-1": silent(NOW - 1)})
+    assert (gates(answer), made(answer), answer.look_again) == ({}, [], 2.0)
+
+
+def test_where_nobody_answers_it_is_the_operator_who_is_cut_off():
+    reports = {"digits-serve-0-1": silent(NOW - 9), "digits-serve-1-2": silent(NOW - 9)}
+    answer = look(*THERE, reports=reports, heard_at=NOW - 9)
+    assert (gates(answer), made(answer)) == ({}, [])
+
+
+def test_a_process_that_is_started_again_is_no_silent_one():
+    again = pod(0, 1, ONE, gate="True", serving_since=NOW - 1)
+    answer = look(again, THERE[1], reports=AWAY)
+    assert (gates(answer), made(answer)) == ({}, [])
+
+
+def test_back_again_it_is_let_in_and_what_is_too_much_leaves():
+    closed = pod(0, 1, ONE, gate="False")
+    answer = look(closed, THERE[1], pod(0, 3, ONE, gate="True"), reports={"digits-serve-0-1": answered()})
+    assert gates(answer) == {"digits-serve-0-1": {GATE: "True"}}
+    assert leaving(answer) == ["digits-serve-0-3"]
+
+
+@pytest.mark.parametrize("report", [None, WorkerReport(None, NOW - 9, NOW - 9)], ids=["not asked", "never answered"])
+def test_an_operator_that_has_just_started_closes_nothing_that_it_has_not_asked(report):
+    reports = {} if report is None else {"digits-serve-0-1": report}
+    status = known(ONE)
+    answer = look(
+        *(pod(n, n + 1, ONE, gate="True", serving_since=NOW - 1) for n in (0, 1)), reports=reports, status=status
+    )
+    assert (gates(answer), made(answer)) == ({}, [])
