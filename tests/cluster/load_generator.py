@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import json
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -163,7 +164,9 @@ class Counts:
 
 async def main(host: str, model: str, rate: float, limit: float, directory: Path, counts_at: Path) -> None:
     asked = Asked(directory)
-    http, by_grpc, counts = Http(host, 80, model, asked), Grpc(host, 9000, model, asked), Counts(counts_at, limit)
+    # Once: a name server that is lost with a node is nothing that Muster could do about.
+    address = socket.gethostbyname(host)
+    http, by_grpc, counts = Http(address, 80, model, asked), Grpc(address, 9000, model, asked), Counts(counts_at, limit)
     under_way: set[asyncio.Task[None]] = {asyncio.create_task(counts.keep_writing())}
     begun = time.monotonic()
     for number in itertools.count():
@@ -176,13 +179,5 @@ async def main(host: str, model: str, rate: float, limit: float, directory: Path
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    asyncio.run(
-        main(
-            sys.argv[1],
-            sys.argv[2],
-            float(sys.argv[3]),
-            float(sys.argv[4]),
-            Path(sys.argv[5]),
-            Path(os.environ["COUNTS"]),
-        )
-    )
+    host, model, rate, limit, directory = sys.argv[1:]
+    asyncio.run(main(host, model, float(rate), float(limit), Path(directory), Path(os.environ["COUNTS"])))

@@ -44,14 +44,10 @@ def pod(group: int, attempt: int, of: dict[str, Any], **more: Any) -> dict[str, 
     name = f"digits-serve-{group}-{attempt}"
     phase = more.get("phase", "Running")
     ready = more.get("ready", phase == "Running") and not more.get("unplaced")
-    placed, serving_since = node_of(more) is not None, more.get("serving_since", NOW - 40)
+    placed, since = node_of(more) is not None, to_timestamp(more.get("serving_since", NOW - 40))
     conditions = [
         {"type": "Ready", "status": str(bool(ready)), "lastTransitionTime": to_timestamp(NOW)},
-        {
-            "type": "ContainersReady",
-            "status": str(bool(ready)),
-            "lastTransitionTime": to_timestamp(more.get("serving_since", NOW - 40)),
-        },
+        {"type": "ContainersReady", "status": str(bool(ready)), "lastTransitionTime": since},
         {"type": "PodScheduled", "status": str(placed), "lastTransitionTime": to_timestamp(NOW - 50)}
         | ({} if placed else {"reason": "Unschedulable", "message": more.get("unplaced")}),
     ]
