@@ -42,7 +42,7 @@ _pull_policy = click.option(
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Train large PyTorch models on Kubernetes."""
+    """Train and serve large PyTorch models on Kubernetes."""
 
 
 @main.command()
@@ -81,12 +81,16 @@ def plan(file: TextIO, worker_image: str, worker_image_pull_policy: str) -> None
     try:
         ours = [document for document in yaml.safe_load_all(file) if _is_ours(document)]
         if not ours:
-            raise click.ClickException(f"{file.name} has no resource of {_GROUP}: wanted one TrainingJob or more")
+            raise click.ClickException(
+                f"{file.name} has no resource of {_GROUP}: wanted a TrainingJob or a ModelDeployment"
+            )
         click.echo(offline.render(ours, Settings(worker_image, worker_image_pull_policy)), nl=False)
     except yaml.YAMLError as error:
         raise click.ClickException(f"{file.name} is not YAML: {error}") from None
     except pydantic.ValidationError as error:
         raise click.ClickException(f"{file.name}: {explain(error)}") from None
+    except offline.UnknownKindError as error:
+        raise click.ClickException(f"{file.name}: {error}") from None
 
 
 def _is_ours(document: object) -> bool:

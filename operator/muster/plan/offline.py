@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
-from muster.api import TrainingJob
+from muster.api import ModelDeployment, TrainingJob
+from muster.plan import trained_model
+from muster.plan.model import Observed
+from muster.plan.serving import planner as serving
 from muster.plan.training import pod_groups, pods
 
 if TYPE_CHECKING:
@@ -15,22 +18,66 @@ if TYPE_CHECKING:
     from muster.plan.model import Manifest, Settings
 
 NO_CLUSTER = {"uid": "00000000-0000-0000-0000-000000000000", "namespace": "default", "generation": 1}
+NO_CHECKSUM = "0" * 64
+"""Of a model that its training job has yet to make."""
+UNKNOWN_STORAGE = {"persistentVolumeClaim": {"claimName": "of-the-training-job"}}
+
+
+class UnknownKindError(Exception):
+    """A document of Muster's group that is none of its resources."""
 
 
 def render(documents: Iterable[Manifest], settings: Settings) -> str:
-    """Return the YAML of all objects that the first attempt of these TrainingJobs consists of.
+    """Return the YAML of all objects that are made at first for these resources.
+
+    A model that a TrainingJob has yet to make is taken to be where that job, if it is among the documents, writes it.
 
     Raises:
         pydantic.ValidationError: a document that the API server would refuse.
+        UnknownKindError: a document of another kind.
 
     """
+    resources = [{**one, "metadata": NO_CLUSTER | one.get("metadata", {})} for one in documents]
     return yaml.safe_dump_all(
-        (made for document in documents for made in _objects(document, settings)), sort_keys=False
+        (made for one in resources for made in _objects(one, resources, settings)), sort_keys=False
     )
 
 
-def _objects(document: Manifest, settings: Settings) -> list[Manifest]:
-    resource: dict[str, Any] = {**document, "metadata": NO_CLUSTER | document.get("metadata", {})}
-    job = TrainingJob.model_validate(resource)
+def _objects(resource: Manifest, among: Iterable[Manifest], settings: Settings) -> list[Manifest]:
+    match resource.get("kind"):
+        case "TrainingJob":
+            return _of_job(TrainingJob.model_validate(resource), settings)
+        case "ModelDeployment":
+            return _of_deployment(ModelDeployment.model_validate(resource), resource, among, settings)
+        case other:
+            raise UnknownKindError(f"kind: found {other}, wanted TrainingJob or ModelDeployment")
+
+
+def _of_job(job: TrainingJob, settings: Settings) -> list[Manifest]:
     workers = (pods.build_pod(job, settings, rank, attempt=1) for rank in range(job.spec.replicas))
     return [pods.build_service(job), *pod_groups.build_group(job), *workers]
+
+
+def _of_deployment(
+    deployment: ModelDeployment, resource: Manifest, among: Iterable[Manifest], settings: Settings
+) -> list[Manifest]:
+    wanted = deployment.spec.model
+    named = {}
+    if wanted.from_training_job is not None:
+        job = _trained(wanted.from_training_job, wanted.sha256 or NO_CHECKSUM, among)
+        named[trained_model.KIND, wanted.from_training_job] = job
+    made = serving.plan(Observed(resource, named=named), settings, now=0.0)
+    return [*made.applies, *made.creates]
+
+
+def _trained(name: str, sha256: str, among: Iterable[Manifest]) -> Manifest:
+    """Return the job as it will be when it has succeeded."""
+    is_it = (one for one in among if one.get("kind") == trained_model.KIND and one["metadata"].get("name") == name)
+    job = next(is_it, None)
+    storage = (job["spec"].get("storage") if job is not None else None) or UNKNOWN_STORAGE
+    complete = {"conditions": [{"type": "Complete", "status": "True"}]}
+    return {
+        "metadata": {"name": name},
+        "spec": {"storage": storage},
+        "status": complete | {"model": {"path": "model", "sha256": sha256}},
+    }

@@ -49,3 +49,12 @@ def manifest(name: str = "digits", **spec: Any) -> dict[str, Any]:
         "metadata": {"name": name},
         "spec": runs | spec,
     }
+
+
+def deployment(name: str = "digits", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "muster.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": name},
+        "spec": spec,
+    }

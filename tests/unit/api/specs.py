@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from muster.api import TrainingJobSpec
+from muster.api import ModelDeploymentSpec, TrainingJobSpec
 from muster.api.structural import structural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from muster.api.base import Model
 
 Spec = dict[str, Any]
 
@@ -160,11 +162,50 @@ def _scripts() -> st.SearchStrategy[Spec]:
 _FIXED = _recipes() | _scripts()
 GOOD = _FIXED | _FIXED.map(_elastic)
 
+_MODEL = st.one_of(
+    st.fixed_dictionaries(
+        {"fromTrainingJob": _NAME}, optional={"sha256": st.from_regex("[0-9a-f]{64}", fullmatch=True)}
+    ),
+    st.fixed_dictionaries(
+        {"persistentVolumeClaim": st.fixed_dictionaries({"claimName": _NAME}, optional={"path": st.just("a/model")})}
+    ),
+)
+_GROUPS = st.integers(1, 1000) | st.integers(1, 100).map(lambda share: f"{share}%")
+
+GOOD_DEPLOYMENT = st.fixed_dictionaries(
+    {"model": _MODEL},
+    optional={
+        "runtime": st.just("torch"),
+        "replicas": st.integers(0, 1000),
+        "resources": _resources(),
+        "template": _template(),
+        "batching": _block(maxBatchSize=st.integers(1, 65_536), maxDelayMilliseconds=st.integers(0, 10_000)),
+        "rollout": _block(
+            maxSurge=_GROUPS,
+            maxUnavailable=st.just(0) | _GROUPS,
+            partition=st.integers(0, 1000),
+            progressDeadlineSeconds=st.integers(1, 86_400),
+            onFailure=st.sampled_from(["Rollback", "Pause"]),
+            paused=st.booleans(),
+            restart=_TEXT,
+            drainSeconds=st.integers(1, 3600),
+            revisionHistoryLimit=st.integers(0, 100),
+        ),
+        "failover": _block(unreachableSeconds=st.integers(1, 3600), nodeLostSeconds=st.integers(0, 86_400)),
+        "spread": _block(topologyKey=st.just("rack"), policy=st.sampled_from(["Prefer", "Require"])),
+        "service": _block(
+            type=st.sampled_from(["ClusterIP", "NodePort", "LoadBalancer"]), port=st.just(80), grpcPort=st.just(90)
+        ),
+        "suspend": st.booleans(),
+    },
+)
+
 _FOREIGN: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2.0, 0.5, 3, 256, 10_001, 2**31, 2**40, 2**62),
     *("", "0", "1", "0.1", "1e3", "-1", "2Gi", "2 cores", "1.5e", "auto", "ddp", "gloo", "nccl", "none", "volcano"),
     *("..", "a/../b", "/absolute", "a..b", "MUSTER_RANK", "RANK", "worker", "shm", "/muster/run", "/dev/shm"),
     *("UPPER", "under_score", "-dash", "a.b:C", "a:b:c", "line\nbreak", "é", "x" * 64, "x" * 254, "x" * 520),
+    *("10%", "101%", "a" * 64, "Prefer"),
     *([], {}, [1, 1], ["a", "a"], [{"name": "worker"}] * 2, [None], {"a": None}, {"name": "worker"}, [[]]),
     *({"nvidia.com/gpu": 1}, {"nvidia.com/gpu": "0.5"}, {"cpu": "2"}, {"muster.dev/rank": "0"}, {"a/b": "c"}),
     {"minReplicas": 1, "maxReplicas": 2},
@@ -185,20 +226,24 @@ def _names(schema: dict[str, Any]) -> Iterator[str]:
         yield from _names(inner.get("items", {}))
 
 
-_FIELDS = sorted({*_names(structural(TrainingJobSpec)), "unknown", "max_restarts"})
+def _fields(of: type[Model]) -> list[str]:
+    return sorted({*_names(structural(of)), "unknown", "max_restarts"})
+
+
+_FIELDS = {"TrainingJob": _fields(TrainingJobSpec), "ModelDeployment": _fields(ModelDeploymentSpec)}
 
 
 @st.composite
-def changed(draw: st.DrawFn) -> Spec:
+def changed(draw: st.DrawFn, kind: str = "TrainingJob") -> Spec:
     """A good spec after one to three changes anywhere in it: a value replaced, a field taken away or put in."""
-    spec: Spec = copy.deepcopy(draw(GOOD))
+    spec: Spec = copy.deepcopy(draw(GOOD if kind == "TrainingJob" else GOOD_DEPLOYMENT))
     for _ in range(draw(st.integers(1, 3))):
         parent = draw(st.sampled_from(list(_containers(spec))))
         places: list[Any] = list(parent) if isinstance(parent, dict) else list(range(len(parent)))
         change = draw(st.sampled_from(["replace", "remove", "add"]))
         if change == "add" or not places:
             if isinstance(parent, dict):
-                parent[draw(st.sampled_from(_FIELDS))] = copy.deepcopy(draw(st.sampled_from(_FOREIGN)))
+                parent[draw(st.sampled_from(_FIELDS[kind]))] = copy.deepcopy(draw(st.sampled_from(_FOREIGN)))
         elif change == "remove":
             del parent[draw(st.sampled_from(places))]
         else:

@@ -16,12 +16,12 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from pydantic import ValidationError
 
-from muster.api import TrainingJob
-from muster.api.crd import TRAINING_JOB, definition
+from muster.api import ModelDeployment, TrainingJob
+from muster.api.crd import MODEL_DEPLOYMENT, TRAINING_JOB, Resource, definition
 from muster.api.errors import explain
 
-from .manifests import Malformed, malformed, manifest
-from .specs import GOOD, Spec, changed
+from .manifests import Malformed, deployment, malformed, manifest
+from .specs import GOOD, GOOD_DEPLOYMENT, Spec, changed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,9 +35,9 @@ pytestmark = pytest.mark.cluster
 class Server:
     """The real API server. Nothing stays there but what `create(..., dry_run=False)` made, until `delete`."""
 
-    def __init__(self, api: client.ApiClient) -> None:
+    def __init__(self, api: client.ApiClient, plural: str = TRAINING_JOB.plural) -> None:
         self._jobs = client.CustomObjectsApi(api)
-        self._where = {"group": "muster.dev", "version": "v1alpha1", "namespace": "default", "plural": "trainingjobs"}
+        self._where = {"group": "muster.dev", "version": "v1alpha1", "namespace": "default", "plural": plural}
 
     def create(self, job: dict[str, Any], *, dry_run: bool = True) -> dict[str, Any]:
         """Return the job with defaults filled in; raises ApiException where it is refused."""
@@ -54,51 +54,62 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def api() -> Iterator[client.ApiClient]:
     path = os.environ.get("KUBECONFIG") or str(ROOT / ".cluster" / "kubeconfig")
     assert Path(path).is_file(), f"no cluster: {path} does not exist; `make cluster` first"
-    with config.new_client_from_config(path) as api:
-        yield from _with_crd(api)
+    with config.new_client_from_config(path) as connected:
+        yield connected
 
 
-def _with_crd(api: client.ApiClient) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def server(api: client.ApiClient) -> Iterator[Server]:
+    yield from _with_crd(api, TRAINING_JOB, manifest())
+
+
+@pytest.fixture(scope="module")
+def deployments(api: client.ApiClient) -> Iterator[Server]:
+    yield from _with_crd(api, MODEL_DEPLOYMENT, deployment(model={"fromTrainingJob": "digits"}))
+
+
+def _with_crd(api: client.ApiClient, resource: Resource, least: dict[str, Any]) -> Iterator[Server]:
     """The chart may have installed the CRD already; then it has to be this one."""
     definitions = client.CustomObjectsApi(api)
     where = {"group": "apiextensions.k8s.io", "version": "v1", "plural": "customresourcedefinitions"}
-    name = definition(TRAINING_JOB)["metadata"]["name"]
+    name, wanted, server = f"{resource.plural}.muster.dev", definition(resource), Server(api, resource.plural)
     present = {crd["metadata"]["name"]: crd for crd in definitions.list_cluster_custom_object(**where)["items"]}
     if name not in present:
-        definitions.create_cluster_custom_object(**where, body=definition(TRAINING_JOB))
-        _until_served(api)
-        yield Server(api)
+        definitions.create_cluster_custom_object(**where, body=wanted)
+        _until_served(server, least)
+        yield server
         definitions.delete_cluster_custom_object(**where, name=name)
         return
-    version = present[name]["spec"]["versions"][0]
-    assert version["schema"] == definition(TRAINING_JOB)["spec"]["versions"][0]["schema"], "the cluster has an old CRD"
-    yield Server(api)
+    schema = present[name]["spec"]["versions"][0]["schema"]
+    assert schema == wanted["spec"]["versions"][0]["schema"], "the cluster has an old CRD"
+    yield server
 
 
-def _until_served(api: client.ApiClient) -> None:
+def _until_served(server: Server, least: dict[str, Any]) -> None:
     end = time.monotonic() + 30
     while time.monotonic() < end:
         try:
-            Server(api).create(manifest())
+            server.create(least)
         except ApiException as error:
             if error.status != 404:
                 raise
             time.sleep(0.1)
         else:
             return
-    pytest.fail("the API server did not serve trainingjobs within 30 s")
+    pytest.fail("the API server did not serve it within 30 s")
 
 
 def message(error: ApiException) -> str:
     return str(json.loads(error.body)["message"])
 
 
-def model_answer(job: dict[str, Any]) -> tuple[TrainingJob | None, str]:
+def model_answer(resource: dict[str, Any]) -> tuple[TrainingJob | ModelDeployment | None, str]:
+    model = TrainingJob if resource["kind"] == "TrainingJob" else ModelDeployment
     try:
-        return TrainingJob.model_validate(job), ""
+        return model.model_validate(resource), ""
     except ValidationError as error:
         return None, explain(error)
 
@@ -132,6 +143,29 @@ def test_what_may_be_wrong_is_judged_alike(server: Server, spec: Spec):
     assert (made is None) == (job is None), f"server: {refusal or 'takes it'}; model: {complaint or 'takes it'}"
     if made is not None and job is not None:
         assert TrainingJob.model_validate(made).spec == job.spec
+
+
+@given(spec=GOOD_DEPLOYMENT)
+@settings(GENERATED, max_examples=60)
+def test_a_well_formed_deployment_is_taken_by_both_with_the_same_defaults(deployments: Server, spec: Spec):
+    made = deployments.create(deployment(**spec))
+    assert ModelDeployment.model_validate(made).spec == ModelDeployment.model_validate(deployment(**spec)).spec
+
+
+@given(spec=changed("ModelDeployment"))
+@settings(GENERATED, max_examples=200)
+@example(spec={"model": {"fromTrainingJob": "a"}, "rollout": {"maxSurge": 0}})
+@example(spec={"model": {"fromTrainingJob": "a"}, "rollout": {"maxSurge": "0%", "maxUnavailable": 0}})
+@example(spec={"model": {"fromTrainingJob": "a", "uri": "b"}})
+@example(spec={"model": {"fromTrainingJob": "a"}, "service": {"port": 9000}})
+@example(spec={"model": {"fromTrainingJob": "a"}, "runtime": "custom"})
+def test_a_deployment_that_may_be_wrong_is_judged_alike(deployments: Server, spec: Spec):
+    made, refusal = server_answer(deployments, deployment(**spec))
+    read, complaint = model_answer(deployment(**spec))
+    event("refused" if refusal else "taken")
+    assert (made is None) == (read is None), f"server: {refusal or 'takes it'}; model: {complaint or 'takes it'}"
+    if made is not None and read is not None:
+        assert ModelDeployment.model_validate(made).spec == read.spec
 
 
 @pytest.mark.parametrize("case", malformed(), ids=str)

@@ -49,9 +49,30 @@ def test_plan_prints_what_would_be_made_and_passes_over_what_is_not_ours():
     assert {one["spec"]["containers"][0]["image"] for one in made[1:]} == {"worker:1"}
 
 
+SERVED = """
+---
+apiVersion: muster.dev/v1alpha1
+kind: ModelDeployment
+metadata: {name: digits}
+spec: {replicas: 2, model: {fromTrainingJob: digits}}
+"""
+
+
+def test_plan_prints_what_serves_a_model_that_is_yet_to_be_trained():
+    job = JOB.replace("{replicas: 2,", "{storage: {persistentVolumeClaim: {claimName: models}, path: mine},")
+    made = list(yaml.safe_load_all(run("plan", "-", stdin=job + SERVED).output))
+    assert [one["kind"] for one in made] == [
+        "Service", "Pod", "Service", "PodDisruptionBudget", "ControllerRevision", "Pod", "Pod",
+    ]  # fmt: skip
+    mounts = {one["name"]: one for one in made[-1]["spec"]["containers"][0]["volumeMounts"]}
+    assert mounts["storage"]["subPath"] == "mine/model"
+
+
 @pytest.mark.parametrize(
     ("stdin", "complaint"),
     [
+        (SERVED.replace("ModelDeployment", "Model"), "kind: found Model, wanted TrainingJob or ModelDeployment"),
+        (SERVED.replace("fromTrainingJob", "fromTraining"), "did you mean fromTrainingJob?"),
         ("kind: [", "is not YAML"),
         ("kind: Pod", "no resource of muster.dev"),
         (JOB.replace("replicas: 2", "replicas: none"), "spec.replicas"),
