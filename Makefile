@@ -31,7 +31,7 @@ WITH_TOOLS := tools=$$($(LOCAL_CLUSTER) tools); export PATH="$$tools:$$PATH"
 
 .PHONY: demo
 demo: export KUBECONFIG := $(LOCAL_KUBECONFIG)
-demo: ## A cluster, the operator, and a training job that you watch until it has succeeded
+demo: ## A cluster, the operator, and a model that you see trained, served and restarted under load
 	@$(MAKE) cluster
 	$(MAKE) install
 	$(WITH_TOOLS)

@@ -1,4 +1,4 @@
-"""`python3 -m demo`: apply examples/digits.yaml, show its progress until its end, say what came of it.
+"""`python3 -m demo`: train by examples/digits.yaml, serve what came of it by examples/serve.yaml, and show both.
 
 Everything happens in a namespace of the demo's own, so that a second run may clear away the first.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from demo import display
+from demo import display, serving
+from demo.kubectl import get, kubectl
 
 MANIFEST = Path(__file__).parent.parent / "examples" / "digits.yaml"
 NAMESPACE = "demo"
@@ -36,13 +36,25 @@ def main() -> int:
         print(f"Why it waits: kubectl -n {NAMESPACE} describe trainingjob {name}")
         return 1
     print_end(job, time.monotonic() - started)
-    return 0 if display.succeeded(job) else 1
+    if not display.succeeded(job):
+        return 1
+    try:
+        serving.serve(NAMESPACE)
+    except serving.GaveUp as error:
+        print(f"\n{error}")
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nThe model is served without us: kubectl -n {NAMESPACE} get modeldeployment digits --watch")
+        return 130
+    print(NEXT.format(name=name, namespace=NAMESPACE))
+    return 0
 
 
 def apply(manifest: Path) -> str:
     """Apply the manifest afresh and return the name of its TrainingJob."""
     if kubectl("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "name"):
-        kubectl("-n", NAMESPACE, "delete", "-f", str(manifest), "--ignore-not-found", "--wait")
+        both = ("-f", str(serving.MANIFEST), "-f", str(manifest))
+        kubectl("-n", NAMESPACE, "delete", *both, "--ignore-not-found", "--wait")
     else:
         kubectl("create", "namespace", NAMESPACE)
     applied = json.loads(kubectl("-n", NAMESPACE, "apply", "-f", str(manifest), "-o", "json"))
@@ -55,7 +67,7 @@ def follow(name: str, started: float) -> dict[str, Any] | None:
     screen = Screen()
     shown = 0
     while time.monotonic() < started + LIMIT_SECONDS:
-        job: dict[str, Any] = json.loads(kubectl("-n", NAMESPACE, "get", "trainingjob", name, "-o", "json"))
+        job = get(NAMESPACE, "trainingjob", name)
         status = job.get("status", {})
         for record in status.get("restarts", []):
             if record["attempt"] > shown:
@@ -107,7 +119,6 @@ def print_end(job: dict[str, Any], seconds: float) -> None:
         folder = on_this_machine(job)
         if folder is not None:
             print(f"            {folder}")
-    print(NEXT.format(name=name, namespace=NAMESPACE))
 
 
 def on_this_machine(job: dict[str, Any]) -> Path | None:
@@ -122,17 +133,13 @@ def on_this_machine(job: dict[str, Any]) -> Path | None:
     return folder if root and folder.is_dir() else None
 
 
-def kubectl(*arguments: str) -> str:
-    done = subprocess.run(["kubectl", *arguments], check=False, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"kubectl {' '.join(arguments)} failed: {done.stderr.strip()}")
-    return done.stdout
-
-
 NEXT = """
 What to try next (`eval $(make env)` puts kubectl and the cluster into this shell):
   kubectl get trainingjobs -A                        all jobs, with their progress
   kubectl -n {namespace} describe trainingjob {name}        what happened to this one, and when
+  kubectl -n {namespace} get modeldeployment {name} --watch the replicas, requests a second, latency; and meanwhile:
+    kubectl -n {namespace} scale modeldeployment {name} --replicas=3
+    kubectl drain NODE --ignore-daemonsets --delete-emptydir-data
   make demo                                          again, and while it trains, in another shell:
     kubectl -n {namespace} delete pod {name}-1-1            lose a worker
     python3 -m local_cluster node fail NODE          lose a node (kubectl get nodes); then: node heal NODE

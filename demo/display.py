@@ -1,4 +1,4 @@
-"""What the demo says of a TrainingJob: sentences made of its manifest and status, without any I/O."""
+"""What the demo says of a job and a deployment: sentences made of manifest and status, without any I/O."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BAR_WIDTH = 20
+SHADES = " ░▒▓█"
 METRICS = {"loss": "loss", "validationAccuracy": "accuracy", "samplesPerSecond": "samples/s"}
 
 
@@ -64,3 +65,31 @@ def ended(job: Mapping[str, Any]) -> bool:
 
 def succeeded(job: Mapping[str, Any]) -> bool:
     return bool(job.get("status", {}).get("phase") == "Succeeded")
+
+
+def deployment(one: Mapping[str, Any]) -> str:
+    """Return the state of a deployment in one line."""
+    status = one.get("status", {})
+    ready = status.get("ready") or f"0/{one['spec']['replicas']}"
+    return f"{status.get('phase', 'Pending'):<10}  {ready} replicas  {reason(one)}"
+
+
+def is_looked_at(one: Mapping[str, Any]) -> bool:
+    """Return whether the status is about the newest spec."""
+    return bool(one.get("status", {}).get("observedGeneration") == one["metadata"]["generation"])
+
+
+def is_served(one: Mapping[str, Any], restart: str) -> bool:
+    """Return whether the newest spec is what all replicas serve, restarted as asked."""
+    status = one.get("status", {})
+    restarted = not restart or "completedAt" in (status.get("restart") or {})
+    return bool(is_looked_at(one) and status.get("phase") == "Ready" and restarted)
+
+
+def answer(request: Mapping[str, Any], response: Mapping[str, Any]) -> str:
+    """Return an image of 8 x 8 shades, and beside it the digit that the model takes it for."""
+    image, scores = request["inputs"][0]["data"], response["outputs"][0]["data"]
+    shown = [SHADES[round(shade * (len(SHADES) - 1))] * 2 for shade in image]
+    rows = ["".join(shown[row : row + 8]) for row in range(0, 64, 8)]
+    rows[3] += f"    is a {max(range(len(scores)), key=scores.__getitem__)}"
+    return "\n".join(f"    {row}".rstrip() for row in rows)

@@ -29,7 +29,7 @@ def trained(installed: None) -> Iterator[Kube]:
 @pytest.fixture
 def served(trained: Kube) -> Iterator[Kube]:
     """Two groups that answer, until the test ends."""
-    trained.apply(yaml.safe_dump(deployments.manifest()))
+    trained.apply(jobs.example("serve.yaml"))
     deployments.wait_until_done(trained)
     yield trained
     kubectl("delete", "modeldeployment", "--all", "-n", trained.namespace)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from demo import display
 
 SPEC = {"replicas": 3, "storage": {"persistentVolumeClaim": {"claimName": "models"}, "path": "digits"}}
@@ -65,3 +67,31 @@ def test_only_the_two_last_phases_are_an_end():
     assert ends == ["Succeeded", "Failed"]
     assert not display.ended({})
     assert [phase for phase in ends if display.succeeded(job(phase=phase))] == ["Succeeded"]
+
+
+def deployed(generation: int = 1, **status: Any) -> dict[str, Any]:
+    known = {"phase": "Ready", "ready": "2/2", "message": "2 groups answer", "observedGeneration": 1} | status
+    return {"metadata": {"generation": generation}, "spec": {"replicas": 2}, "status": known}
+
+
+def test_a_deployment_is_told_in_one_line():
+    assert display.deployment(deployed()) == "Ready       2/2 replicas  2 groups answer"
+    assert display.deployment(deployed() | {"status": {}}) == (
+        "Pending     0/2 replicas  the operator has not looked at it yet"
+    )
+
+
+def test_it_is_served_when_the_newest_spec_is_and_the_restart_is_over():
+    assert display.is_served(deployed(), "")
+    assert not display.is_served(deployed(generation=2), "")
+    assert not display.is_served(deployed(phase="RollingOut"), "")
+    assert not display.is_served(deployed(restart={"observed": "now"}), "now")
+    assert display.is_served(deployed(restart={"observed": "now", "completedAt": "2026-11-26T11:00:00Z"}), "now")
+
+
+def test_an_image_is_drawn_beside_the_digit_that_it_is_taken_for():
+    image = [0.0] * 64
+    image[24:32] = [1.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 1.0]
+    drawn = display.answer({"inputs": [{"data": image}]}, {"outputs": [{"data": [0.1, 0.2, 9.5, -1.0]}]})
+    assert drawn.splitlines()[3] == "    ██  ▒▒        ██    is a 2"
+    assert set("".join(drawn.splitlines()[:3])) == set()
