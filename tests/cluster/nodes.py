@@ -32,12 +32,15 @@ def ready(node: str) -> str:
     return kubectl("get", "node", node, "-o", path).stdout
 
 
-def kill_process(pod_uid: str) -> None:
-    """Kill the process of the pod's container `worker`, from its node: a container's first process ignores its own."""
+def kill_process(pod_uid: str, *, first: bool) -> None:
+    """Kill a process of the pod's container `worker`: the first, with which the container ends, or the one that serves.
+
+    From outside: in a container, nobody can kill its first process.
+    """
     found = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cgroup") if _is_of(path, pod_uid)]
     served = [pid for pid in found if b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert served, f"no process of pod {pod_uid} among {found}"
-    os.kill(min(served), signal.SIGKILL)
+    os.kill((min if first else max)(served), signal.SIGKILL)
 
 
 def _is_of(cgroup: Path, pod_uid: str) -> bool:

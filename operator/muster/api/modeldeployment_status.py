@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from muster.api.base import Int, Reported
+from muster.api.base import Bool, Int, Reported
 from muster.api.common import Condition
 from muster.api.lists import ATOMIC, ListType
 from muster.api.names import Timestamp
@@ -64,12 +64,12 @@ class Failover(Reported):
     """The pod that was lost, or whose process died."""
     node: str | None = None
     """The node it was on."""
-    restart: Int | None = None
-    """Where a process died inside of its pod: for which time."""
+    restarted: Bool | None = None
+    """true where a process died and was started again in its pod."""
     exit_code: Int | None = None
     """The process's exit code, 128 + n for signal n."""
     at: Timestamp
-    """When it was noticed."""
+    """When it was noticed; where a process died, when it did."""
     replaced_seconds: str | None = None
     """Seconds from then until the group was ready again. Absent until it is."""
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,6 +37,51 @@ def points(array, *, binary):
     tensor = tritonclient.http.InferInput("points", list(array.shape), "FP32")
     tensor.set_data_from_numpy(array, binary_data=binary)
     return [tensor]
+
+
+def server_of(parent):
+    """The process that serves: the only child of the one that was started."""
+    (child,) = map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+    return child
+
+
+def runs(pid):
+    """Whether there is such a process that has not ended, whoever is to take note of its end."""
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_process_that_dies_is_followed_by_another_and_nobody_is_refused(serve, affine):
+    served = serve(affine)
+    first = server_of(served.process.pid)
+    os.kill(first, signal.SIGKILL)
+    with contextlib.closing(http.client.HTTPConnection("localhost", served.port, timeout=LIMIT)) as connection:
+        status, answer = infer(connection, [1, 2, 3, 4])  # asked while there is nobody
+        assert (status, answer["outputs"][0]["data"]) == (200, [10.0, 11.0])
+        _, state = ask(connection, "GET", "/state")
+    assert server_of(served.process.pid) != first
+    assert (state["death"]["count"], state["death"]["exitCode"]) == (1, 137)
+    assert 0 < state["death"]["seconds"] < LIMIT
+    served.process.send_signal(signal.SIGINT)
+    assert served.process.wait(LIMIT) == 0
+
+
+def test_whoever_never_served_is_not_tried_again(serve, affine, tmp_path):
+    shutil.copytree(affine, tmp_path / "broken")
+    (tmp_path / "broken" / "model.json").write_text("{}")
+    served = serve(tmp_path / "broken", ready=False)
+    assert served.process.wait(LIMIT) == 1
+
+
+def test_a_server_does_not_outlive_its_parent(serve, affine):
+    served = serve(affine)
+    child = server_of(served.process.pid)
+    served.process.kill()
+    served.process.wait(LIMIT)
+    deadline = time.monotonic() + LIMIT
+    while runs(child) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not runs(child)
 
 
 @pytest.fixture(scope="module")

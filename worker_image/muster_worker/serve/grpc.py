@@ -137,6 +137,7 @@ class _Calls:
 
     async def _infer(self, request: Any) -> Any:
         service = self._service
+        await service.until_loaded()
         service.check(request.model_name, request.model_version)
         model = service.model
         asked = decode(request, model.signature)

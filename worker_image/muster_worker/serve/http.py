@@ -130,6 +130,7 @@ class Application:
 
     async def _infer(self, name: str, version: str, scope: dict[str, Any], body: bytes) -> tuple[int, Headers, bytes]:
         service = self._service
+        await service.until_loaded()
         service.check(name, version)
         model = service.model
         request = json_codec.decode(body, _number(scope, _LENGTH_OF_JSON), model.signature)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import os
 import signal
 import socket
 import sys
@@ -23,6 +22,7 @@ from muster_worker.serve.http import Application
 from muster_worker.serve.metrics import Metrics
 from muster_worker.serve.model import ServedModel
 from muster_worker.serve.service import Limits, Service
+from muster_worker.serve.supervisor import Death, Told, keep_up
 from muster_worker.train.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -64,11 +64,16 @@ class ServeConfig:
 def run(config: ServeConfig) -> NoReturn:
     """Serves until it is told to leave, then ends the process: with the exit code of what is wrong, or 0."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    code = uvloop.run(_Server(config).run())
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Not by returning: the interpreter would wait for a computation that hangs.
-    os._exit(code)
+    try:
+        listening = _socket(config.host, config.port)
+    except OSError as error:
+        sys.exit(_says(f"it cannot listen: {error}", TrainingError.exit_code))
+
+    def serve(death: Death | None, told: Told) -> int:
+        code: int = uvloop.run(_Server(config, listening, death, told).run())
+        return code
+
+    sys.exit(keep_up(serve))
 
 
 class _Http(uvicorn.Server):
@@ -80,8 +85,8 @@ class _Http(uvicorn.Server):
 
 
 class _Server:
-    def __init__(self, config: ServeConfig) -> None:
-        self._config = config
+    def __init__(self, config: ServeConfig, listening: socket.socket, death: Death | None, told: Told) -> None:
+        self._config, self._listening, self._death, self._told = config, listening, death, told
         self._told_to_leave = asyncio.Event()
         self._at_once = False
         self._stopping_calls: asyncio.Task[None] | None = None
@@ -90,7 +95,7 @@ class _Server:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._told_to_leave.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
-        service = Service(self._config.name, self._config.limits, Metrics())
+        service = Service(self._config.name, self._config.limits, Metrics(), self._death)
         http = _Http(
             uvicorn.Config(
                 Application(service),
@@ -104,11 +109,10 @@ class _Server:
             )
         )
         try:
-            socket_ = _socket(self._config.host, self._config.port)
             calls = await grpc.start(service, self._config.host, self._config.grpc_port)
         except (OSError, RuntimeError) as error:
             return _says(f"it cannot listen: {error}", TrainingError.exit_code)
-        listening = asyncio.create_task(http.serve([socket_]))
+        listening = asyncio.create_task(http.serve([self._listening]))
         code, left = await self._load(service), 0.0
         if code == 0:
             await self._told_to_leave.wait()
@@ -134,6 +138,7 @@ class _Server:
         except TrainingError as error:
             return _says(str(error), error.exit_code)
         service.serve(model, seconds)
+        self._told.serving()
         log.info(
             "serving %s (%s) on ports %d (HTTP) and %d (gRPC) after %.1f s: %.2g ms a sample on %s",
             *(config.name, model.version, config.port, config.grpc_port),

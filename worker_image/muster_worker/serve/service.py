@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from muster_worker.serve.metrics import Metrics
     from muster_worker.serve.model import ServedModel
     from muster_worker.serve.protocol import InferRequest
+    from muster_worker.serve.supervisor import Death
 
 CLIENT_GONE = 499
 """The status that nginx gives to a request whose client did not wait for the answer; nobody is sent it."""
@@ -42,7 +43,8 @@ class Limits:
 class Service:
     """For one event loop. It answers from the moment on that it is given a model."""
 
-    def __init__(self, name: str, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, name: str, limits: Limits, metrics: Metrics, death: Death | None = None) -> None:
+        """`death`: of the process whose place this one has taken."""
         self.name = name
         self.limits = limits
         self.metrics = metrics
@@ -51,6 +53,9 @@ class Service:
         self.recent = Recent(self.last_request)
         self._model: ServedModel | None = None
         self._batcher: Batcher | None = None
+        self._death = death
+        self._down_for: float | None = None
+        self._loaded = asyncio.Event()
         metrics.watch_ready(lambda: self.ready)
 
     def serve(self, model: ServedModel, seconds: float) -> None:
@@ -58,6 +63,17 @@ class Service:
         batched = model.signature.batched
         self._batcher = Batcher(model.compute, self.limits.batching, self.metrics, batched=batched, seconds=seconds)
         self._model = model
+        self._down_for = time.time() - self._death.at if self._death is not None else None
+        self._loaded.set()
+
+    async def until_loaded(self) -> None:
+        """Waits, in the place of a process that died: whoever asks had found a server that was ready.
+
+        A first process does not wait, for nobody should have come to it; nor does this one longer than a request may.
+        """
+        if self._death is not None and not self._loaded.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._loaded.wait(), self.limits.request_seconds)
 
     @property
     def live(self) -> bool:
@@ -136,7 +152,15 @@ class Service:
             "errorRate": recent.error_rate,
             "latencyP50": recent.latency_p50,
             "latencyP99": recent.latency_p99,
+            "death": self._last_death(),
         }
+
+    def _last_death(self) -> dict[str, Any] | None:
+        """Of the process before this one; `seconds`: how long nobody answered, None while nobody does."""
+        if self._death is None:
+            return None
+        dead = {"count": self._death.count, "exitCode": self._death.exit_code, "diedAt": self._death.at}
+        return dead | {"seconds": self._down_for}
 
     def close(self) -> None:
         if self._batcher is not None:

@@ -16,18 +16,24 @@ if TYPE_CHECKING:
     from muster.plan.serving.view import View
 
 KEPT = 10
+PROCESS_DIED = "ProcessDied"
 
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """One group whose pod, or the process in it, is gone. `server` is None when not even its object is left."""
+    """One group whose pod, or the process in it, is gone. `server` is None when not even its object is left.
+
+    `died_at`: when the process died that was started again in its pod; `down_for`: seconds until it answered again, as
+    far as that is known.
+    """
 
     group: int
     cause: str
     message: str
     server: Server | None = None
-    restart: int | None = None
     exit_code: int | None = None
+    died_at: float | None = None
+    down_for: float | None = None
 
 
 def losses(view: View, slots: Sequence[Slot]) -> tuple[Loss, ...]:
@@ -57,7 +63,7 @@ def is_open(view: View, lost: Sequence[Loss], group: int) -> bool:
 def is_recorded(view: View, server: Server) -> bool:
     """Whether the status tells of the loss of this pod."""
     entries = view.recorded.get("failovers", [])
-    return any(entry.get("pod") == server.name and "restart" not in entry for entry in entries)
+    return any(entry.get("pod") == server.name and "restarted" not in entry for entry in entries)
 
 
 def patience(view: View) -> float | None:
@@ -75,8 +81,8 @@ def _losses(view: View, slot: Slot) -> Iterator[Loss]:
             yield _lost(one)
     living = slot.good + slot.old
     for one in living:
-        if one.restarts and view.current is not None and one.revision == view.current.name:
-            yield _died(one)
+        if view.current is not None and one.revision == view.current.name:
+            yield from _deaths(view, one)
     newest = max(ours, key=lambda one: one.attempt, default=None)
     if living or (newest is not None and _was_to_go(view, slot, newest)):
         return
@@ -109,31 +115,40 @@ def _lost(server: Server) -> Loss:
     return Loss(server.group, cause, f"{server.name} ended{said}", server, exit_code=server.exit_code)
 
 
-def _died(server: Server) -> Loss:
-    code, reason = server.died_of.get("exitCode"), str(server.died_of.get("reason", ""))
-    return Loss(
-        server.group,
-        KNOWN_REASONS.get(reason, "ProcessDied"),
-        f"the process of {server.name} ended with exit code {code} and was started again",
-        server,
-        restart=server.restarts,
-        exit_code=code if isinstance(code, int) else None,
-    )
+def _deaths(view: View, server: Server) -> Iterator[Loss]:
+    """Return the last death of the pod's container, as the kubelet tells it, and that of a process within."""
+    by_kubelet = server.died_of
+    if server.restarts and by_kubelet.get("finishedAt"):
+        code, reason = int(by_kubelet["exitCode"]), str(by_kubelet.get("reason", ""))
+        yield _death(server, KNOWN_REASONS.get(reason, PROCESS_DIED), code, to_epoch(by_kubelet["finishedAt"]))
+    report = view.reports.get(server.uid)
+    inside = (report.state or {}).get("death") if report is not None else None
+    if inside:
+        down_for = float(inside["seconds"]) if inside.get("seconds") is not None else None
+        yield _death(server, PROCESS_DIED, int(inside["exitCode"]), float(inside["diedAt"]), down_for)
+
+
+def _death(server: Server, cause: str, code: int, at: float, down_for: float | None = None) -> Loss:
+    message = f"a process of {server.name} ended with exit code {code} and was started again"
+    return Loss(server.group, cause, message, server, code, at, down_for)
 
 
 def _is_recorded(view: View, loss: Loss) -> bool:
     if loss.server is None:
         return is_open(view, (), loss.group)
-    return any(
-        entry.get("pod") == loss.server.name and entry.get("restart") == loss.restart
-        for entry in view.recorded.get("failovers", [])
-    )
+    if loss.died_at is None:
+        return is_recorded(view, loss.server)
+    at = to_precise_timestamp(loss.died_at)
+    entries = view.recorded.get("failovers", [])
+    if len(entries) == KEPT and at < entries[0]["at"]:
+        return True  # it was, once
+    return any(entry.get("pod") == loss.server.name and entry["at"] == at for entry in entries)
 
 
 def _answers_again(slot: Slot | None, entry: Mapping[str, Any]) -> bool:
     if slot is None:
         return True  # the group is not wanted any more
-    if "restart" in entry:
+    if "restarted" in entry:
         return slot.answers
     return any(one.answers and one.name != entry.get("pod") for one in slot.good + slot.old)
 
@@ -146,8 +161,9 @@ def _entry(view: View, loss: Loss) -> dict[str, Any]:
         "message": loss.message,
         "pod": server.name if server is not None else None,
         "node": server.node if server is not None else None,
-        "restart": loss.restart,
+        "restarted": True if loss.died_at is not None else None,
         "exitCode": loss.exit_code,
-        "at": to_precise_timestamp(view.now),
+        "at": to_precise_timestamp(loss.died_at if loss.died_at is not None else view.now),
+        "replacedSeconds": f"{loss.down_for:.1f}" if loss.down_for is not None else None,
     }
     return {name: value for name, value in entry.items() if value is not None}

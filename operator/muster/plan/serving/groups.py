@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from muster.plan.pods import Pod, condition, read, worker_status
 from muster.plan.serving.identity import GROUP, REVISION
@@ -29,7 +29,7 @@ class Server(Pod):
     group: int
     revision: str
     restarts: int
-    died_of: Mapping[str, object]
+    died_of: Mapping[str, Any]
     cordoned: bool
     placed_at: float | None
     evicted: bool

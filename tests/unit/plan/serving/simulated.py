@@ -122,7 +122,8 @@ class Simulated:
         pod = self.pods[self._pod(number)]
         container = pod["status"]["containerStatuses"][0]
         container["restartCount"] += 1
-        container["lastState"] = {"terminated": {"exitCode": 137, "reason": "Error"}}
+        died = {"exitCode": 137, "reason": "Error", "finishedAt": to_timestamp(self.now)}
+        container["lastState"] = {"terminated": died}
         self._set(pod, "Ready", "False")
         self._touch(pod)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from muster.plan.timestamps import to_timestamp
 from tests.unit.plan.fixtures import NOW, node, nodes
-from tests.unit.plan.serving.fixtures import decide, deployment, known, leaving, made, name_of, pod, revision
+from tests.unit.plan.serving.fixtures import answered, decide, deployment, known, leaving, made, name_of, pod, revision
 
 ONE = revision()
 AWAY = nodes(node("node-1", ready="Unknown", since=NOW - 1), node("node-2"))
@@ -72,13 +73,34 @@ def test_a_pod_that_its_node_ended_is_replaced_and_its_object_removed():
 
 
 def test_a_process_that_died_is_told_and_its_pod_kept():
-    died = {"exitCode": 137, "reason": "OOMKilled"}
+    died = {"exitCode": 137, "reason": "OOMKilled", "finishedAt": to_timestamp(NOW - 1)}
     first = look(pod(0, 1, ONE, ready=False, restarts=1, died=died), pod(1, 2, ONE))
     assert (made(first), leaving(first)) == ([], [])
     (entry,) = first.status["failovers"]
-    assert (entry["cause"], entry["restart"], entry["exitCode"]) == ("OutOfMemory", 1, 137)
+    assert (entry["cause"], entry["restarted"], entry["exitCode"]) == ("OutOfMemory", True, 137)
     again = look(pod(0, 1, ONE, restarts=1, died=died), pod(1, 2, ONE), status=first.status, now=NOW + 3)
-    assert [entry["replacedSeconds"] for entry in again.status["failovers"]] == ["3.0"]
+    assert [entry["replacedSeconds"] for entry in again.status["failovers"]] == ["4.0"]
+
+
+def test_a_process_that_died_inside_of_its_pod_is_told_with_its_own_figures_and_once():
+    death = {"count": 1, "exitCode": 139, "diedAt": NOW - 5.25, "seconds": 0.84}
+    reports = {"uid-digits-serve-0-1": answered(death=death)}
+    pods = (pod(0, 1, ONE), pod(1, 2, ONE))
+    first = look(*pods, reports=reports)
+    (entry,) = first.status["failovers"]
+    assert (entry["cause"], entry["exitCode"], entry["at"]) == ("ProcessDied", 139, "2027-01-15T07:59:54.750Z")
+    assert entry["replacedSeconds"] == "0.8"
+    again = look(*pods, reports=reports | {"uid-digits-serve-1-2": answered()}, status=first.status, now=NOW + 60)
+    assert again.status["failovers"] == [entry]
+
+
+def test_a_death_that_newer_losses_have_pushed_out_does_not_come_back():
+    death = {"count": 1, "exitCode": 139, "diedAt": NOW - 5000, "seconds": 0.84}
+    entry = {"group": 0, "cause": "PodDeleted", "at": "2027-01-15T07:00:00.000Z", "replacedSeconds": "1.0"}
+    entries = [entry | {"pod": f"x-{n}"} for n in range(10)]
+    reports = {"uid-digits-serve-0-1": answered(death=death)}
+    answer = look(pod(0, 1, ONE), pod(1, 2, ONE), reports=reports, status=known(ONE, failovers=entries))
+    assert answer.status["failovers"] == entries
 
 
 def test_what_leaves_because_it_is_to_leave_is_no_loss():
