@@ -148,7 +148,7 @@ class Counts:
                 await request
         except Exception as error:  # noqa: BLE001 - whatever it is, the client has no answer
             self.counted["failed"] += 1
-            failure = {"sent": sent, "at": time.time(), "way": way, "what": f"{type(error).__name__}: {error}"[:300]}
+            failure = {"sent": sent, "at": time.time(), "way": way, "what": f"{type(error).__name__}: {error}"[:2000]}
             self.counted["failures"] = [*self.counted["failures"], failure][-KEPT_FAILURES:]
         else:
             self.counted["answered"] += 1

@@ -102,6 +102,28 @@ def test_a_revision_that_does_not_load_is_rolled_back_and_fails_no_request(serve
     assert load.failures() == []
 
 
+def test_a_canary_that_is_too_slow_is_given_up_and_a_good_one_goes_on(served: Kube, load: Load, measure: Measure):
+    before = deployments.status(served)["revision"]["current"]
+    canary = {"steps": [{"weight": 50, "pauseSeconds": 10}], "analysis": {"maxLatencyP99Milliseconds": 200}}
+    begun = time.monotonic()
+    slow = {"maxBatchSize": 64, "maxDelayMilliseconds": 600}
+    deployments.patch(served, json.dumps({"canary": canary, "batching": slow}))
+    status = deployments.wait_for_phase(served, "RolledBack")
+    measure("a canary that is too slow: given up after, seconds", time.monotonic() - begun, "0 failed")
+    assert "maxLatencyP99Milliseconds" in status["message"], status["message"]
+    assert status["rollout"]["canaryStep"] == 1
+    wait_for("its pod is gone", lambda: deployments.revisions(served) == {before}, 40)
+    begun = time.monotonic()
+    deployments.patch(served, json.dumps({"batching": {"maxBatchSize": 8, "maxDelayMilliseconds": 0}}))
+    step = deployments.wait_for_phase(served, "RollingOut", reason="Canary")
+    assert step["message"].startswith("step 1 of 1: ")
+    status = deployments.wait_until_done(served)
+    measure("a good canary of one step of 10 s: done after, seconds", time.monotonic() - begun, "0 failed")
+    assert status["revision"]["current"] != before
+    load.go_on(50)
+    assert load.failures() == []
+
+
 def test_a_drained_node_fails_no_request(served: Kube, load: Load, measure: Measure):
     node = next(iter(deployments.living(served).values()))["spec"]["nodeName"]
     begun = time.monotonic()

@@ -150,16 +150,16 @@ class CanaryStep(Model):
     """One step of a canary."""
 
     weight: Annotated[Int, Field(ge=1, le=100)]
-    """The share of the groups, in per cent, that have the new revision."""
+    """The share of the groups, in per cent and rounded up, that have the new revision."""
     pause_seconds: Annotated[Int, Field(ge=0, le=A_DAY)] = 60
-    """How long it is watched before the next step."""
+    """How many seconds its groups are watched, once they answer, before the next step."""
 
 
 class Analysis(Model):
-    """What the groups of the new revision have to keep."""
+    """What each group of the new revision has to keep, over half a minute and at least twenty requests."""
 
     max_error_rate: DecimalText | None = None
-    """The largest share of requests that may fail, in quotes, for example "0.01"."""
+    """The largest share of requests that may fail by its fault (HTTP 500 and above), in quotes, such as "0.01"."""
     max_latency_p99_milliseconds: Annotated[Int, Field(ge=1, le=3_600_000)] | None = None
     """The latency that 99 of 100 requests keep."""
 
@@ -172,13 +172,16 @@ class Gateway(Model):
 
 
 class Canary(Model):
-    """A rollout in steps, each judged. Not supported by this version yet."""
+    """A rollout in steps, and what the groups of the new revision have to keep in all of them.
+
+    A revision that does not keep it is given up, as `rollout.onFailure` says. Absent: an ordinary rolling update.
+    """
 
     steps: Annotated[tuple[CanaryStep, ...], Field(max_length=20), ATOMIC] = ()
-    """The steps, in order."""
+    """In order; then all groups. Without steps it is an ordinary rolling update, that is judged."""
     analysis: Analysis | None = None
     gateway: Gateway | None = None
-    """Absent: the weight is the number of groups."""
+    """For exact weights. Not supported by this version yet; absent: the weight is the number of groups."""
 
 
 class Failover(Model):

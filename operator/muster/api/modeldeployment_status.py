@@ -47,6 +47,10 @@ class RolloutProgress(Reported):
     """How many groups of the revision are ready."""
     step: str | None = None
     """`2/3 groups`."""
+    canary_step: Int | None = None
+    """Which of spec.canary.steps is under way, from 1; one more than there are when it is all groups' turn."""
+    canary_step_since: Timestamp | None = None
+    """When its groups answered; absent until then."""
     seconds: str | None = None
     """How long it took."""
 

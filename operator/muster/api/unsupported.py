@@ -62,6 +62,6 @@ MODEL_DEPLOYMENT = (
     Unsupported("group"),
     Unsupported("compression"),
     Unsupported("explain"),
-    Unsupported("canary"),
+    Unsupported("canary.gateway"),
     Unsupported("autoscaling"),
 )

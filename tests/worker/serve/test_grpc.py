@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -70,6 +73,25 @@ def request(*inputs, raw=(), **fields):
         entry = made.inputs.add(name=name, datatype="INT64", shape=[1, 2])
         entry.contents.int64_contents.extend(numbers)
     return made
+
+
+def test_clients_change_their_connection_all_the_time_and_lose_nothing(serve, affine):
+    served = serve(affine, "--name", "sums")
+    array = np.ones((1, 4), dtype=np.float32)
+    deadline, connections = time.monotonic() + 8, set()
+    with contextlib.closing(served.grpc_client()) as client, ThreadPoolExecutor(4) as askers:
+        while time.monotonic() < deadline:
+            # A call that fails raises: none is repeated.
+            for answer in askers.map(lambda _: client.infer("sums", points(array)), range(64)):
+                assert answer.as_numpy("output").tolist() == [[4.0, 5.0]]
+            connections |= connected(served.grpc_port)
+    assert len(connections) >= 2
+
+
+def connected(port):
+    """The clients' ends of the connections to this port."""
+    lines = [line for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+    return {row[1] for row in map(str.split, lines) if row[2].endswith(f":{port:04X}") and row[3] == "01"}
 
 
 def test_contents_may_come_as_numbers(signature):

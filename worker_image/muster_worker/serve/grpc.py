@@ -53,8 +53,12 @@ _CONTENTS = {
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
 }
-_CONNECTION_AGE = 60_000
-"""Milliseconds after which a client is asked to connect anew: a Service balances connections, not requests."""
+_CONNECTION_AGE = 5_000
+"""Milliseconds after which a client is asked to connect anew: a Service balances connections, not requests.
+
+So short that nobody is left when a replica that was told to leave goes. A server that stops tells its clients too, but
+fails what they had sent before they heard of it; one that goes on while they change their connection does not.
+"""
 
 
 async def start(service: Service, host: str, port: int) -> grpc.aio.Server:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from grpc.aio import Server as GrpcServer
-
 log = logging.getLogger(__name__)
 
 LINGER = 5.0
@@ -89,7 +87,6 @@ class _Server:
         self._config, self._listening, self._death, self._told = config, listening, death, told
         self._told_to_leave = asyncio.Event()
         self._at_once = False
-        self._stopping_calls: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -116,7 +113,7 @@ class _Server:
         code, left = await self._load(service), 0.0
         if code == 0:
             await self._told_to_leave.wait()
-            left = await self._drain(service, calls)
+            left = await self._drain(service)
             # uvicorn waits for what is in flight for so long, and without end by itself.
             http.config.timeout_graceful_shutdown = math.ceil(left)
         http.should_exit = True
@@ -146,19 +143,16 @@ class _Server:
         )
         return 0
 
-    async def _drain(self, service: Service, calls: GrpcServer) -> float:
+    async def _drain(self, service: Service) -> float:
         """Says that it is not ready, and answers as before until nobody asks; gives the seconds that are left then.
 
-        HTTP's clients are told with each answer to come by another connection. gRPC's are told once, when all have
-        heard that this replica leaves, and send what they have from then on to another.
+        HTTP's clients are told with each answer to come by another connection; gRPC's change theirs by themselves.
         """
         service.draining = True
         log.info("leaving: not ready any more, %s", "finishing" if self._at_once else "answering until nobody asks")
         begun = now = time.monotonic()
         end = begun + self._config.drain_seconds
         while not self._at_once and now < end - FINISH and (now < begun + LINGER or now < service.last_request + QUIET):
-            if now >= begun + LINGER and self._stopping_calls is None:
-                self._stopping_calls = asyncio.create_task(calls.stop(end - now))
             await asyncio.sleep(_TICK)
             now = time.monotonic()
         return max(0.0, end - now)

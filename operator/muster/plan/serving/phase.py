@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from muster.plan.serving import failovers, progress, rollout
+from muster.plan.serving import canary, failovers, progress, rollout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +58,9 @@ def _rolling(view: View, slots: Sequence[Slot]) -> Phase:
     message = f"{new} of {_groups(len(slots))} answer with revision {view.target.name}"
     if view.deployment.spec.rollout.paused:
         return Phase("RollingOut", "Paused", f"{message}; spec.rollout.paused is true", progressing=False)
+    steps = view.deployment.spec.canary.steps if view.deployment.spec.canary is not None else ()
+    if canary.step(view) <= len(steps):
+        return Phase("RollingOut", "Canary", f"step {canary.step(view)} of {len(steps)}: {message}{_why(view, slots)}")
     kept = view.deployment.spec.rollout.partition
     if kept and all(slot.is_done for slot in slots):
         return Phase("RollingOut", "Partitioned", f"{message}; spec.rollout.partition is {kept}", progressing=False)

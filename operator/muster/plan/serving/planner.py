@@ -20,7 +20,18 @@ from muster.plan import refusals
 from muster.plan.drift import differs
 from muster.plan.model import Event, Plan, Target
 from muster.plan.removal import removal
-from muster.plan.serving import failovers, model, pacing, pods, progress, reachability, revisions, rollout, status
+from muster.plan.serving import (
+    canary,
+    failovers,
+    model,
+    pacing,
+    pods,
+    progress,
+    reachability,
+    revisions,
+    rollout,
+    status,
+)
 from muster.plan.serving.events import events
 from muster.plan.serving.view import View, view
 from muster.plan.trained_model import Missing
@@ -81,7 +92,13 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
         creates=creates,
         parts=reachability.parts(seen.servers, seen.deployment.metadata.namespace, seen.now),
         scrape=_targets(seen),
-        look_again=_soonest(pause, failovers.patience(seen), progress.seconds_left(seen, slots), _until_cut_off(seen)),
+        look_again=_soonest(
+            pause,
+            failovers.patience(seen),
+            progress.seconds_left(seen, slots),
+            canary.seconds_left(seen),
+            _until_cut_off(seen),
+        ),
     )
     return _write(seen, actions, wanted, lost)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from muster.plan.serving import rollout
+from muster.plan.serving import canary, rollout
 from muster.plan.timestamps import to_epoch, to_timestamp
 
 if TYPE_CHECKING:
@@ -28,14 +28,15 @@ def updated(view: View, slots: Sequence[Slot]) -> int:
 
 
 def is_whole(view: View, slots: Sequence[Slot]) -> bool:
-    """Whether every group answers with the target revision, and with no other."""
-    return bool(slots) and all(slot.is_done and is_latest(view, slot) for slot in slots)
+    """Whether every group answers with the target revision, and nobody with another."""
+    return bool(slots) and all(slot.is_done for slot in slots) and is_latest(view, slots)
 
 
-def is_latest(view: View, slot: Slot) -> bool:
-    """Whether all pods of the group have the target revision."""
-    pods = slot.good + slot.old
-    return bool(pods) and all(view.target is not None and one.revision == view.target.name for one in pods)
+def is_latest(view: View, slots: Sequence[Slot]) -> bool:
+    """Whether every group has a pod, and all pods that are to stay have the target revision."""
+    staying = (one for one in view.servers if not one.deleting and not one.cut_off and not view.is_lost(one))
+    latest = all(view.target is not None and one.revision == view.target.name for one in staying)
+    return latest and all(slot.good or slot.old for slot in slots)
 
 
 def failure(view: View, slots: Sequence[Slot]) -> str | None:
@@ -47,6 +48,8 @@ def failure(view: View, slots: Sequence[Slot]) -> str | None:
         broken = next((one for one in new if _is_broken(one)), None)
         if broken is not None:
             return f"{broken.name} does not serve it: {_last_words(broken)}"
+    if (broken_limit := canary.failure(view)) is not None:
+        return broken_limit
     if seconds_left(view, slots) == 0:
         limit = view.deployment.spec.rollout.progress_deadline_seconds
         trouble = next((f"; {one.name}: {one.message or one.reason}" for one in new if one.reason), "")
@@ -84,6 +87,7 @@ def record(view: View, slots: Sequence[Slot]) -> dict[str, Any] | None:
     said = {
         "startedAt": before["startedAt"],
         "progressedAt": to_timestamp(view.now) if progressed and "finishedAt" not in before else before["progressedAt"],
+        **canary.record(view, done),
         "updated": done,
         "step": f"{done}/{len(slots)} groups",
     }

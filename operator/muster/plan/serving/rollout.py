@@ -6,7 +6,8 @@ one look takes, and an old pod that does not answer anyway is never worth waitin
 
 Invariants, whatever is there when it is looked at:
 - of the groups that answer, only so many are told to leave that spec.replicas - maxUnavailable go on answering;
-- there are never more than spec.replicas + maxSurge pods beyond those that are leaving, unless there were before.
+- beside those that are leaving there are never more than spec.replicas + maxSurge pods, unless there were before, or
+  more than maxSurge whose number is not wanted any more answer in the place of others.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from muster.plan.serving import canary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -115,7 +118,7 @@ def _wanted(view: View, group: int, living: Sequence[Server]) -> Revision:
     if is_held(view):
         kept = next((one for one in sorted(living, key=lambda one: not one.answers)), None)
         return view.revisions.get(kept.revision, known) if kept is not None else known
-    if group < view.deployment.spec.rollout.partition or view.failed:
+    if group < max(view.deployment.spec.rollout.partition, canary.kept(view)) or view.failed:
         return known
     return target
 

@@ -1,0 +1,100 @@
+"""A rollout in steps: in each, so many groups have the new revision, and what clients see of them is judged.
+
+The highest numbers come first, as with `partition`. A step lasts `pauseSeconds` from the moment that its groups answer.
+Judged is every look of the whole rollout, by what the groups of the new revision say of their last half minute.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from muster.plan.timestamps import to_epoch, to_timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from muster.api.modeldeployment import CanaryStep
+    from muster.plan.serving.view import View
+
+WINDOW = 30.0
+"""Seconds that the groups tell of."""
+ENOUGH = 20
+"""Requests, below which nothing is concluded from what became of them."""
+
+
+def step(view: View) -> int:
+    """Return which step is under way, from 1; one more than there are when all groups may have the new revision."""
+    steps = _steps(view)
+    if not steps or view.current is None or view.target is view.current:
+        return len(steps) + 1
+    return int(_recorded(view).get("canaryStep", 1))
+
+
+def kept(view: View) -> int:
+    """Return how many groups, those with the lowest numbers, are to keep the revision that they have."""
+    under_way = step(view)
+    steps = _steps(view)
+    if under_way > len(steps):
+        return 0
+    return view.replicas - math.ceil(view.replicas * steps[under_way - 1].weight / 100)
+
+
+def record(view: View, updated: int) -> dict[str, Any]:
+    """Return the step for `status.rollout`; `updated`: how many groups answer with the new revision."""
+    under_way = step(view)
+    if under_way > len(_steps(view)):
+        return {"canaryStep": under_way} if "canaryStep" in _recorded(view) else {}
+    since = _recorded(view).get("canaryStepSince")
+    if since is None and updated >= view.replicas - kept(view):
+        since = to_timestamp(view.now)
+    if seconds_left(view) == 0 and not view.deployment.spec.rollout.paused:
+        return {"canaryStep": under_way + 1}
+    return {"canaryStep": under_way} | ({"canaryStepSince": since} if since is not None else {})
+
+
+def seconds_left(view: View) -> float | None:
+    """Return after how many seconds the next step begins; None while its groups do not answer, or there is none."""
+    under_way, since = step(view), _recorded(view).get("canaryStepSince")
+    if under_way > len(_steps(view)) or since is None or view.failed:
+        return None
+    return max(0.0, to_epoch(since) + _steps(view)[under_way - 1].pause_seconds - view.now)
+
+
+def failure(view: View) -> str | None:
+    """Return what the new revision does not keep; None while it does, or too little is known."""
+    canary = view.deployment.spec.canary
+    if canary is None or canary.analysis is None or view.target is None or view.target is view.current:
+        return None
+    limits = canary.analysis
+    for name, state in _judged(view):
+        errors, slowest = float(state["errorRate"]), state.get("latencyP99")
+        if limits.max_error_rate is not None and errors > float(limits.max_error_rate):
+            return f"{name} fails {errors:.3g} of its requests, above spec.canary.analysis.maxErrorRate"
+        most = limits.max_latency_p99_milliseconds
+        if most is not None and slowest is not None and float(slowest) * 1000 > most:
+            took = f"{float(slowest) * 1000:.0f} ms for one of a hundred requests"
+            return f"{name} takes {took}, above spec.canary.analysis.maxLatencyP99Milliseconds"
+    return None
+
+
+def _judged(view: View) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    assert view.target is not None, "asked of rollouts alone"
+    for one in view.servers:
+        report = view.reports.get(one.uid)
+        state = report.state if report is not None and report.silent_since is None else None
+        ours = one.revision == view.target.name and one.answers
+        if ours and state is not None and float(state["requestsPerSecond"]) * WINDOW >= ENOUGH:
+            yield one.name, state
+
+
+def _steps(view: View) -> tuple[CanaryStep, ...]:
+    canary = view.deployment.spec.canary
+    return canary.steps if canary is not None else ()
+
+
+def _recorded(view: View) -> Mapping[str, Any]:
+    """Return what is recorded of the rollout to this target."""
+    target = (view.recorded.get("revision") or {}).get("target")
+    same = view.target is not None and target == view.target.name
+    return (view.recorded.get("rollout") or {}) if same else {}
