@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ _PROGRAM = Path(__file__).with_name("load_generator.py")
 
 @dataclass
 class Load:
-    """A pod that asks a model. `failed()` is what a client would complain of."""
+    """A pod that asks a model. `failures()` is what a client would complain of since `since`, in epoch seconds."""
 
     kube: Kube
     pod: str
+    since: float = 0.0
 
     @classmethod
     def start(cls, kube: Kube, model: str, path: str = "digits/model") -> Load:
@@ -45,11 +47,14 @@ class Load:
         enough = self.counted()["answered"] + requests
         wait_for(f"{requests} more answers", lambda: self.counted().get("answered", 0) >= enough, 60)
 
+    def begin_anew(self) -> None:
+        self.since = time.time()
+
     def failures(self) -> list[dict[str, Any]]:
-        """All failures so far, the last hundred at most."""
+        """Those of requests sent since it began, the last hundred at most."""
         counted = self.counted()
         assert counted["answered"] > RATE
-        return list(counted["failures"])
+        return [failure for failure in counted["failures"] if failure["sent"] >= self.since]
 
     def stop(self) -> None:
         kubectl("delete", "pod", self.pod, "-n", self.kube.namespace, "--grace-period=0", "--force", check=False)

@@ -57,6 +57,14 @@ def sleeping(tmp_path):
     return tmp_path / "sleeping"
 
 
+@pytest.fixture
+def loading(tmp_path):
+    """A model that is never loaded."""
+    origin = ORIGIN | {"recipe": "tests.worker.serve.sleeping:Loading"}
+    export_model(tmp_path / "loading", Trained(Sleeper(), (torch.ones(3, 4),), {}, origin), "token")
+    return tmp_path / "loading"
+
+
 def _serve():
     started = []
 

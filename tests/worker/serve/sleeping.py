@@ -24,3 +24,10 @@ class Sleeper(nn.Module):
 class Sleeping(Line):
     def model(self):
         return Sleeper()
+
+
+class Loading(Line):
+    """Its model takes an hour to be made."""
+
+    def model(self):
+        time.sleep(3600)

@@ -73,6 +73,21 @@ def test_whoever_never_served_is_not_tried_again(serve, affine, tmp_path):
     assert served.process.wait(LIMIT) == 1
 
 
+def test_told_to_leave_while_it_loads_it_leaves(serve, loading):
+    served = serve(loading, ready=False)
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        with (
+            contextlib.suppress(OSError),
+            contextlib.closing(http.client.HTTPConnection("localhost", served.port)) as one,
+        ):
+            if ask(one, "GET", "/v2/health/live")[0] == 200:
+                break
+        time.sleep(0.05)
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(LIMIT) == 0
+
+
 def test_a_server_does_not_outlive_its_parent(serve, affine):
     served = serve(affine)
     child = server_of(served.process.pid)

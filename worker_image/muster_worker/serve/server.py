@@ -9,9 +9,10 @@ import math
 import signal
 import socket
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import torch
 import uvicorn
@@ -26,8 +27,10 @@ from muster_worker.serve.supervisor import Death, Told, keep_up
 from muster_worker.train.errors import TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
@@ -110,9 +113,11 @@ class _Server:
         except (OSError, RuntimeError) as error:
             return _says(f"it cannot listen: {error}", TrainingError.exit_code)
         listening = asyncio.create_task(http.serve([self._listening]))
-        code, left = await self._load(service), 0.0
-        if code == 0:
-            await self._told_to_leave.wait()
+        loading, leaving = (asyncio.create_task(one) for one in (self._load(service), self._told_to_leave.wait()))
+        await asyncio.wait([loading, leaving], return_when=asyncio.FIRST_COMPLETED)
+        code, left = loading.result() if loading.done() else 0, 0.0
+        if loading.done() and code == 0:
+            await leaving
             left = await self._drain(service)
             # uvicorn waits for what is in flight for so long, and without end by itself.
             http.config.timeout_graceful_shutdown = math.ceil(left)
@@ -130,8 +135,7 @@ class _Server:
         config = self._config
         begun = time.monotonic()
         try:
-            model = await asyncio.to_thread(ServedModel.load, config.directory, config.device, config.sha256)
-            seconds = await asyncio.to_thread(model.warm_up)
+            model, seconds = await _in_thread(self._loaded)
         except TrainingError as error:
             return _says(str(error), error.exit_code)
         service.serve(model, seconds)
@@ -142,6 +146,11 @@ class _Server:
             *(time.monotonic() - begun, seconds * 1000, config.device),
         )
         return 0
+
+    def _loaded(self) -> tuple[ServedModel, float]:
+        config = self._config
+        model = ServedModel.load(config.directory, config.device, config.sha256)
+        return model, model.warm_up()
 
     async def _drain(self, service: Service) -> float:
         """Says that it is not ready, and answers as before until nobody asks; gives the seconds that are left then.
@@ -156,6 +165,28 @@ class _Server:
             await asyncio.sleep(_TICK)
             now = time.monotonic()
         return max(0.0, end - now)
+
+
+async def _in_thread(function: Callable[[], _T]) -> _T:
+    """As `asyncio.to_thread`, but when the process is told to leave, nobody waits for the thread's end."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[_T] = loop.create_future()
+
+    def tell(setter: Callable[[Any], None], value: object) -> None:
+        # When the loop is closed already, nobody is there to be told.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(lambda: None if result.done() else setter(value))
+
+    def work() -> None:
+        try:
+            value = function()
+        except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+            tell(result.set_exception, error)
+        else:
+            tell(result.set_result, value)
+
+    threading.Thread(target=work, daemon=True).start()
+    return await result
 
 
 def _says(error: str, exit_code: int) -> int:
