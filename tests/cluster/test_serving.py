@@ -79,12 +79,12 @@ def test_scaling_up_and_down_fails_no_request(served: Kube, load: Load, measure:
 
 def test_five_edits_within_a_second_end_as_the_last_and_fail_no_request(served: Kube, load: Load, measure: Measure):
     begun = time.monotonic()
-    for size in (2, 4, 8, 16, 32):
+    for size in (2, 4, 8, 16, 64):
         deployments.patch(served, f'{{"batching": {{"maxBatchSize": {size}}}}}')
     deployments.wait_until_done(served)
     measure("five edits of 2 groups", time.monotonic() - begun, "0 failed")
     for pod in deployments.living(served).values():
-        assert "--max-batch-size=32" in pod["spec"]["containers"][0]["args"]
+        assert "--max-batch-size=64" in pod["spec"]["containers"][0]["args"]
     load.go_on(300)
     assert load.failures() == []
 
