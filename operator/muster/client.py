@@ -189,8 +189,11 @@ class Client(Protocol):
     async def replace(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
         """Write the whole object; `metadata.resourceVersion` is a precondition."""
 
-    async def apply(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
-        """Server-side apply: what an earlier apply set and this one leaves out is removed."""
+    async def apply(self, kind: Kind, manifest: Mapping[str, Any], *, force: bool = True) -> Object:
+        """Server-side apply: what an earlier apply set and this one leaves out is removed.
+
+        Without `force`, a field that somebody else has set otherwise is a `Conflict`.
+        """
 
     async def apply_status(self, kind: Kind, manifest: Mapping[str, Any], *, owner: str = FIELD_MANAGER) -> Object:
         """Server-side apply of `status`; `metadata.resourceVersion`, if given, is a precondition."""
@@ -423,16 +426,18 @@ class KubernetesClient:
         path = kind.path(meta.get("namespace"), meta["name"])
         return await self._request("PUT", path, body=manifest, repeatable=False)
 
-    async def apply(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
-        return await self._apply(kind, manifest, "", FIELD_MANAGER)
+    async def apply(self, kind: Kind, manifest: Mapping[str, Any], *, force: bool = True) -> Object:
+        return await self._apply(kind, manifest, "", FIELD_MANAGER, force=force)
 
     async def apply_status(self, kind: Kind, manifest: Mapping[str, Any], *, owner: str = FIELD_MANAGER) -> Object:
         return await self._apply(kind, manifest, "status", owner)
 
-    async def _apply(self, kind: Kind, manifest: Mapping[str, Any], subresource: str, owner: str) -> Object:
+    async def _apply(
+        self, kind: Kind, manifest: Mapping[str, Any], subresource: str, owner: str, *, force: bool = True
+    ) -> Object:
         meta = manifest["metadata"]
         path = kind.path(meta.get("namespace"), meta["name"], subresource)
-        query = {"fieldManager": owner, "force": "true"}
+        query = {"fieldManager": owner, "force": str(force).lower()}
         return await self._request("PATCH", path, query, body=manifest)
 
     async def delete(

@@ -184,15 +184,23 @@ def test_a_deleted_pod_is_replaced_and_fails_no_request(served: Kube, load: Load
     assert load.failures() == []
 
 
-def test_an_unreachable_node_is_left_and_its_group_replaced(served: Kube, load: Load, measure: Measure):
+@pytest.fixture
+def away(served: Kube, load: Load) -> tuple[str, str]:
+    """A pod and its node, which is neither that of the leading operator nor that of the load."""
     with keep_workers_off_the_leader():
-        deployments.patch(served, '{"rollout": {"restart": "spread anew"}}')
+        deployments.patch(served, json.dumps({"rollout": {"restart": f"spread anew at {time.time()}"}}))
         deployments.wait_until_done(served)
         wait_for("all are on their new nodes", lambda: len(deployments.pods(served)) == 2, 60)
         load.begin_anew()
         leader = node_of_the_leader()
     where = {name: pod["spec"]["nodeName"] for name, pod in deployments.living(served).items()}
-    name, node = next((name, node) for name, node in where.items() if node not in {leader, LOADS_NODE})
+    return next((name, node) for name, node in where.items() if node not in {leader, LOADS_NODE})
+
+
+def test_an_unreachable_node_is_left_and_its_group_replaced(
+    served: Kube, load: Load, away: tuple[str, str], measure: Measure
+):
+    name, node = away
     begun = time.time()
     local_cluster("node", "fail", node)
     try:
@@ -212,10 +220,31 @@ def test_an_unreachable_node_is_left_and_its_group_replaced(served: Kube, load: 
     last = max((one["sent"] for one in failures if one["way"] == "new"), default=begun)
     measure("node unreachable: last request lost on a new connection sent after, seconds", last - begun, "at most 5")
     measure("node unreachable: requests failed, of 50 a second", len(failures), "")
-    assert deployments.living(served)[f"digits-serve-{entry['group']}-{newest(served)}"]["spec"]["nodeName"] != node
+    assert_it_is_back(served, node)
+
+
+def test_a_hung_kubelet_fails_no_request(served: Kube, load: Load, away: tuple[str, str], measure: Measure):
+    name, node = away
+    begun = time.time()
+    local_cluster("node", "hang", node)
+    try:
+        done = wait_for("another answers", lambda: replaced(served, name), 120)
+        load.go_on(100)
+    finally:
+        local_cluster("node", "heal", node)
+    measure("kubelet hung: another answers after, seconds", time.time() - begun, "0 failed")
+    measure("kubelet hung: as the status says, seconds", float(done["replacedSeconds"]), "")
+    assert (done["cause"], done["node"]) == ("NodeLost", node)
+    assert_it_is_back(served, node)
+    assert load.failures() == []
+
+
+def assert_it_is_back(served: Kube, node: str) -> None:
+    """Nothing is left of the pod that was lost with the node."""
     wait_for("the node is back", lambda: ready(node) == "True", 120)
     wait_for("two pods are left", lambda: len(deployments.pods(served)) == 2, 120)
     assert deployments.wait_until_done(served)["ready"] == "2/2"
+    assert all(pod["spec"]["nodeName"] != node for pod in deployments.living(served).values())
 
 
 def test_operators_killed_in_the_middle_of_a_rollout(served: Kube, load: Load):
@@ -267,10 +296,6 @@ def test_suspended_it_keeps_its_service_and_comes_back(served: Kube):
     before = status.get("failovers", [])
     deployments.patch(served, '{"suspend": false}')
     assert deployments.wait_until_done(served).get("failovers", []) == before
-
-
-def newest(kube: Kube) -> int:
-    return max(int(pod["metadata"]["labels"]["muster.dev/attempt"]) for pod in deployments.living(kube).values())
 
 
 def lost(kube: Kube, pod: str) -> dict[str, Any] | None:

@@ -72,7 +72,7 @@ class Executor:
         for delete in plan.deletes:
             await self._delete(_KINDS.get(delete.kind, kind), resource, delete)
         for manifest in plan.applies:
-            await self._apply(manifest)
+            await self._apply(resource, manifest)
         await _all(_AT_ONCE, (self._create(resource, manifest) for manifest in plan.creates))
         for part in plan.parts:
             await self._apply_part(part)
@@ -95,11 +95,17 @@ class Executor:
             self._store.put(kind, fresh)
             raise Stale("the resource has changed")
 
-    async def _apply(self, manifest: Mapping[str, Any]) -> None:
+    async def _apply(self, resource: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+        """What is not known to be the resource's own is not taken over from whoever made it."""
         unwatched = _UNWATCHED.get(manifest["apiVersion"])
         kind = unwatched or _KINDS[manifest["kind"]]
+        is_own = unwatched is not None or self._store.owns(resource, kind, manifest)
         try:
-            answer = await self._client.apply(kind, manifest)
+            answer = await self._client.apply(kind, manifest, force=is_own)
+        except Conflict:
+            if not is_own:
+                await self._look_whose(resource, kind, manifest)
+            raise
         except Invalid as error:
             raise Refused(f"{kind.kind} {manifest['metadata']['name']}: {error.message}") from error
         if unwatched is None:
@@ -152,16 +158,22 @@ class Executor:
         try:
             made = await self._client.create(kind, manifest)
         except AlreadyExists:
-            made = await self._client.get(kind, manifest["metadata"].get("namespace"), manifest["metadata"]["name"])
-            owners = {owner["uid"] for owner in made["metadata"].get("ownerReferences") or ()}
-            if resource["metadata"]["uid"] not in owners:
-                raise Refused(
-                    f"{kind.kind} {made['metadata']['name']} exists and belongs to something else:"
-                    " delete it, or give the job another name"
-                ) from None
+            await self._look_whose(resource, kind, manifest)
         except Invalid as error:
             raise Refused(error.message) from error
-        self._store.put(kind, made)
+        else:
+            self._store.put(kind, made)
+
+    async def _look_whose(self, resource: Mapping[str, Any], kind: Kind, manifest: Mapping[str, Any]) -> None:
+        """Take note of what bears the name; raise `Refused` unless it belongs to the resource."""
+        there = await self._client.get(kind, manifest["metadata"].get("namespace"), manifest["metadata"]["name"])
+        owners = {owner["uid"] for owner in there["metadata"].get("ownerReferences") or ()}
+        if resource["metadata"]["uid"] not in owners:
+            raise Refused(
+                f"{kind.kind} {there['metadata']['name']} exists and belongs to something else:"
+                " delete it, or give the resource another name"
+            ) from None
+        self._store.put(kind, there)
 
     async def _write_status(self, kind: Kind, resource: Mapping[str, Any], status: Mapping[str, Any] | None) -> bool:
         if status is None or status == resource.get("status"):

@@ -120,9 +120,9 @@ class FencedClient:
         async with self._fence.held():
             return await self._client.replace(kind, manifest)
 
-    async def apply(self, kind: Kind, manifest: Mapping[str, Any]) -> Object:
+    async def apply(self, kind: Kind, manifest: Mapping[str, Any], *, force: bool = True) -> Object:
         async with self._fence.held():
-            return await self._client.apply(kind, manifest)
+            return await self._client.apply(kind, manifest, force=force)
 
     async def apply_status(self, kind: Kind, manifest: Mapping[str, Any], *, owner: str = FIELD_MANAGER) -> Object:
         async with self._fence.held():

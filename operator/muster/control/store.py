@@ -186,6 +186,10 @@ class Store:
         """All of this kind that the resource owns."""
         return tuple(self._owned[uid, kind.kind].values()) if (uid, kind.kind) in self._owned else ()
 
+    def owns(self, resource: Mapping[str, Any], kind: Kind, manifest: Mapping[str, Any]) -> bool:
+        """Whether an object of this name is known to be the resource's."""
+        return _identity(manifest) in self._owned.get((resource["metadata"]["uid"], kind.kind), {})
+
     def concerned(self, key: Key) -> set[Key]:
         """Who is to be looked at when this resource changes: itself, and who names it."""
         return {key} | self._named_by.get(key, set())

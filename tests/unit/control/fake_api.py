@@ -213,7 +213,9 @@ class FakeApi:
         elif seen.verb == "replace":
             answer = self.storage.replace(identity, body)
         elif seen.verb == "apply":
-            answer = self.storage.apply(identity, body, seen.query["fieldManager"], seen.subresource)
+            answer = self.storage.apply(
+                identity, body, seen.query["fieldManager"], seen.subresource, force=seen.query["force"] == "true"
+            )
         else:
             answer = self.storage.delete(identity, body)
         self.wake()

@@ -126,17 +126,22 @@ class Storage:
         identity = (plural, namespace, name)
         return self._store("MODIFIED", identity, copy.deepcopy(self.get(identity)) | changes)
 
-    def apply(self, identity: Identity, manifest: dict[str, Any], manager: str, subresource: str) -> dict[str, Any]:
+    def apply(
+        self, identity: Identity, manifest: dict[str, Any], manager: str, subresource: str, *, force: bool = True
+    ) -> dict[str, Any]:
         """Merge what is given, remove what this manager gave before and leaves out now."""
-        old = self.objects.get(identity)
+        old, made = self.objects.get(identity), None
         if old is None:
             if subresource:
                 raise RefusalError(404, "NotFound", f"{identity} not found")
-            old = self.create(identity[0], identity[1], {"metadata": {"name": identity[2]}})
+            old = made = self.create(identity[0], identity[1], {"metadata": {"name": identity[2]}})
         check(old, manifest["metadata"])
         part = {"status": manifest.get("status", {})} if subresource else without(manifest, "status")
         given = {path for path in leaves(part) if path[:1] != ("metadata",) or path[1] in MERGED_METADATA}
         before = self._owned.get((identity, manager + subresource), set())
+        foreign = old is not made and not before
+        if foreign and not force and any(is_otherwise(old, path, value_at(part, path)) for path in given):
+            raise RefusalError(409, "Conflict", "Apply failed: somebody else owns some of these fields")
         others = {p for (one, who), ps in self._owned.items() if one == identity for p in ps} - before
         new = copy.deepcopy(old)
         for path in before - given - others:
@@ -205,6 +210,15 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> set[tuple[str, ...]]:
     if isinstance(value, dict) and value:
         return {leaf for name, inner in value.items() for leaf in leaves(inner, (*path, name))}
     return {path} if path else set()
+
+
+def is_otherwise(value: Any, path: tuple[str, ...], wanted: Any) -> bool:
+    """Whether there is a value at the path, and it is another."""
+    for name in path:
+        if not isinstance(value, dict) or name not in value:
+            return False
+        value = value[name]
+    return bool(value != wanted)
 
 
 def value_at(value: Any, path: tuple[str, ...]) -> Any:

@@ -152,6 +152,34 @@ async def test_what_was_made_by_hand_under_a_wanted_name_is_not_taken_over(api):
         await until(lambda: status_of(api) == DONE)
 
 
+async def test_what_is_applied_is_not_taken_over_from_somebody_else(api):
+    theirs = {"metadata": {"name": "digits", "namespace": "research"}, "spec": {"clusterIP": "10.0.0.7"}}
+    create(api, "services", theirs)
+    create(api, "trainingjobs", job())
+    async with operator(api):
+        refused = ("apply", "services")
+        await until(lambda: sum((s.verb, s.resource) == refused for s in api.log) >= 3)
+        assert api.storage.objects["services", "research", "digits"]["spec"] == {"clusterIP": "10.0.0.7"}
+        assert made(api) == []
+        api.storage.vanish(("services", "research", "digits"))
+        await until(lambda: status_of(api) == DONE)
+
+
+async def test_what_is_ours_is_put_right_whoever_changed_it(api):
+    create(api, "trainingjobs", job())
+
+    def planner(observed, settings, now):
+        changed = [one for one in observed.services if one["spec"] != {"clusterIP": "None"}]
+        again = replace(pods_and_a_service(replace(observed, services=()), settings, now), creates=())
+        return again if changed else pods_and_a_service(observed, settings, now)
+
+    async with operator(api, planner):
+        await until(lambda: status_of(api) == DONE)
+        api.storage.modify("services", "research", "digits", spec={"clusterIP": "10.0.0.7"})
+        api.wake()
+        await until(lambda: api.storage.objects["services", "research", "digits"]["spec"] == {"clusterIP": "None"})
+
+
 async def test_a_planner_that_fails_on_one_resource_does_not_hold_up_the_others(api):
     def planner(observed, settings, now):
         if observed.resource["metadata"]["name"] == "broken":

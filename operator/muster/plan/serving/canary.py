@@ -25,46 +25,48 @@ ENOUGH = 20
 
 def step(view: View) -> int:
     """Return which step is under way, from 1; one more than there are when all groups may have the new revision."""
-    steps = _steps(view)
-    if not steps or view.current is None or view.target is view.current:
-        return len(steps) + 1
+    if view.current is None or not view.is_rolling:
+        return len(steps(view)) + 1
     return int(_recorded(view).get("canaryStep", 1))
 
 
 def kept(view: View) -> int:
     """Return how many groups, those with the lowest numbers, are to keep the revision that they have."""
     under_way = step(view)
-    steps = _steps(view)
-    if under_way > len(steps):
+    if under_way > len(steps(view)):
         return 0
-    return view.replicas - math.ceil(view.replicas * steps[under_way - 1].weight / 100)
+    return view.replicas - math.ceil(view.replicas * steps(view)[under_way - 1].weight / 100)
 
 
 def record(view: View, updated: int) -> dict[str, Any]:
     """Return the step for `status.rollout`; `updated`: how many groups answer with the new revision."""
     under_way = step(view)
-    if under_way > len(_steps(view)):
+    if under_way > len(steps(view)):
         return {"canaryStep": under_way} if "canaryStep" in _recorded(view) else {}
     since = _recorded(view).get("canaryStepSince")
     if since is None and updated >= view.replicas - kept(view):
         since = to_timestamp(view.now)
-    if seconds_left(view) == 0 and not view.deployment.spec.rollout.paused:
+    if seconds_left(view) == 0:
         return {"canaryStep": under_way + 1}
     return {"canaryStep": under_way} | ({"canaryStepSince": since} if since is not None else {})
 
 
 def seconds_left(view: View) -> float | None:
-    """Return after how many seconds the next step begins; None while its groups do not answer, or there is none."""
+    """Return after how many seconds the next step begins; None where more than time has to pass.
+
+    Its groups do not answer, it is paused, or there is none.
+    """
     under_way, since = step(view), _recorded(view).get("canaryStepSince")
-    if under_way > len(_steps(view)) or since is None or view.failed:
+    stays = view.failed or view.deployment.spec.rollout.paused
+    if under_way > len(steps(view)) or since is None or stays:
         return None
-    return max(0.0, to_epoch(since) + _steps(view)[under_way - 1].pause_seconds - view.now)
+    return max(0.0, to_epoch(since) + steps(view)[under_way - 1].pause_seconds - view.now)
 
 
 def failure(view: View) -> str | None:
     """Return what the new revision does not keep; None while it does, or too little is known."""
     canary = view.deployment.spec.canary
-    if canary is None or canary.analysis is None or view.target is None or view.target is view.current:
+    if canary is None or canary.analysis is None or not view.is_rolling:
         return None
     limits = canary.analysis
     for name, state in _judged(view):
@@ -88,7 +90,8 @@ def _judged(view: View) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield one.name, state
 
 
-def _steps(view: View) -> tuple[CanaryStep, ...]:
+def steps(view: View) -> tuple[CanaryStep, ...]:
+    """Return those of the spec; none where there is no canary."""
     canary = view.deployment.spec.canary
     return canary.steps if canary is not None else ()
 

@@ -79,12 +79,11 @@ def _losses(view: View, slot: Slot) -> Iterator[Loss]:
     for one in ours:
         if view.is_lost(one) or one.cut_off:
             yield _lost(one)
-    living = slot.good + slot.old
-    for one in living:
+    for one in slot.pods:
         if view.current is not None and one.revision == view.current.name:
             yield from _deaths(view, one)
     newest = max(ours, key=lambda one: one.attempt, default=None)
-    if living or (newest is not None and _was_to_go(view, slot, newest)):
+    if slot.pods or (newest is not None and _was_to_go(view, slot, newest)):
         return
     if newest is None:
         yield Loss(slot.group, "PodDeleted", f"the pod of group {slot.group} is gone: something or somebody deleted it")
@@ -150,7 +149,7 @@ def _answers_again(slot: Slot | None, entry: Mapping[str, Any]) -> bool:
         return True  # the group is not wanted any more
     if "restarted" in entry:
         return slot.answers
-    return any(one.answers and one.name != entry.get("pod") for one in slot.good + slot.old)
+    return any(one.answers and one.name != entry.get("pod") for one in slot.pods)
 
 
 def _entry(view: View, loss: Loss) -> dict[str, Any]:

@@ -37,6 +37,13 @@ class Server(Pod):
     gate: bool | None
     cut_off: bool = False
 
+    @property
+    def last_words(self) -> str:
+        """What its process said at its last end; the exit code where it said nothing."""
+        said = str(self.died_of.get("message") or "").strip().splitlines()
+        line = next((line for line in reversed(said) if line.startswith("error: ")), said[-1] if said else "")
+        return line.removeprefix("error: ") or f"its process ended with exit code {self.died_of.get('exitCode')}"
+
     def is_lost(self, now: float, patience: float) -> bool:
         """Whether its node has been unreachable for so long that it is given up."""
         return self.lost_since is not None and now - self.lost_since >= patience

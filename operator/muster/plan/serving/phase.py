@@ -34,7 +34,7 @@ def phase(view: View, slots: Sequence[Slot], lost: Sequence[Loss]) -> Phase:
         return _given_up(view, slots)
     answering, done = sum(slot.answers for slot in slots), sum(slot.is_done for slot in slots)
     open_losses = [slot for slot in slots if not slot.answers and failovers.is_open(view, lost, slot.group)]
-    if view.target is not None and view.current is not None and view.target.name != view.current.name:
+    if view.current is not None and view.is_rolling:
         return _rolling(view, slots)
     if done == len(slots) and not _anything_else(view):
         return Phase("Ready", "Ready", f"{_groups(done)} answer{'s' if done == 1 else ''}", progressing=False)
@@ -58,9 +58,9 @@ def _rolling(view: View, slots: Sequence[Slot]) -> Phase:
     message = f"{new} of {_groups(len(slots))} answer with revision {view.target.name}"
     if view.deployment.spec.rollout.paused:
         return Phase("RollingOut", "Paused", f"{message}; spec.rollout.paused is true", progressing=False)
-    steps = view.deployment.spec.canary.steps if view.deployment.spec.canary is not None else ()
-    if canary.step(view) <= len(steps):
-        return Phase("RollingOut", "Canary", f"step {canary.step(view)} of {len(steps)}: {message}{_why(view, slots)}")
+    step, steps = canary.step(view), len(canary.steps(view))
+    if step <= steps:
+        return Phase("RollingOut", "Canary", f"step {step} of {steps}: {message}{_why(view, slots)}")
     kept = view.deployment.spec.rollout.partition
     if kept and all(slot.is_done for slot in slots):
         return Phase("RollingOut", "Partitioned", f"{message}; spec.rollout.partition is {kept}", progressing=False)
@@ -111,7 +111,8 @@ def _trouble(slots: Sequence[Slot]) -> str:
     silent = [one for slot in slots for one in slot.good if not one.answers and one.reason]
     if not silent:
         return ""
-    return f"; {silent[0].name} cannot start: {silent[0].message or silent[0].reason}"
+    why = silent[0].last_words if silent[0].died_of else silent[0].message or silent[0].reason
+    return f"; {silent[0].name} cannot start: {why}"
 
 
 def _unplaced(slots: Sequence[Slot]) -> Server | None:

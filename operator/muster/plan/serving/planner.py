@@ -54,8 +54,7 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
     missing = found if isinstance(found, Missing) else None
     seen = view(deployment, observed, None if isinstance(found, Missing) else found, settings, now)
     if missing is not None and seen.current is None:
-        wanted = status.waiting(seen, missing)
-        return _write(seen, Plan(applies=_frame(seen, observed)), wanted, ())
+        return _write(seen, Plan(), status.waiting(seen, missing), ())
     return _serve(seen, observed, missing)
 
 
@@ -76,7 +75,8 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
         seen = replace(seen, current=seen.target)
     lost = failovers.losses(seen, slots)
     step = rollout.moves(seen)
-    pause = refusals.pause(observed.refusal, seen.now) if step.made else None
+    frame = _frame(seen, observed)
+    pause = refusals.pause(observed.refusal, seen.now) if step.made or frame else None
     made = () if pause is not None else step.made
     shunned = tuple(sorted({one.node for one in seen.servers if one.cut_off and one.node is not None}))
     creates = tuple(
@@ -85,10 +85,10 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
     )
     wanted = status.active(seen, slots, lost, seen.attempt + len(made), missing)
     if pause is not None and observed.refusal is not None:
-        wanted |= {"reason": "PodsRefused", "message": f"its pods are refused: {observed.refusal.message}"}
+        wanted |= {"reason": "Refused", "message": f"what it consists of is refused: {observed.refusal.message}"}
     actions = Plan(
         deletes=(*map(removal, step.leaving), *_dead(seen), *_old_revisions(seen)),
-        applies=_frame(seen, observed),
+        applies=frame if pause is None else (),
         creates=creates,
         parts=reachability.parts(seen.servers, seen.deployment.metadata.namespace, seen.now),
         scrape=_targets(seen),

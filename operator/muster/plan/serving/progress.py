@@ -22,9 +22,7 @@ TRIES = 3
 
 def updated(view: View, slots: Sequence[Slot]) -> int:
     """Return how many groups answer with the target revision."""
-    if view.target is None:
-        return 0
-    return sum(any(one.answers and one.revision == view.target.name for one in slot.good) for slot in slots)
+    return sum(any(one.answers and _is_of_target(view, one) for one in slot.good) for slot in slots)
 
 
 def is_whole(view: View, slots: Sequence[Slot]) -> bool:
@@ -35,19 +33,17 @@ def is_whole(view: View, slots: Sequence[Slot]) -> bool:
 def is_latest(view: View, slots: Sequence[Slot]) -> bool:
     """Whether every group has a pod, and all pods that are to stay have the target revision."""
     staying = (one for one in view.servers if not one.deleting and not one.cut_off and not view.is_lost(one))
-    latest = all(view.target is not None and one.revision == view.target.name for one in staying)
-    return latest and all(slot.good or slot.old for slot in slots)
+    return all(_is_of_target(view, one) for one in staying) and all(slot.pods for slot in slots)
 
 
 def failure(view: View, slots: Sequence[Slot]) -> str | None:
-    """Return why what the spec asks for is given up; None while there is hope."""
-    if view.failed or view.target is None or rollout.is_held(view) or _is_complete(view, slots):
+    """Return why what the spec asks for is given up; None while there is hope, or nothing is rolled out."""
+    if not _is_under_way(view, slots):
         return None
-    new = [one for slot in slots for one in slot.good if one.revision == view.target.name and not one.answers]
-    if view.current is not view.target:
-        broken = next((one for one in new if _is_broken(one)), None)
-        if broken is not None:
-            return f"{broken.name} does not serve it: {_last_words(broken)}"
+    new = [one for slot in slots for one in slot.good if _is_of_target(view, one) and not one.answers]
+    broken = next((one for one in new if _is_broken(one)), None)
+    if broken is not None:
+        return f"{broken.name} does not serve it: {broken.last_words}"
     if (broken_limit := canary.failure(view)) is not None:
         return broken_limit
     if seconds_left(view, slots) == 0:
@@ -63,7 +59,7 @@ def seconds_left(view: View, slots: Sequence[Slot]) -> float | None:
     That is no fault of the revision's, and nothing has been taken down for it.
     """
     recorded = view.recorded.get("rollout")
-    if recorded is None or view.failed or rollout.is_held(view) or _is_complete(view, slots):
+    if recorded is None or not _is_under_way(view, slots):
         return None
     new = [one for slot in slots for one in slot.good if not one.answers]
     if not new or any(one.unplaced_since is not None for one in new):
@@ -83,7 +79,7 @@ def record(view: View, slots: Sequence[Slot]) -> dict[str, Any] | None:
     if before is None or target != view.target.name:
         now = to_timestamp(view.now)
         before = {"startedAt": now, "progressedAt": now}
-    progressed = done > before.get("updated", 0) or rollout.is_held(view)
+    progressed = done > before.get("updated", 0)
     said = {
         "startedAt": before["startedAt"],
         "progressedAt": to_timestamp(view.now) if progressed and "finishedAt" not in before else before["progressedAt"],
@@ -97,17 +93,19 @@ def record(view: View, slots: Sequence[Slot]) -> dict[str, Any] | None:
     return said | {"finishedAt": to_timestamp(view.now), "seconds": f"{seconds:.1f}"}
 
 
+def _is_under_way(view: View, slots: Sequence[Slot]) -> bool:
+    return view.is_rolling and not (view.failed or rollout.is_held(view) or _is_complete(view, slots))
+
+
 def _is_complete(view: View, slots: Sequence[Slot]) -> bool:
-    return updated(view, slots) == len(slots) and all(slot.is_done for slot in slots)
+    return bool(slots) and updated(view, slots) == len(slots) and all(slot.is_done for slot in slots)
+
+
+def _is_of_target(view: View, server: Server) -> bool:
+    return view.target is not None and server.revision == view.target.name
 
 
 def _is_broken(server: Server) -> bool:
     if server.died_of.get("exitCode") == PERMANENT_EXIT_CODE or server.exit_code == PERMANENT_EXIT_CODE:
         return True
     return server.restarts + (server.reason == "CrashLoopBackOff") >= TRIES
-
-
-def _last_words(server: Server) -> str:
-    said = str(server.died_of.get("message") or "").strip().splitlines()
-    line = next((line for line in reversed(said) if line.startswith("error: ")), said[-1] if said else "")
-    return line.removeprefix("error: ") or f"its process ended with exit code {server.died_of.get('exitCode')}"

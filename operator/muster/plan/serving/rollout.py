@@ -13,13 +13,13 @@ Invariants, whatever is there when it is looked at:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from muster.plan.serving import canary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from muster.plan.serving.groups import Server
     from muster.plan.serving.revisions import Revision
@@ -36,12 +36,20 @@ class Slot:
     old: tuple[Server, ...]
 
     @property
+    def pods(self) -> tuple[Server, ...]:
+        return self.good + self.old
+
+    @property
     def answers(self) -> bool:
-        return any(one.answers for one in self.good + self.old)
+        return any(one.answers for one in self.pods)
 
     @property
     def is_done(self) -> bool:
-        return not self.old and any(one.answers for one in self.good)
+        return not self.old and self.answers
+
+    def without(self, gone: Collection[Server]) -> Slot:
+        good, old = (tuple(one for one in pods if one not in gone) for pods in (self.good, self.old))
+        return replace(self, good=good, old=old)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +69,30 @@ def slots(view: View) -> tuple[Slot, ...]:
 
 def moves(view: View) -> Moves:
     """Return the next step."""
-    groups, unavailable = slots(view), most_unavailable(view)
-    surplus = _surplus(view, groups, unavailable)
-    leaving = [*surplus, *(one for slot in groups for one in _useless(view, slot))]
-    gone = {one.uid for one in leaving}
-    left = {slot.group: [one for one in slot.good + slot.old if one.uid not in gone] for slot in groups}
-    made = [(slot.group, slot.wanted) for slot in groups if not left[slot.group]]
-    # What has no good pod yet, the last first: `partition` keeps the first.
-    waiting = [slot for slot in reversed(groups) if left[slot.group] and not _fresh(slot, gone)]
-    extra = sum(len(pods) - 1 for pods in left.values() if pods) + len(_beyond(view)) - len(surplus)
+    wanted, unavailable = slots(view), most_unavailable(view)
+    beyond = _beyond(view)
+    surplus = beyond[: len(beyond) - _stand_ins(view, wanted, beyond)]
+    useless = [one for slot in wanted for one in _useless(view, slot)]
+    groups = [slot.without(useless) for slot in wanted]
+    missing = [slot for slot in groups if not slot.pods]
+    extra = sum(len(slot.pods) - 1 for slot in groups if slot.pods) + len(beyond) - len(surplus)
+    # The last first: `partition` keeps the first.
+    waiting = [slot for slot in reversed(groups) if slot.old and not slot.good]
     surging = waiting[: max(0, most_surge(view) - extra)]
-    made += [(slot.group, slot.wanted) for slot in surging]
-    in_place = _in_place(groups, left, unavailable, {slot.group for slot in surging})
-    leaving += [one for slot in in_place for one in slot.old if one.uid not in gone]
-    made += [(slot.group, slot.wanted) for slot in in_place if not _fresh(slot, gone)]
-    return Moves(tuple(sorted(made, key=lambda one: one[0])), tuple(leaving))
+    in_place = _in_place([slot for slot in groups if slot not in surging], _missing(groups), unavailable)
+    made = [*missing, *surging, *(slot for slot in in_place if not slot.good)]
+    leaving = [*surplus, *useless, *(one for slot in in_place for one in slot.old)]
+    return Moves(tuple((slot.group, slot.wanted) for slot in sorted(made, key=lambda slot: slot.group)), tuple(leaving))
 
 
 def most_surge(view: View) -> int:
     """Return how many pods there may be beyond the groups wanted."""
-    return _count(view.deployment.spec.rollout.max_surge, view.replicas, math.ceil)
+    return _count(view.deployment.spec.rollout.max_surge, view.replicas, up=True)
 
 
 def most_unavailable(view: View) -> int:
     """Return how many groups may be missing. Percentages that come to nothing would let nothing happen: then one."""
-    missing = _count(view.deployment.spec.rollout.max_unavailable, view.replicas, math.floor)
+    missing = _count(view.deployment.spec.rollout.max_unavailable, view.replicas, up=False)
     return missing if missing or most_surge(view) else min(1, view.replicas)
 
 
@@ -95,11 +102,12 @@ def is_held(view: View) -> bool:
     return rollout.paused or (view.failed and rollout.on_failure == "Pause")
 
 
-def _count(of: int | str, replicas: int, rounded: object) -> int:
+def _count(of: int | str, replicas: int, *, up: bool) -> int:
+    """Return a number of groups, or such a share of them, rounded."""
     if isinstance(of, int):
         return of
     share = replicas * int(of.removesuffix("%")) / 100
-    return math.ceil(share) if rounded is math.ceil else math.floor(share)
+    return math.ceil(share) if up else math.floor(share)
 
 
 def _slot(view: View, group: int) -> Slot:
@@ -135,24 +143,19 @@ def _useless(view: View, slot: Slot) -> list[Server]:
     return useless + [one for one in slot.old if not one.answers] + answering[1:]
 
 
-def _fresh(slot: Slot, gone: Iterable[str]) -> bool:
-    return any(one.uid not in set(gone) for one in slot.good)
+def _missing(groups: Iterable[Slot]) -> int:
+    return sum(not slot.answers for slot in groups)
 
 
-def _in_place(groups: Iterable[Slot], left: dict[int, list[Server]], unavailable: int, surging: set[int]) -> list[Slot]:
+def _in_place(groups: Iterable[Slot], missing: int, unavailable: int) -> list[Slot]:
     """Return the groups whose old pod leaves before the new one answers.
 
     First those whose new pod finds no place: the old one's may be the one.
     """
-    answering = {slot.group for slot in groups if any(one.answers for one in left[slot.group])}
-    missing = sum(slot.group not in answering for slot in groups)
     candidates = [
         slot
         for slot in groups
-        if slot.group in answering
-        and slot.group not in surging
-        and any(one in left[slot.group] for one in slot.old)
-        and all(one.unplaced_since is not None for one in slot.good)
+        if slot.old and slot.answers and all(one.unplaced_since is not None for one in slot.good)
     ]
     candidates.sort(key=lambda slot: (not slot.good, -slot.group))
     return candidates[: max(0, unavailable - missing)]
@@ -164,12 +167,9 @@ def _beyond(view: View) -> list[Server]:
     return sorted(beyond, key=lambda one: (one.answers, -one.group))
 
 
-def _surplus(view: View, groups: Sequence[Slot], unavailable: int) -> list[Server]:
-    """Return those of them that may leave: as long as too few of the others answer, they answer in their place."""
-    beyond = _beyond(view)
+def _stand_ins(view: View, groups: Sequence[Slot], beyond: Sequence[Server]) -> int:
+    """Return how many of those answer in the place of groups that do not, and stay until these do."""
     if not groups and view.replicas:
-        return []  # it is not known what to serve: nothing is known to be too much
-    missing = sum(not slot.answers for slot in groups)
-    needed = max(0, missing - unavailable)
-    answering = sum(one.answers for one in beyond)
-    return beyond[: len(beyond) - min(needed, answering)]
+        return len(beyond)  # it is not known what to serve: nothing is known to be too much
+    needed = max(0, _missing(groups) - most_unavailable(view))
+    return min(needed, sum(one.answers for one in beyond))

@@ -40,10 +40,16 @@ class View:
         return 0 if self.deployment.spec.suspend else self.deployment.spec.replicas
 
     @property
+    def is_rolling(self) -> bool:
+        """Whether the spec asks for another revision than the last that all groups had."""
+        if self.target is None:
+            return False
+        return self.current is None or self.current.name != self.target.name
+
+    @property
     def failed(self) -> bool:
         """Whether what the spec asks for has been given up, and did not get well by itself since."""
-        given_up = self.target is not None and self._revisions.get("failed") == self.target.name
-        return given_up and self.target is not self.current
+        return self.target is not None and self.is_rolling and self._revisions.get("failed") == self.target.name
 
     @property
     def failure(self) -> str | None:

@@ -67,6 +67,7 @@ def test_paused_it_stays_where_it_is():
     first = look(*ONE_NEW).status
     answer = look(*ONE_NEW, status=first, now=NOW + 90, paused=True)
     assert answer.status["rollout"]["canaryStep"] == 1
+    assert answer.look_again is None, "only a person changes that"
 
 
 def test_the_deadline_does_not_run_while_it_is_watched():

@@ -20,11 +20,15 @@ rollouts = st.fixed_dictionaries(
         "onFailure": st.sampled_from(["Rollback", "Pause"]),
     },
 )
+canaries = st.none() | st.lists(
+    st.fixed_dictionaries({"weight": st.integers(1, 100), "pauseSeconds": st.sampled_from([0, 5])}), max_size=2
+).map(lambda steps: {"steps": steps, "analysis": {"maxErrorRate": "0.1"}})
 numbers = st.integers(0, 9)
 steps = st.one_of(
     st.tuples(st.just("reconcile"), st.none() | st.integers(0, 4)),
     st.tuples(st.just("advance")),
     st.tuples(st.just("edit"), st.fixed_dictionaries({"rollout": rollouts})),
+    st.tuples(st.just("edit"), st.fixed_dictionaries({"canary": canaries})),
     st.tuples(st.just("edit"), st.fixed_dictionaries({"replicas": st.integers(0, 5)})),
     st.tuples(st.just("edit"), st.fixed_dictionaries({"suspend": st.booleans()})),
     st.tuples(st.just("delete_pod"), numbers, st.booleans()),
@@ -63,7 +67,9 @@ def reconcile(cluster: Simulated, writes: int | None = None) -> bool:
     not_more_than_asked_for(cluster, living)
     if writes is not None:
         event("the operator was lost in the middle of a plan")
-    return answer.status is not None or bool(answer.creates or answer.deletes or answer.applies)
+    does = answer.status is not None or bool(answer.creates or answer.deletes or answer.applies)
+    assert does or answer.look_again != 0, "it would look again and again at what only others can change"
+    return does
 
 
 def bounds(cluster: Simulated) -> tuple[int, int, int]:

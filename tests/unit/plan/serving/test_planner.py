@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from muster.plan.model import Refusal
 from muster.plan.timestamps import to_timestamp
 from tests.unit.plan.fixtures import NOW, job
 from tests.unit.plan.serving.fixtures import answered, decide, deployment, known, made, pod, revision, said
@@ -121,3 +122,12 @@ def test_a_spec_that_this_version_does_not_know_is_told_and_nothing_is_touched()
     assert (answer.creates, answer.deletes, answer.status["reason"]) == ((), (), "InvalidSpec")
     assert answer.status["message"] == "spec.runtim: there is no such field: did you mean runtime?"
     assert decide(deployment(answer.status, runtim="torch"), *there, revisions=(ONE,)).status is None
+
+
+def test_what_is_refused_is_told_and_tried_again_later():
+    refusal = Refusal("Service digits exists and belongs to something else", at=NOW - 1)
+    answer = decide(deployment(), refusal=refusal)
+    assert (answer.applies, answer.creates, answer.look_again) == ((), (), 1.0)
+    assert (answer.status["reason"], answer.status["phase"]) == ("Refused", "Starting")
+    assert "belongs to something else" in answer.status["message"]
+    assert len(decide(deployment(), refusal=refusal, now=NOW + 2).applies) == 3

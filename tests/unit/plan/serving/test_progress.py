@@ -104,3 +104,15 @@ def test_done_it_is_what_a_rollback_returns_to():
     assert answer.status["rollout"]["seconds"] == "30.0"
     assert answer.status["restart"] == {"observed": "now", "completedAt": to_timestamp(NOW)}
     assert said(answer) == {"Servable": "True", "UpToDate": "True", "Ready": "True", "Progressing": "False"}
+
+
+def test_paused_nothing_is_written_again_and_again():
+    first = look(*GOOD, paused=True)
+    assert look(*GOOD, paused=True, status=first.status, now=NOW + 5).status is None
+
+
+def test_a_group_that_comes_back_slowly_long_after_its_rollout_is_no_failed_rollout():
+    there = (pod(0, 4, NEW), pod(1, 6, NEW, ready=False))
+    answer = look(*there, status=known(NEW), progressDeadlineSeconds=10, now=NOW + 3600)
+    assert "failed" not in answer.status["revision"]
+    assert answer.look_again is None
