@@ -45,9 +45,12 @@ def load(under_load: Load) -> Load:
 
 @pytest.fixture
 def served(under_load: Load) -> Kube:
-    """Two groups answer."""
-    assert deployments.wait_until_done(under_load.kube)["ready"] == "2/2"
-    return under_load.kube
+    """Two groups answer, whatever an earlier test has left."""
+    kube = under_load.kube
+    if deployments.status(kube)["phase"] != "Ready":
+        kubectl("replace", "-n", kube.namespace, "-f", "-", text=jobs.example("serve.yaml"))
+    assert deployments.wait_until_done(kube)["ready"] == "2/2"
+    return kube
 
 
 def test_a_rolling_restart_fails_no_request(served: Kube, load: Load, measure: Measure):
@@ -111,9 +114,9 @@ def test_a_revision_that_does_not_load_is_rolled_back_and_fails_no_request(serve
 
 def test_a_canary_that_is_too_slow_is_given_up_and_a_good_one_goes_on(served: Kube, load: Load, measure: Measure):
     before = deployments.status(served)["revision"]["current"]
-    canary = {"steps": [{"weight": 50, "pauseSeconds": 10}], "analysis": {"maxLatencyP99Milliseconds": 200}}
+    canary = {"steps": [{"weight": 50, "pauseSeconds": 10}], "analysis": {"maxLatencyP99Milliseconds": 1000}}
     begun = time.monotonic()
-    slow = {"maxBatchSize": 64, "maxDelayMilliseconds": 600}
+    slow = {"maxBatchSize": 64, "maxDelayMilliseconds": 2000}
     deployments.patch(served, json.dumps({"canary": canary, "batching": slow}))
     status = deployments.wait_for_phase(served, "RolledBack")
     measure("a canary that is too slow: given up after, seconds", time.monotonic() - begun, "0 failed")

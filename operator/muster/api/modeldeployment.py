@@ -156,7 +156,10 @@ class CanaryStep(Model):
 
 
 class Analysis(Model):
-    """What each group of the new revision has to keep, over half a minute and at least twenty requests."""
+    """What each group of the new revision has to keep, over half a minute.
+
+    Errors are judged from twenty requests on, latency from a hundred.
+    """
 
     max_error_rate: DecimalText | None = None
     """The largest share of requests that may fail by its fault (HTTP 500 and above), in quotes, such as "0.01"."""

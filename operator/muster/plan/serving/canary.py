@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 WINDOW = 30.0
 """Seconds that the groups tell of."""
-ENOUGH = 20
-"""Requests, below which nothing is concluded from what became of them."""
+ENOUGH, ENOUGH_FOR_P99 = 20, 100
+"""Requests, below which nothing is concluded from what became of them, and from how long they took.
+
+Of fewer than a hundred, the slowest alone would be the 99th percentile: any group's is slow when it has just started.
+"""
 
 
 def step(view: View) -> int:
@@ -74,7 +77,8 @@ def failure(view: View) -> str | None:
         if limits.max_error_rate is not None and errors > float(limits.max_error_rate):
             return f"{name} fails {errors:.3g} of its requests, above spec.canary.analysis.maxErrorRate"
         most = limits.max_latency_p99_milliseconds
-        if most is not None and slowest is not None and float(slowest) * 1000 > most:
+        enough = _requests(state) >= ENOUGH_FOR_P99
+        if most is not None and slowest is not None and enough and float(slowest) * 1000 > most:
             took = f"{float(slowest) * 1000:.0f} ms for one of a hundred requests"
             return f"{name} takes {took}, above spec.canary.analysis.maxLatencyP99Milliseconds"
     return None
@@ -86,8 +90,12 @@ def _judged(view: View) -> Iterator[tuple[str, Mapping[str, Any]]]:
         report = view.reports.get(one.uid)
         state = report.state if report is not None and report.silent_since is None else None
         ours = one.revision == view.target.name and one.answers
-        if ours and state is not None and float(state["requestsPerSecond"]) * WINDOW >= ENOUGH:
+        if ours and state is not None and _requests(state) >= ENOUGH:
             yield one.name, state
+
+
+def _requests(state: Mapping[str, Any]) -> float:
+    return float(state["requestsPerSecond"]) * WINDOW
 
 
 def steps(view: View) -> tuple[CanaryStep, ...]:

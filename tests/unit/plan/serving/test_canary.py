@@ -95,7 +95,13 @@ def test_what_does_not_keep_its_limits_is_given_up(analysis, state, why):
 
 
 @pytest.mark.parametrize(
-    "state", [{"errorRate": 0.005, "latencyP99": 0.02}, {"errorRate": 1.0, "requestsPerSecond": 0.1}], ids=str
+    "state",
+    [
+        {"errorRate": 0.005, "latencyP99": 0.02},
+        {"errorRate": 1.0, "requestsPerSecond": 0.1},
+        {"latencyP99": 5.0, "requestsPerSecond": 3.0},
+    ],
+    ids=str,
 )
 def test_what_keeps_them_or_was_hardly_asked_goes_on(state):
     limits = {"maxErrorRate": "0.01", "maxLatencyP99Milliseconds": 100}
