@@ -65,6 +65,8 @@ def test_with_a_volume_for_each_pod_a_lost_pod_goes_on_from_the_others_checkpoin
 
     kube.apply(ephemeral())
     wait_until_it_trains(kube, "digits-0-1")
+    # What the status never knew of, it cannot say to be lost.
+    wait_for("the status knows how far it is", lambda: kube.status("digits").get("progress", {}).get("step"), 30)
     deleted = time.time()
     kubectl("delete", "pod", "-n", kube.namespace, "digits-0-1", "--wait=false")
     after = wait_until_it_trains(kube, "digits-0-2", attempt=2)

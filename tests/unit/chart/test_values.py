@@ -60,7 +60,7 @@ def notes(tmp_path):
 
 def test_the_notes_say_the_next_command(notes):
     assert "kubectl apply -f examples/digits.yaml" in notes()
-    assert "TrainingJobs of all namespaces." in notes()
+    assert "ModelDeployments of all namespaces." in notes()
     assert "WARNING" not in notes()
 
 
