@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from muster.plan.model import Manifest
+
+
+def is_outdated(wanted: Manifest, among: Iterable[Manifest]) -> bool:
+    """Return whether the object is not among these, or applying it would change it."""
+    found = next((one for one in among if one["metadata"]["name"] == wanted["metadata"]["name"]), None)
+    # A LIST leaves apiVersion and kind out of its items.
+    typed = {name: wanted[name] for name in ("apiVersion", "kind")}
+    return found is None or differs(wanted, {**typed, **found})
 
 
 def differs(wanted: Any, found: Any) -> bool:

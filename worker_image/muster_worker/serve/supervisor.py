@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,19 +53,54 @@ def keep_up(serve: Callable[[Death | None, Told], int]) -> int:
 
     SIGTERM and SIGINT are passed on, and whatever it then ends with is the end.
     """
-    told, death = Told(), None
+    told, death, signals = Told(), None, _Signals()
     while True:
-        child = os.fork()
+        child = signals.fork()
         if child == 0:
             _be_a_server(serve, death, told)
-        leaving, exit_code = _wait(child)
-        if leaving or exit_code == 0 or not told.has_served():
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        exit_code = code if code >= 0 else 128 - code
+        if signals.leaving or exit_code == 0 or not told.has_served():
             return exit_code
         death = Death(death.count + 1 if death else 1, exit_code, time.time())
         print(f"the server ended with exit code {exit_code}: another takes its place", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _be_a_server(serve: Callable[[Death | None, Told], int], death: Death | None, told: Told) -> None:
+class _Signals:
+    """Passes SIGTERM and SIGINT on to the newest process.
+
+    From the first moment to the last: the first process of a container does not get a signal that it does not handle.
+    """
+
+    _PASSED_ON = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.leaving = False
+        self._child = 0
+        for number in self._PASSED_ON:
+            signal.signal(number, self._pass_on)
+
+    def fork(self) -> int:
+        """As os.fork; a signal that comes meanwhile reaches the child once it is known."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._PASSED_ON)
+        self._child = os.fork()
+        if self._child == 0:
+            for number in self._PASSED_ON:
+                signal.signal(number, signal.SIG_DFL)
+        elif self.leaving:
+            os.kill(self._child, signal.SIGTERM)  # it came while there was nobody
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._PASSED_ON)
+        return self._child
+
+    def _pass_on(self, number: int, _frame: object) -> None:
+        self.leaving = True
+        if self._child:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._child, number)
+
+
+def _be_a_server(serve: Callable[[Death | None, Told], int], death: Death | None, told: Told) -> NoReturn:
     """Never returns: what waits on the parent's stack is the parent's."""
     code = 1
     try:
@@ -77,23 +112,3 @@ def _be_a_server(serve: Callable[[Death | None, Told], int], death: Death | None
         sys.stderr.flush()
         # Not by returning: the interpreter would wait for a computation that hangs.
         os._exit(code)
-
-
-def _wait(child: int) -> tuple[bool, int]:
-    """Return whether it was told to leave, and the exit code: 128 + n for signal n."""
-    leaving = False
-
-    def pass_on(number: int, _frame: object) -> None:
-        nonlocal leaving
-        leaving = True
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, number)
-
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        _, status = os.waitpid(child, 0)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    code = os.waitstatus_to_exitcode(status)
-    return leaving, code if code >= 0 else 128 - code

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from muster.api import ModelDeployment
@@ -33,13 +33,3 @@ def leaders(deployment: ModelDeployment) -> dict[str, str]:
 
 def selector(deployment: ModelDeployment) -> str:
     return f"muster.dev/model-deployment={deployment.metadata.name},muster.dev/role=leader"
-
-
-def owner(deployment: ModelDeployment) -> dict[str, Any]:
-    return {
-        "apiVersion": "muster.dev/v1alpha1",
-        "kind": "ModelDeployment",
-        "name": deployment.metadata.name,
-        "uid": deployment.metadata.uid,
-        "controller": True,
-    }

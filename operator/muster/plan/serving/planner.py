@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from muster.api import ModelDeployment
 from muster.api.errors import explain
 from muster.plan import refusals
-from muster.plan.drift import differs
+from muster.plan.drift import is_outdated
 from muster.plan.model import Event, Plan, Target
 from muster.plan.removal import removal
 from muster.plan.serving import (
@@ -37,8 +37,6 @@ from muster.plan.serving.view import View, view
 from muster.plan.trained_model import Missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from muster.plan.model import Delete, Manifest, Observed, Settings
     from muster.plan.serving.failovers import Loss
     from muster.plan.serving.revisions import Revision
@@ -52,7 +50,7 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
         return _refuse(observed.resource, explain(error), now)
     found = _target(deployment, observed, settings)
     missing = found if isinstance(found, Missing) else None
-    seen = view(deployment, observed, None if isinstance(found, Missing) else found, settings, now)
+    seen = view(deployment, observed, None if isinstance(found, Missing) else found, now)
     if missing is not None and seen.current is None:
         return _write(seen, Plan(), status.waiting(seen, missing), ())
     return _serve(seen, observed, missing)
@@ -113,13 +111,7 @@ def _frame(seen: View, observed: Observed) -> tuple[Manifest, ...]:
     ]
     if target is not None:
         wanted.append((revisions.build(seen.deployment, target), observed.revisions))
-    return tuple(one for one, among in wanted if _differs(one, among))
-
-
-def _differs(wanted: Manifest, among: Iterable[Manifest]) -> bool:
-    found = next((one for one in among if one["metadata"]["name"] == wanted["metadata"]["name"]), None)
-    # A LIST leaves apiVersion and kind out of its items.
-    return differs(wanted, None if found is None else {**found, **{k: wanted[k] for k in ("apiVersion", "kind")}})
+    return tuple(one for one, among in wanted if is_outdated(one, among))
 
 
 def _dead(seen: View) -> tuple[Delete, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from muster.plan.ownership import owner
 from muster.plan.pod_parts import hardened_container, hardened_pod
 from muster.plan.pods import ATTEMPT, RANK
 from muster.plan.serving import identity
@@ -84,7 +85,7 @@ def build_pod(
         | {
             "name": identity.pod_name(deployment, group, attempt),
             "namespace": deployment.metadata.namespace,
-            "ownerReferences": [identity.owner(deployment)],
+            "ownerReferences": [owner(deployment)],
         },
         "spec": template["spec"],
     }
@@ -102,7 +103,7 @@ def _metadata(deployment: ModelDeployment, name: str) -> dict[str, Any]:
         "name": name,
         "namespace": deployment.metadata.namespace,
         "labels": identity.labels(deployment),
-        "ownerReferences": [identity.owner(deployment)],
+        "ownerReferences": [owner(deployment)],
     }
 
 

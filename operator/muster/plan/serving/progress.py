@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PERMANENT_EXIT_CODE = 2
 """With which a worker says that another try would fail alike: a model that is not as it should be, most of all."""
 TRIES = 3
-"""How often the process of a group that never answered may end before its revision is given up."""
+"""How often the process of a group may end before its revision, still being rolled out, is given up."""
 
 
 def updated(view: View, slots: Sequence[Slot]) -> int:
@@ -40,7 +40,11 @@ def failure(view: View, slots: Sequence[Slot]) -> str | None:
     """Return why what the spec asks for is given up; None while there is hope, or nothing is rolled out."""
     if not _is_under_way(view, slots):
         return None
-    new = [one for slot in slots for one in slot.good if _is_of_target(view, one) and not one.answers]
+    of_target = [one for slot in slots for one in slot.good if _is_of_target(view, one)]
+    dying = next((one for one in of_target if _deaths(view, one) >= TRIES), None)
+    if dying is not None:
+        return f"the process of {dying.name} has died {_deaths(view, dying)} times while it served"
+    new = [one for one in of_target if not one.answers]
     broken = next((one for one in new if _is_broken(one)), None)
     if broken is not None:
         return f"{broken.name} does not serve it: {broken.last_words}"
@@ -103,6 +107,13 @@ def _is_complete(view: View, slots: Sequence[Slot]) -> bool:
 
 def _is_of_target(view: View, server: Server) -> bool:
     return view.target is not None and server.revision == view.target.name
+
+
+def _deaths(view: View, server: Server) -> int:
+    """Return how many processes have died inside of the pod, each with what it was answering."""
+    report = view.reports.get(server.uid)
+    death = (report.state or {}).get("death") if report is not None else None
+    return int(death["count"]) if death else 0
 
 
 def _is_broken(server: Server) -> bool:

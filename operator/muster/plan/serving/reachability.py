@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 GATE = "muster.dev/reachable"
 OWNER = "muster-reachability"
+AGAIN = 1.0
+"""Seconds of silence at least: where there are so many pods that questions come late, one lost answer says nothing."""
 
 
 def cut_off(server: Server, report: WorkerReport | None, heard_at: float, patience: float, now: float) -> bool:
@@ -39,7 +41,8 @@ def seconds_left(server: Server, report: WorkerReport | None, patience: float, n
     since = server.serving_since
     if since is None or report is None or report.silent_since is None or report.silent_since < since:
         return None
-    return max(0.0, max(report.received_at, since) + patience - now)
+    missed = max(report.received_at, since) + patience
+    return max(0.0, max(missed, report.silent_since + AGAIN) - now)
 
 
 def parts(servers: Iterable[Server], namespace: str, now: float) -> tuple[StatusPart, ...]:

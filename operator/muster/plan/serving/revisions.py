@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from muster.api import ModelDeploymentSpec
 from muster.plan.model import Delete
+from muster.plan.ownership import owner
 from muster.plan.serving import identity
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _SHAPING_OF_ROLLOUT = {"restart", "drain_seconds"}
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """`number` counts up with each that is made. `shape` and `model` are as `wanted` gives them."""
+    """`number` counts up with each that is made. `shape`: what of the spec shapes pods; `model`: as `status.model`."""
 
     name: str
     number: int
@@ -89,7 +90,7 @@ def build(deployment: ModelDeployment, revision: Revision) -> dict[str, Any]:
             "name": _object_name(deployment, revision.name),
             "namespace": deployment.metadata.namespace,
             "labels": identity.labels(deployment) | {identity.REVISION: revision.name},
-            "ownerReferences": [identity.owner(deployment)],
+            "ownerReferences": [owner(deployment)],
         },
         "revision": revision.number,
         "data": {

@@ -47,8 +47,9 @@ class Slot:
     def is_done(self) -> bool:
         return not self.old and self.answers
 
-    def without(self, gone: Collection[Server]) -> Slot:
-        good, old = (tuple(one for one in pods if one not in gone) for pods in (self.good, self.old))
+    def without(self, gone: Collection[str]) -> Slot:
+        """Return what is left of it once the pods with these UIDs have left."""
+        good, old = (tuple(one for one in pods if one.uid not in gone) for pods in (self.good, self.old))
         return replace(self, good=good, old=old)
 
 
@@ -73,7 +74,8 @@ def moves(view: View) -> Moves:
     beyond = _beyond(view)
     surplus = beyond[: len(beyond) - _stand_ins(view, wanted, beyond)]
     useless = [one for slot in wanted for one in _useless(view, slot)]
-    groups = [slot.without(useless) for slot in wanted]
+    gone = {one.uid for one in useless}
+    groups = [slot.without(gone) for slot in wanted]
     missing = [slot for slot in groups if not slot.pods]
     extra = sum(len(slot.pods) - 1 for slot in groups if slot.pods) + len(beyond) - len(surplus)
     # The last first: `partition` keeps the first.

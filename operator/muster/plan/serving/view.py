@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from muster.api import ModelDeployment
-    from muster.plan.model import Observed, Settings, WorkerReport
+    from muster.plan.model import Observed, WorkerReport
     from muster.plan.serving.revisions import Revision
 
 
@@ -31,7 +31,6 @@ class View:
     target: Revision | None
     current: Revision | None
     reports: Mapping[str, WorkerReport]
-    settings: Settings
     now: float
 
     @property
@@ -81,9 +80,7 @@ class View:
         return self.recorded.get("revision") or {}
 
 
-def view(
-    deployment: ModelDeployment, observed: Observed, target: Revision | None, settings: Settings, now: float
-) -> View:
+def view(deployment: ModelDeployment, observed: Observed, target: Revision | None, now: float) -> View:
     kept = revisions.known(observed.revisions)
     recorded = observed.resource.get("status") or {}
     current = (recorded.get("revision") or {}).get("current", "")
@@ -95,6 +92,5 @@ def view(
         target=target,
         current=kept.get(current),
         reports=observed.reports,
-        settings=settings,
         now=now,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from muster.api import TrainingJob
@@ -26,14 +26,4 @@ def labels(job: TrainingJob) -> dict[str, str]:
         "app.kubernetes.io/instance": job.metadata.name,
         "app.kubernetes.io/component": "worker",
         "app.kubernetes.io/managed-by": "muster",
-    }
-
-
-def owner(job: TrainingJob) -> dict[str, Any]:
-    return {
-        "apiVersion": "muster.dev/v1alpha1",
-        "kind": "TrainingJob",
-        "name": job.metadata.name,
-        "uid": job.metadata.uid,
-        "controller": True,
     }

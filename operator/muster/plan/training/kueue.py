@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from muster.plan.conditions import condition, find, is_true, merged
 from muster.plan.model import Admission, Delete, Reference, StatusPart
+from muster.plan.ownership import owner
 from muster.plan.timestamps import to_epoch
 from muster.plan.training import identity
 
@@ -95,7 +96,7 @@ def build_workload(job: TrainingJob, pod: Manifest, priority: int | None) -> Man
             "name": workload_name(job),
             "namespace": job.metadata.namespace,
             "labels": identity.labels(job) | labels,
-            "ownerReferences": [identity.owner(job)],
+            "ownerReferences": [owner(job)],
         },
         "spec": spec,
     }

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from muster.api import OPERATOR, TrainingJob
 from muster.api.errors import explain
 from muster.plan import conditions, refusals
-from muster.plan.drift import differs
+from muster.plan.drift import is_outdated
 from muster.plan.model import Event, Plan
 from muster.plan.removal import of_living
 from muster.plan.training import (
@@ -185,13 +185,7 @@ def _vacant(seen: View, lost: tuple[Loss, ...]) -> list[int]:
 
 def _service(seen: View, observed: Observed) -> tuple[Manifest, ...]:
     wanted = pods.build_service(seen.job)
-    found = next((s for s in observed.services if s["metadata"]["name"] == wanted["metadata"]["name"]), None)
-    return (wanted,) if differs(wanted, _with_type(found)) else ()
-
-
-def _with_type(listed: Manifest | None) -> Manifest | None:
-    """A LIST leaves apiVersion and kind out of its items."""
-    return None if listed is None else {"apiVersion": "v1", "kind": "Service", **listed}
+    return (wanted,) if is_outdated(wanted, observed.services) else ()
 
 
 def _is_over(seen: View) -> bool:

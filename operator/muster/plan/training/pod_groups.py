@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.model import Reference
+from muster.plan.ownership import owner
 from muster.plan.training import identity
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def build_group(job: TrainingJob) -> tuple[Manifest, ...]:
             "name": identity.group_name(job),
             "namespace": job.metadata.namespace,
             "labels": identity.labels(job),
-            "ownerReferences": [identity.owner(job)],
+            "ownerReferences": [owner(job)],
         },
         "spec": spec,
     }

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from muster.plan.ownership import owner
 from muster.plan.pod_parts import complete_environment, hardened_container, hardened_pod
 from muster.plan.pods import ATTEMPT, RANK
 from muster.plan.strategic_merge import merge
@@ -33,7 +34,7 @@ def build_service(job: TrainingJob) -> Manifest:
             "name": identity.group_name(job),
             "namespace": job.metadata.namespace,
             "labels": identity.labels(job),
-            "ownerReferences": [identity.owner(job)],
+            "ownerReferences": [owner(job)],
         },
         "spec": {
             "clusterIP": "None",
@@ -85,7 +86,7 @@ def build_pod(
         | {
             "name": identity.pod_name(job, rank, attempt),
             "namespace": job.metadata.namespace,
-            "ownerReferences": [identity.owner(job)],
+            "ownerReferences": [owner(job)],
         },
         "spec": template["spec"],
     }

@@ -6,7 +6,18 @@ import pytest
 
 from muster.plan.timestamps import to_timestamp
 from tests.unit.plan.fixtures import NOW
-from tests.unit.plan.serving.fixtures import decide, deployment, known, leaving, made, name_of, pod, revision, said
+from tests.unit.plan.serving.fixtures import (
+    answered,
+    decide,
+    deployment,
+    known,
+    leaving,
+    made,
+    name_of,
+    pod,
+    revision,
+    said,
+)
 
 OLD, NEW = revision(1), revision(2, rollout={"restart": "now"})
 BROKEN = {"exitCode": 2, "reason": "Error", "message": "Traceback\nerror: /muster/model has no model.json\n"}
@@ -116,3 +127,15 @@ def test_a_group_that_comes_back_slowly_long_after_its_rollout_is_no_failed_roll
     answer = look(*there, status=known(NEW), progressDeadlineSeconds=10, now=NOW + 3600)
     assert "failed" not in answer.status["revision"]
     assert answer.look_again is None
+
+
+def test_a_process_that_dies_of_what_it_is_asked_gives_its_revision_up():
+    def dying(count):
+        death = {"count": count, "exitCode": 139, "diedAt": NOW - 1, "seconds": 0.5}
+        resource = deployment(known(OLD, NEW), rollout={"restart": "now"})
+        reports = {"uid-digits-serve-1-3": answered(death=death)}
+        answer = decide(resource, pod(0, 1, OLD), pod(1, 3, NEW), revisions=(OLD, NEW), reports=reports)
+        return answer.status["revision"].get("failure")
+
+    assert dying(2) is None
+    assert dying(3) == "the process of digits-serve-1-3 has died 3 times while it served"

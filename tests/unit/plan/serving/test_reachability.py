@@ -57,6 +57,11 @@ def test_before_that_it_is_looked_at_again_in_time():
     assert (gates(answer), made(answer), answer.look_again) == ({}, [], 2.0)
 
 
+def test_one_question_that_came_late_and_was_lost_cuts_nobody_off():
+    answer = look(*THERE, reports=AWAY | {"digits-serve-0-1": silent(NOW - 9, since=NOW - 0.5)})
+    assert (gates(answer), made(answer), answer.look_again) == ({}, [], 0.5)
+
+
 def test_where_nobody_answers_it_is_the_operator_who_is_cut_off():
     reports = {"digits-serve-0-1": silent(NOW - 9), "digits-serve-1-2": silent(NOW - 9)}
     answer = look(*THERE, reports=reports, heard_at=NOW - 9)
