@@ -48,7 +48,14 @@ class Load:
         wait_for(f"{requests} more answers", lambda: self.counted().get("answered", 0) >= enough, 60)
 
     def begin_anew(self) -> None:
-        self.since = time.time()
+        """Forget what failed, once nothing has for a hundred requests: what an earlier test did is over then."""
+
+        def is_calm() -> bool:
+            self.since = time.time()
+            self.go_on(100)
+            return not self.failures()
+
+        wait_for("nothing fails", is_calm, 60)
 
     def failures(self) -> list[dict[str, Any]]:
         """Those of requests sent since it began, the last hundred at most."""
