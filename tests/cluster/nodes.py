@@ -37,14 +37,15 @@ def kill_process(pod_uid: str, *, first: bool) -> None:
 
     From outside: in a container, nobody can kill its first process.
     """
-    found = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cgroup") if _is_of(path, pod_uid)]
-    served = [pid for pid in found if b"serve" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cgroup") if _holds(path, pod_uid)]
+    served = [pid for pid in found if _holds(Path(f"/proc/{pid}/cmdline"), "serve")]
     assert served, f"no process of pod {pod_uid} among {found}"
     os.kill((min if first else max)(served), signal.SIGKILL)
 
 
-def _is_of(cgroup: Path, pod_uid: str) -> bool:
+def _holds(file: Path, word: str) -> bool:
+    """Does it hold the word, with dashes or underscores? A process that has ended meanwhile says nothing."""
     try:
-        return pod_uid.replace("-", "_") in cgroup.read_text().replace("-", "_")
+        return word.replace("-", "_") in file.read_text().replace("-", "_")
     except OSError:
         return False

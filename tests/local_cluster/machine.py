@@ -1,8 +1,9 @@
 """What a cluster could leave behind on a machine, in one comparable set."""
 
+import contextlib
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # What other clusters and the system itself change meanwhile.
@@ -15,7 +16,7 @@ def traces(of: Path, slot: str) -> set[str]:
     found = {*_output("ip", "-oneline", "link"), *_output("ip", "netns", "list"), *_output("ip", "route")}
     found |= {*_output("iptables-save"), *Path("/proc/mounts").read_text().splitlines()}
     found |= {str(path) for path in Path("/sys/fs/cgroup").glob("**/") if not _RESTLESS.search(str(path))}
-    found |= {path.read_bytes().replace(b"\0", b" ").decode(errors="replace") for path in _command_lines()}
+    found |= {text.replace("\0", " ") for text in _of_processes("cmdline")}
     found |= {str(path) for path in Path("/run/muster").glob("*")}
     mine = re.compile(rf"{re.escape(str(of))}/\.cluster|\b{slot}\b|slot-{slot.removeprefix('muster')}\.json")
     return {line for line in found if mine.search(line)}
@@ -33,8 +34,8 @@ def proportional_memory(slot: str) -> float:
     """MB of all processes in a cluster's cgroups, shared pages counted once."""
     groups = [path for root in Path("/sys/fs/cgroup").glob(f"**/{slot}") for path in root.glob("**/cgroup.procs")]
     pids = {pid for path in groups for pid in path.read_text().split()}
-    rollups = [Path(f"/proc/{pid}/smaps_rollup") for pid in pids]
-    found = [re.search(r"^Pss:\s+(\d+)", path.read_text(), re.MULTILINE) for path in rollups if path.exists()]
+    rollups = _of_processes("smaps_rollup", pids)
+    found = [re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE) for text in rollups]
     return sum(int(match[1]) for match in found if match) / 1024
 
 
@@ -47,8 +48,11 @@ def _names(directory: Path) -> Iterator[str]:
             yield path.name
 
 
-def _command_lines() -> list[Path]:
-    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.parent.name != "self"]
+def _of_processes(file: str, pids: Iterable[str] = ("[0-9]*",)) -> Iterator[str]:
+    """Read the file of each process, without those that end between being listed and being read."""
+    for path in (path for pid in pids for path in Path("/proc").glob(f"{pid}/{file}")):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            yield path.read_bytes().decode(errors="replace")
 
 
 def _output(*words: str) -> list[str]:
