@@ -69,21 +69,46 @@ class ModelSource(Model):
 class Parallelism(Model):
     """How the processes of one group divide the work. The product is their number."""
 
-    data: Annotated[Int, Field(ge=1, le=1000)] | None = None
-    """Parts that a batch is split into. Absent: 1."""
-    tensor: Annotated[Int, Field(ge=1, le=1000)] | None = None
-    """Ways in which each layer is split. Absent: 1."""
-    pipeline: Annotated[Int, Field(ge=1, le=1000)] | None = None
-    """Ways in which the sequence of layers is split. Absent: 1."""
+    data: Annotated[Int, Field(ge=1, le=1000)] = 1
+    """Parts that a batch is split into."""
+    tensor: Annotated[Int, Field(ge=1, le=1000)] = 1
+    """Ways in which each layer is split, as the recipe's plan says."""
+    pipeline: Annotated[Int, Field(ge=1, le=1000)] = 1
+    """Ways in which the sequence of layers is split, as the recipe names them."""
+
+    @property
+    def processes(self) -> int:
+        return self.data * self.tensor * self.pipeline
+
+
+_PROCESSES = " * ".join(
+    f"(has(self.parallelism.{way}) ? self.parallelism.{way} : 1)" for way in ("data", "tensor", "pipeline")
+).join("()")
 
 
 class Group(Model):
-    """What one replica consists of. Absent: one pod."""
+    """What one replica consists of. Absent: one pod with one process."""
 
-    size: Annotated[Int, Field(ge=1, le=1000)] | None = None
-    """How many pods answer together. Not supported by this version yet."""
+    size: Annotated[Int, Field(ge=1, le=1000)] = 1
+    """How many pods answer together. One of them takes the requests; they start, leave and are replaced together."""
     parallelism: Parallelism | None = None
-    """How they divide the work. Not supported by this version yet."""
+    """How their processes divide the work. Absent: one process a pod, and each batch is split over all."""
+
+    rules = (
+        Rule(
+            cel=f"!has(self.parallelism) || {_PROCESSES} % (has(self.size) ? self.size : 1) == 0",
+            holds=lambda group: group.parallelism is None or group.parallelism.processes % group.size == 0,
+            message=(
+                "data times tensor times pipeline is the number of processes, and every one of the group's pods has"
+                " as many: write a multiple of spec.group.size"
+            ),
+            at=".parallelism",
+        ),
+    )
+
+    @property
+    def divided(self) -> Parallelism:
+        return self.parallelism if self.parallelism is not None else Parallelism(data=self.size)
 
 
 class Batching(Model):
@@ -253,7 +278,7 @@ class ModelDeploymentSpec(Model):
     # Not Int: the scale subresource does not read 3.0.
     replicas: Annotated[int, Field(strict=True, ge=0, le=MAX_GROUPS)] = 1
     """How many groups answer; `kubectl scale` and autoscalers change it."""
-    group: Group | None = None
+    group: Group = Group()
     resources: Resources = Resources()
     template: RawPodTemplate = Field(default_factory=dict)
     batching: Batching = Batching()

@@ -59,7 +59,6 @@ TRAINING_JOB = (
 MODEL_DEPLOYMENT = (
     Unsupported("model.uri"),
     Unsupported("runtime", allowed=("torch",)),
-    Unsupported("group"),
     Unsupported("compression"),
     Unsupported("explain"),
     Unsupported("canary.gateway"),

@@ -64,7 +64,7 @@ class Admission:
     """Whether the pods may be made, and the sentence that says why or why not.
 
     `domain` is the value of the demand's topology key that its pods are to be placed by, `priority` the value of the
-    PriorityClass that it names.
+    PriorityClass that it names. `pods`: for how many of them there is room, where room was counted.
     """
 
     granted: bool
@@ -72,6 +72,7 @@ class Admission:
     message: str
     domain: str | None = None
     priority: int | None = None
+    pods: int = 0
 
 
 @dataclass(frozen=True, slots=True)

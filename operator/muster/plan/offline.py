@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import yaml
 
 from muster.api import ModelDeployment, TrainingJob
 from muster.plan import trained_model
-from muster.plan.model import Observed
+from muster.plan.model import Admission, Observed
 from muster.plan.serving import planner as serving
 from muster.plan.training import pod_groups, pods
 
@@ -66,7 +67,8 @@ def _of_deployment(
     if wanted.from_training_job is not None:
         job = _trained(wanted.from_training_job, wanted.sha256 or NO_CHECKSUM, among)
         named[trained_model.KIND, wanted.from_training_job] = job
-    made = serving.plan(Observed(resource, named=named), settings, now=0.0)
+    room = Admission(granted=True, reason="Admitted", message="there is room for all", pods=sys.maxsize)
+    made = serving.plan(Observed(resource, named=named, admission=room), settings, now=0.0)
     return [*made.applies, *made.creates]
 
 

@@ -112,7 +112,7 @@ def _granted(demand: Demand, there: Place) -> Admission:
     some = "" if there.pods == len(demand.pods) else f"{there.pods} of "
     where = f" in {there.domain}" if there.domain else ""
     message = f"there is room for {some}{_asked_for(demand)}{where}"
-    return Admission(granted=True, reason="Admitted", message=message, domain=there.domain)
+    return Admission(granted=True, reason="Admitted", message=message, domain=there.domain, pods=there.pods)
 
 
 def _lacks(references: Sequence[Reference]) -> Admission:

@@ -170,6 +170,14 @@ _MODEL = st.one_of(
         {"persistentVolumeClaim": st.fixed_dictionaries({"claimName": _NAME}, optional={"path": st.just("a/model")})}
     ),
 )
+_GROUP = st.one_of(
+    _block(size=st.integers(1, 1000)),
+    _block(parallelism=_block(data=st.integers(1, 1000), tensor=st.integers(1, 1000), pipeline=st.integers(1, 1000))),
+    st.builds(
+        lambda size, times, tensor: {"size": size, "parallelism": {"data": size * times, "tensor": tensor}},
+        *(st.integers(1, 9) for _ in range(3)),
+    ),
+)
 _GROUPS = st.integers(1, 1000) | st.integers(1, 100).map(lambda share: f"{share}%")
 
 GOOD_DEPLOYMENT = st.fixed_dictionaries(
@@ -177,6 +185,7 @@ GOOD_DEPLOYMENT = st.fixed_dictionaries(
     optional={
         "runtime": st.just("torch"),
         "replicas": st.integers(0, 1000),
+        "group": _GROUP,
         "resources": _resources(),
         "template": _template(),
         "batching": _block(maxBatchSize=st.integers(1, 65_536), maxDelayMilliseconds=st.integers(0, 10_000)),
@@ -211,6 +220,8 @@ _FOREIGN: tuple[Any, ...] = (
     {"minReplicas": 1, "maxReplicas": 2},
     {"claimName": "models"},
     {"size": "1Gi"},
+    {"size": 2, "parallelism": {"tensor": 3}},
+    {"size": 3},
     {"fromTrainingJob": "other"},
     [{"clip": {"epsilon": "3"}}],
     [{"name": "worker", "command": ["sh"]}],

@@ -87,8 +87,7 @@ def failure(view: View) -> str | None:
 def _judged(view: View) -> Iterator[tuple[str, Mapping[str, Any]]]:
     assert view.target is not None, "asked of rollouts alone"
     for one in view.servers:
-        report = view.reports.get(one.uid)
-        state = report.state if report is not None and report.silent_since is None else None
+        state = view.state_now(one)
         ours = one.revision == view.target.name and one.answers
         if ours and state is not None and _requests(state) >= ENOUGH:
             yield one.name, state

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.pods import KNOWN_REASONS
+from muster.plan.serving import placement
 from muster.plan.timestamps import to_epoch, to_precise_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from muster.plan.serving.groups import Server
+    from muster.plan.serving.groups import Server, Worker
     from muster.plan.serving.rollout import Slot
     from muster.plan.serving.view import View
 
@@ -21,16 +22,18 @@ PROCESS_DIED = "ProcessDied"
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """One group whose pod, or the process in it, is gone. `server` is None when not even its object is left.
+    """One group of which a pod, or a process in one, is gone. `server` is None when no object of it is left at all.
 
-    `died_at`: when the process died that was started again in its pod; `down_for`: seconds until it answered again, as
-    far as that is known.
+    `pod` is what the pod is called, `node` where it was. `died_at`: when the process died that was started again in its
+    pod; `down_for`: seconds until the group answered again, as far as that is known.
     """
 
     group: int
     cause: str
     message: str
     server: Server | None = None
+    pod: str | None = None
+    node: str | None = None
     exit_code: int | None = None
     died_at: float | None = None
     down_for: float | None = None
@@ -61,15 +64,16 @@ def is_open(view: View, lost: Sequence[Loss], group: int) -> bool:
 
 
 def is_recorded(view: View, server: Server) -> bool:
-    """Whether the status tells of the loss of this pod."""
+    """Whether the status tells that pods of this one were lost."""
     entries = view.recorded.get("failovers", [])
-    return any(entry.get("pod") == server.name and "restarted" not in entry for entry in entries)
+    return any(entry.get("pod") in server.names and "restarted" not in entry for entry in entries)
 
 
 def patience(view: View) -> float | None:
     """Return the seconds until the next pod on an unreachable node is given up; None when there is none."""
     limit = view.deployment.spec.failover.node_lost_seconds
-    left = [one.lost_since + limit - view.now for one in view.servers if one.lost_since is not None and not one.ended]
+    pods = (pod for one in view.servers for pod in one.pods if not pod.ended)
+    left = [pod.lost_since + limit - view.now for pod in pods if pod.lost_since is not None]
     waiting = [seconds for seconds in left if seconds > 0]
     return min(waiting) if waiting else None
 
@@ -77,20 +81,17 @@ def patience(view: View) -> float | None:
 def _losses(view: View, slot: Slot) -> Iterator[Loss]:
     ours = [one for one in view.servers if one.group == slot.group]
     for one in ours:
-        if view.is_lost(one) or one.cut_off:
-            yield _lost(one)
-    for one in slot.pods:
+        lost = view.lost_pods(one) or tuple(pod for pod in one.pods if pod.cut_off)
+        if lost:
+            yield _lost(one, lost[0])
+    for one in slot.servers:
         if view.current is not None and one.revision == view.current.name:
             yield from _deaths(view, one)
     newest = max(ours, key=lambda one: one.attempt, default=None)
-    if slot.pods or (newest is not None and _was_to_go(view, slot, newest)):
-        return
-    if newest is None:
+    if newest is None and not slot.servers:
         yield Loss(slot.group, "PodDeleted", f"the pod of group {slot.group} is gone: something or somebody deleted it")
-    elif newest.evicted:
-        yield Loss(slot.group, "Evicted", f"{newest.name} is evicted", newest)
-    else:
-        yield Loss(slot.group, "PodDeleted", f"{newest.name} was deleted", newest)
+    elif newest is not None and not slot.servers and not _was_to_go(view, slot, newest):
+        yield _deleted(newest)
 
 
 def _was_to_go(view: View, slot: Slot, server: Server) -> bool:
@@ -99,37 +100,52 @@ def _was_to_go(view: View, slot: Slot, server: Server) -> bool:
         view.is_lost(server)
         or server.cut_off
         or server.revision != slot.wanted.name
-        or (server.cordoned and not server.evicted)
+        or (server.cordoned and not _evicted(server))
+        or placement.is_stuck(server, view.now)
     )
 
 
-def _lost(server: Server) -> Loss:
-    if server.cut_off:
-        return Loss(server.group, "Unreachable", f"{server.name} on node {server.node} does not answer", server)
-    if not server.ended:
-        message = f"{server.name} was on node {server.node}, which is unreachable"
-        return Loss(server.group, "NodeLost", message, server)
-    cause = KNOWN_REASONS.get(server.reason, "PodFailed")
-    said = f": {server.message}" if server.message else ""
-    return Loss(server.group, cause, f"{server.name} ended{said}", server, exit_code=server.exit_code)
+def _evicted(server: Server) -> bool:
+    return any(pod.evicted for pod in server.pods)
+
+
+def _deleted(server: Server) -> Loss:
+    """It is leaving, or a part of it has left, and nothing of ours asked for that."""
+    leaving = next((pod for pod in server.pods if pod.deleting), None)
+    pod, node = (leaving.name, leaving.node) if leaving is not None else (server.missing[0], None)
+    cause, what = ("Evicted", "is evicted") if _evicted(server) else ("PodDeleted", "was deleted")
+    return Loss(server.group, cause, f"{pod} {what}", server, pod, node)
+
+
+def _lost(server: Server, pod: Worker) -> Loss:
+    cause, said, code = "NodeLost", f"{pod.name} was on node {pod.node}, which is unreachable", None
+    if pod.cut_off:
+        cause, said = "Unreachable", f"{pod.name} on node {pod.node} does not answer"
+    elif pod.ended:
+        why = f": {pod.message}" if pod.message else ""
+        cause, said, code = KNOWN_REASONS.get(pod.reason, "PodFailed"), f"{pod.name} ended{why}", pod.exit_code
+    return Loss(server.group, cause, said, server, pod.name, pod.node, code)
 
 
 def _deaths(view: View, server: Server) -> Iterator[Loss]:
-    """Return the last death of the pod's container, as the kubelet tells it, and that of a process within."""
-    by_kubelet = server.died_of
-    if server.restarts and by_kubelet.get("finishedAt"):
-        code, reason = int(by_kubelet["exitCode"]), str(by_kubelet.get("reason", ""))
-        yield _death(server, KNOWN_REASONS.get(reason, PROCESS_DIED), code, to_epoch(by_kubelet["finishedAt"]))
-    report = view.reports.get(server.uid)
-    inside = (report.state or {}).get("death") if report is not None else None
-    if inside:
+    """Return the last death of each pod's container, as the kubelet tells it, and that of a process within."""
+    for pod in server.pods:
+        by_kubelet = pod.died_of
+        if pod.restarts and by_kubelet.get("finishedAt"):
+            code, reason = int(by_kubelet["exitCode"]), str(by_kubelet.get("reason", ""))
+            at = to_epoch(by_kubelet["finishedAt"])
+            yield _death(server, pod, KNOWN_REASONS.get(reason, PROCESS_DIED), code, at)
+    inside = (view.state(server) or {}).get("death")
+    if inside and server.leader is not None:
         down_for = float(inside["seconds"]) if inside.get("seconds") is not None else None
-        yield _death(server, PROCESS_DIED, int(inside["exitCode"]), float(inside["diedAt"]), down_for)
+        yield _death(server, server.leader, PROCESS_DIED, inside.get("exitCode"), float(inside["diedAt"]), down_for)
 
 
-def _death(server: Server, cause: str, code: int, at: float, down_for: float | None = None) -> Loss:
-    message = f"a process of {server.name} ended with exit code {code} and was started again"
-    return Loss(server.group, cause, message, server, code, at, down_for)
+def _death(server: Server, pod: Worker, cause: str, code: int | None, at: float, down_for: float | None = None) -> Loss:
+    how = f"ended with exit code {code}" if code is not None else "ended"
+    whose = pod.name if server.size == 1 else f"{pod.name}, or of its group,"
+    message = f"a process of {whose} {how} and was started again"
+    return Loss(server.group, cause, message, server, pod.name, pod.node, code, at, down_for)
 
 
 def _is_recorded(view: View, loss: Loss) -> bool:
@@ -141,7 +157,7 @@ def _is_recorded(view: View, loss: Loss) -> bool:
     entries = view.recorded.get("failovers", [])
     if len(entries) == KEPT and at < entries[0]["at"]:
         return True  # it was, once
-    return any(entry.get("pod") == loss.server.name and entry["at"] == at for entry in entries)
+    return any(entry.get("pod") == loss.pod and entry["at"] == at for entry in entries)
 
 
 def _answers_again(slot: Slot | None, entry: Mapping[str, Any]) -> bool:
@@ -149,17 +165,16 @@ def _answers_again(slot: Slot | None, entry: Mapping[str, Any]) -> bool:
         return True  # the group is not wanted any more
     if "restarted" in entry:
         return slot.answers
-    return any(one.answers and one.name != entry.get("pod") for one in slot.pods)
+    return any(one.answers and entry.get("pod") not in one.names for one in slot.servers)
 
 
 def _entry(view: View, loss: Loss) -> dict[str, Any]:
-    server = loss.server
     entry = {
         "group": loss.group,
         "cause": loss.cause,
         "message": loss.message,
-        "pod": server.name if server is not None else None,
-        "node": server.node if server is not None else None,
+        "pod": loss.pod,
+        "node": loss.node,
         "restarted": True if loss.died_at is not None else None,
         "exitCode": loss.exit_code,
         "at": to_precise_timestamp(loss.died_at if loss.died_at is not None else view.now),

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.pods import Pod, condition, read, worker_status
-from muster.plan.serving.identity import GROUP, REVISION
+from muster.plan.serving.identity import GROUP, REVISION, SIZE, name_of_rank
 from muster.plan.serving.reachability import GATE, cut_off
 from muster.plan.timestamps import to_epoch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from muster.plan.model import Manifest, Observed
 
 
 @dataclass(frozen=True, slots=True)
-class Server(Pod):
-    """A pod that serves, alone in its group.
+class Worker(Pod):
+    """One pod of a group.
 
-    `restarts`: how often its process was started again inside of the pod; `died_of` is how the last one ended, as the
-    kubelet has it. `cordoned`: its node is to take no more pods. `placed_at`: when it got its node. `evicted`: somebody
-    asked for its eviction. `serving_since`: when the kubelet found that it answers; None while it does not. `gate`:
-    whether it is said to be reachable; None where that was never said. `cut_off`: it does not answer the operator.
+    `restarts`: how often its container was started again; `died_of` is how the last one ended, as the kubelet has it.
+    `cordoned`: its node is to take no more pods. `placed_at`: when it got its node. `evicted`: somebody asked for its
+    eviction. `serving_since`: when the kubelet found that it is ready; None while it is not. `gate`: whether it is said
+    to be reachable; None where that was never said. `cut_off`: it does not answer the operator.
     """
 
     group: int
     revision: str
+    size: int
     restarts: int
     died_of: Mapping[str, Any]
     cordoned: bool
@@ -45,35 +47,112 @@ class Server(Pod):
         return line.removeprefix("error: ") or f"its process ended with exit code {self.died_of.get('exitCode')}"
 
     def is_lost(self, now: float, patience: float) -> bool:
-        """Whether its node has been unreachable for so long that it is given up."""
-        return self.lost_since is not None and now - self.lost_since >= patience
+        """Whether it will not come back and nobody told it to leave: it has ended, or its node is given up."""
+        given_up = self.lost_since is not None and now - self.lost_since >= patience
+        return given_up or (self.ended and not self.deleting)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What answers for a group: the pods that were made together, by rank. The first takes the requests.
+
+    It is only as well as the least of them. `name` is that of the first pod; `size`: how many pods it is to have.
+    """
+
+    name: str
+    group: int
+    attempt: int
+    revision: str
+    size: int
+    pods: tuple[Worker, ...]
+
+    @property
+    def leader(self) -> Worker | None:
+        return self.pods[0] if self.pods[0].rank == 0 else None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all its pods, there or not."""
+        return tuple(name_of_rank(self.name, rank) for rank in range(self.size))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The names of its pods that are not there."""
+        there = {pod.name for pod in self.pods}
+        return tuple(name for name in self.names if name not in there)
 
     @property
     def answers(self) -> bool:
         """Whether requests reach it, as far as anybody knows."""
-        return self.ready and self.running and not self.cut_off
+        leader, whole = self.leader, not self.missing and all(pod.running for pod in self.pods)
+        return leader is not None and leader.ready and whole and not self.cut_off
+
+    @property
+    def deleting(self) -> bool:
+        return any(pod.deleting for pod in self.pods)
+
+    @property
+    def ended(self) -> bool:
+        """Nothing of it runs any more."""
+        return all(pod.ended for pod in self.pods)
+
+    @property
+    def cut_off(self) -> bool:
+        return any(pod.cut_off for pod in self.pods)
+
+    @property
+    def cordoned(self) -> bool:
+        return any(pod.cordoned for pod in self.pods)
+
+    @property
+    def unplaced(self) -> Worker | None:
+        """The first of its pods that no node takes."""
+        return next((pod for pod in self.pods if pod.unplaced_since is not None), None)
+
+    @property
+    def placed_at(self) -> float | None:
+        """When the last of its pods got its node; None while one has none."""
+        placed = [pod.placed_at for pod in self.pods]
+        return None if None in placed else max(at for at in placed if at is not None)
+
+    @property
+    def troubled(self) -> Worker | None:
+        """The first of its pods of which there is something to say: why it has not started, or has ended."""
+        return next((pod for pod in self.pods if pod.reason), None)
+
+    @property
+    def restarts(self) -> int:
+        return sum(pod.restarts for pod in self.pods)
 
 
 def servers(observed: Observed, patience: float, now: float) -> tuple[Server, ...]:
-    """Return all pods of the deployment, by group and then by attempt.
+    """Return what there is of all groups, by group and then by attempt.
 
-    `patience`: seconds without an answer after which one is cut off.
+    `patience`: seconds without an answer after which a pod is cut off.
     """
-    found = sorted(
-        (_server(pod, observed.nodes) for pod in observed.pods), key=lambda server: (server.group, server.attempt)
-    )
     reports, heard_at = observed.reports, observed.heard_at
-    return tuple(replace(one, cut_off=cut_off(one, reports.get(one.uid), heard_at, patience, now)) for one in found)
+    workers = (_worker(pod, observed.nodes) for pod in observed.pods)
+    found = [replace(one, cut_off=cut_off(one, reports.get(one.uid), heard_at, patience, now)) for one in workers]
+    found.sort(key=lambda one: (one.group, one.attempt, one.rank))
+    return tuple(_server(pods) for _, pods in groupby(found, key=lambda one: (one.group, one.attempt)))
 
 
-def _server(pod: Manifest, nodes: Mapping[str, Manifest]) -> Server:
+def _server(pods: Iterable[Worker]) -> Server:
+    there = tuple(pods)
+    first = there[0]
+    name = first.name.removesuffix(f"-{first.rank}") if first.rank else first.name
+    return Server(name, first.group, first.attempt, first.revision, first.size, there)
+
+
+def _worker(pod: Manifest, nodes: Mapping[str, Manifest]) -> Worker:
     labels, worker = pod["metadata"]["labels"], worker_status(pod)
     disrupted, gate = condition(pod, "DisruptionTarget"), condition(pod, GATE)
     node = nodes.get(pod["spec"].get("nodeName", ""))
-    return Server(
+    return Worker(
         **read(pod, nodes),
         group=int(labels[GROUP]),
         revision=labels[REVISION],
+        size=int(labels[SIZE]),
         restarts=int(worker.get("restartCount", 0)),
         died_of=worker.get("lastState", {}).get("terminated", {}),
         cordoned=node is not None and bool(node["spec"].get("unschedulable", False)),

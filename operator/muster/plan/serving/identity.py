@@ -9,11 +9,23 @@ if TYPE_CHECKING:
 
 GROUP = "muster.dev/group"
 REVISION = "muster.dev/revision"
+SIZE = "muster.dev/group-size"
+_UID = "muster.dev/deployment-uid"
 
 
-def pod_name(deployment: ModelDeployment, group: int, attempt: int) -> str:
-    """A name that no other pod of the deployment ever had. Not that of a worker of a TrainingJob of the same name."""
+def server_name(deployment: ModelDeployment, group: int, attempt: int) -> str:
+    """A name that no other of its groups ever had. Not that of a worker of a TrainingJob of the same name."""
     return f"{deployment.metadata.name}-serve-{group}-{attempt}"
+
+
+def name_of_rank(server: str, rank: int) -> str:
+    """Return what the group's pod is called: the first has the name of the whole."""
+    return f"{server}-{rank}" if rank else server
+
+
+def groups_name(deployment: ModelDeployment) -> str:
+    """Return the name of the Service by which the pods of a group find one another."""
+    return f"{deployment.metadata.name}-groups"
 
 
 def labels(deployment: ModelDeployment) -> dict[str, str]:
@@ -28,7 +40,16 @@ def labels(deployment: ModelDeployment) -> dict[str, str]:
 
 def leaders(deployment: ModelDeployment) -> dict[str, str]:
     """Return the labels by which the pods that take requests are found, one a group."""
-    return {"muster.dev/deployment-uid": deployment.metadata.uid, "muster.dev/role": "leader"}
+    return everyone(deployment) | role(0)
+
+
+def everyone(deployment: ModelDeployment) -> dict[str, str]:
+    """Return the label by which all pods are found."""
+    return {_UID: deployment.metadata.uid}
+
+
+def role(rank: int) -> dict[str, str]:
+    return {"muster.dev/role": "member" if rank else "leader"}
 
 
 def selector(deployment: ModelDeployment) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from muster.plan.serving.view import View
 
 
 def measured(view: View) -> dict[str, str]:
     """Return them as `status.metrics` has them; empty while nobody answers."""
-    states = [state for one in view.servers if (state := _state(view, one.uid)) is not None]
+    states = [state for one in view.servers if (state := view.state_now(one)) is not None]
     if not states:
         return {}
     rates = [float(state["requestsPerSecond"]) for state in states]
@@ -24,11 +22,6 @@ def measured(view: View) -> dict[str, str]:
         if slowest:
             said[name] = _short(max(slowest) * 1000)
     return said
-
-
-def _state(view: View, uid: str) -> Mapping[str, Any] | None:
-    report = view.reports.get(uid)
-    return report.state if report is not None and report.silent_since is None else None
 
 
 def _short(value: float) -> str:

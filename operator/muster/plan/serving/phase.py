@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from muster.plan.serving.failovers import Loss
-    from muster.plan.serving.groups import Server
+    from muster.plan.serving.groups import Worker
     from muster.plan.serving.rollout import Slot
     from muster.plan.serving.view import View
 
@@ -39,17 +39,17 @@ def phase(view: View, slots: Sequence[Slot], lost: Sequence[Loss]) -> Phase:
     if done == len(slots) and not _anything_else(view):
         return Phase("Ready", "Ready", f"{_groups(done)} answer{'s' if done == 1 else ''}", progressing=False)
     if open_losses:
-        message = f"{_groups(len(open_losses))} of {len(slots)} lost, being replaced{_trouble(slots)}"
+        message = f"{_groups(len(open_losses))} of {len(slots)} lost, being replaced{_trouble(view, slots)}"
         return Phase("Degraded", "Replacing", message)
     if view.current is None:
-        return Phase("Starting", "Starting", f"{answering} of {_groups(len(slots))} answer{_trouble(slots)}")
+        return Phase("Starting", "Starting", f"{answering} of {_groups(len(slots))} answer{_trouble(view, slots)}")
     if any(one.cordoned for slot in slots for one in slot.old):
         message = f"{done} of {_groups(len(slots))} are on nodes where they may stay{_why(view, slots)}"
         return Phase("RollingOut", "LeavingNodes", message)
     was_whole = view.recorded.get("phase") in {"Ready", "Degraded"} and view.known_replicas == len(slots)
     if answering < len(slots) and was_whole:
-        return Phase("Degraded", "NotAnswering", f"{answering} of {_groups(len(slots))} answer{_trouble(slots)}")
-    return Phase("RollingOut", "Scaling", f"{answering} of {_groups(len(slots))} answer{_trouble(slots)}")
+        return Phase("Degraded", "NotAnswering", f"{answering} of {_groups(len(slots))} answer{_trouble(view, slots)}")
+    return Phase("RollingOut", "Scaling", f"{answering} of {_groups(len(slots))} answer{_trouble(view, slots)}")
 
 
 def _rolling(view: View, slots: Sequence[Slot]) -> Phase:
@@ -84,39 +84,45 @@ def _scaled_to_zero(view: View) -> Phase:
     reason, why = "ScaledToZero", "spec.replicas is 0"
     if view.deployment.spec.suspend:
         reason, why = "Suspended", "spec.suspend is true"
-    leaving = [one.name for one in view.servers if not one.ended]
+    leaving = [pod.name for one in view.servers for pod in one.pods if not pod.ended]
     if leaving:
         return Phase("Suspended", "Stopping", f"{why}; still on their way out: {', '.join(leaving)}")
     return Phase("Suspended", reason, why, progressing=False)
 
 
 def _anything_else(view: View) -> bool:
-    """Whether there are pods that are to leave and were not told yet."""
-    return any(one.group >= view.replicas and not one.deleting and not view.is_lost(one) for one in view.servers)
+    """Whether there is something that is to leave and was not told yet."""
+    return any(one.group >= view.replicas and not view.is_over(one) for one in view.servers)
 
 
 def _why(view: View, slots: Sequence[Slot]) -> str:
     """Return what the next step waits for, where that is more than time."""
     stuck = _unplaced(slots)
-    if stuck is None or rollout.most_unavailable(view):
-        return _trouble(slots)
+    if (stuck is None and view.denied is None) or rollout.most_unavailable(view):
+        return _trouble(view, slots)
+    why = f"no node takes {stuck.name}: {stuck.message}" if stuck is not None else _denied(view)
     return (
-        f"; no node takes {stuck.name}: {stuck.message}. Nothing is taken down before it answers: free room for it, or"
-        " set spec.rollout.maxUnavailable to 1 and groups are replaced in place"
+        f"; {why}. Nothing is taken down before it answers: free room for it, or set spec.rollout.maxUnavailable to 1"
+        " and groups are replaced in place"
     )
 
 
-def _trouble(slots: Sequence[Slot]) -> str:
-    """Return why a group does not answer, where its pod or the kubelet says so."""
-    silent = [one for slot in slots for one in slot.good if not one.answers and one.reason]
-    if not silent:
-        return ""
-    why = silent[0].last_words if silent[0].died_of else silent[0].message or silent[0].reason
-    return f"; {silent[0].name} cannot start: {why}"
+def _trouble(view: View, slots: Sequence[Slot]) -> str:
+    """Return why a group does not answer, where its pods, the kubelet or the count of room says so."""
+    silent = (one.troubled for slot in slots for one in slot.good if not one.answers)
+    troubled = next((pod for pod in silent if pod is not None), None)
+    if troubled is None:
+        return f"; {_denied(view)}" if view.denied is not None else ""
+    why = troubled.last_words if troubled.died_of else troubled.message or troubled.reason
+    return f"; {troubled.name} cannot start: {why}"
 
 
-def _unplaced(slots: Sequence[Slot]) -> Server | None:
-    return next((one for slot in slots for one in slot.good if one.unplaced_since is not None), None)
+def _denied(view: View) -> str:
+    return f"no group is made: {view.denied.message}" if view.denied is not None else ""
+
+
+def _unplaced(slots: Sequence[Slot]) -> Worker | None:
+    return next((pod for slot in slots for one in slot.good if (pod := one.unplaced) is not None), None)
 
 
 def _groups(count: int) -> str:

@@ -2,7 +2,8 @@
 
 Invariants, whatever was lost, late or stale before this call:
 - what answers is told to leave only as `rollout` allows, whatever the reason;
-- a pod that is as the spec wants it, on a node that takes pods, is never touched;
+- a group that is as the spec wants it, on nodes that take pods, is never touched;
+- a group has all of its pods, made together, or none stays; no pod is ever made in the place of one of them;
 - what a lost pod tells is recorded in the status before its object is removed;
 - the status says that something answers only while something does.
 """
@@ -19,12 +20,14 @@ from muster.api.errors import explain
 from muster.plan import refusals
 from muster.plan.drift import is_outdated
 from muster.plan.model import Event, Plan, Target
-from muster.plan.removal import removal
+from muster.plan.removal import of_living, removal
 from muster.plan.serving import (
     canary,
+    disruption,
     failovers,
     model,
     pacing,
+    placement,
     pods,
     progress,
     reachability,
@@ -37,8 +40,11 @@ from muster.plan.serving.view import View, view
 from muster.plan.trained_model import Missing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from muster.plan.model import Delete, Manifest, Observed, Settings
     from muster.plan.serving.failovers import Loss
+    from muster.plan.serving.groups import Server
     from muster.plan.serving.revisions import Revision
 
 
@@ -75,19 +81,16 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
     step = rollout.moves(seen)
     frame = _frame(seen, observed)
     pause = refusals.pause(observed.refusal, seen.now) if step.made or frame else None
-    made = () if pause is not None else step.made
-    shunned = tuple(sorted({one.node for one in seen.servers if one.cut_off and one.node is not None}))
-    creates = tuple(
-        pods.build_pod(seen.deployment, revision, group, seen.attempt + number, shunned)
-        for number, (group, revision) in enumerate(made, 1)
-    )
+    made, demand = placement.admitted(seen, () if pause is not None else step.made)
+    creates = *_rest_of_groups(seen), *_new_groups(seen, made)
     wanted = status.active(seen, slots, lost, seen.attempt + len(made), missing)
     if pause is not None and observed.refusal is not None:
         wanted |= {"reason": "Refused", "message": f"what it consists of is refused: {observed.refusal.message}"}
     actions = Plan(
-        deletes=(*map(removal, step.leaving), *_dead(seen), *_old_revisions(seen)),
+        deletes=(*_leaving(step.leaving), *_remains(seen), *_old_revisions(seen)),
         applies=frame if pause is None else (),
-        creates=creates,
+        creates=creates if pause is None else (),
+        demand=demand,
         parts=reachability.parts(seen.servers, seen.deployment.metadata.namespace, seen.now),
         scrape=_targets(seen),
         look_again=_soonest(
@@ -96,6 +99,7 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
             progress.seconds_left(seen, slots),
             canary.seconds_left(seen),
             _until_cut_off(seen),
+            _until_taken_back(seen),
         ),
     )
     return _write(seen, actions, wanted, lost)
@@ -103,21 +107,49 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
 
 def _frame(seen: View, observed: Observed) -> tuple[Manifest, ...]:
     """Return what is there beside the pods, as far as it is not as it should be."""
-    least = max(0, seen.replicas - rollout.most_unavailable(seen))
     target = seen.target
     wanted = [
         (pods.build_service(seen.deployment), observed.services),
-        (pods.build_budget(seen.deployment, least), observed.budgets),
+        (pods.build_budget(seen.deployment, disruption.least(seen)), observed.budgets),
     ]
     if target is not None:
         wanted.append((revisions.build(seen.deployment, target), observed.revisions))
+    if any(one is not None and one.spec.group.divided.processes > 1 for one in (target, seen.current)):
+        wanted.append((pods.build_groups_service(seen.deployment), observed.services))
     return tuple(one for one, among in wanted if is_outdated(one, among))
 
 
-def _dead(seen: View) -> tuple[Delete, ...]:
-    """Return what is left of lost pods, once it is recorded why they were lost."""
-    gone = (one for one in seen.servers if seen.is_lost(one))
-    return tuple(removal(one) for one in gone if failovers.is_recorded(seen, one) or one.group >= seen.known_replicas)
+def _new_groups(seen: View, made: Iterable[tuple[int, Revision]]) -> Iterator[Manifest]:
+    shunned = sorted({pod.node for one in seen.servers for pod in one.pods if pod.cut_off and pod.node is not None})
+    for number, (group, revision) in enumerate(made, 1):
+        yield from pods.build_group(seen.deployment, revision, group, seen.attempt + number, shunned)
+
+
+def _rest_of_groups(seen: View) -> Iterator[Manifest]:
+    """Return the pods of groups that an operator was lost in the middle of making."""
+    for one in seen.servers:
+        revision = seen.revisions.get(one.revision)
+        if one.missing and not seen.is_over(one) and revision is not None:
+            group = pods.build_group(seen.deployment, revision, one.group, one.attempt)
+            yield from (pod for pod in group if pod["metadata"]["name"] in one.missing)
+
+
+def _leaving(leaving: Iterable[Server]) -> tuple[Delete, ...]:
+    return of_living(pod for one in leaving for pod in one.pods)
+
+
+def _remains(seen: View) -> Iterator[Delete]:
+    """Return what is left of groups that will not answer again: of lost pods, once it is recorded why they were lost.
+
+    What is left of a group that is cut off may answer again: it leaves when there is another.
+    """
+    for one in seen.servers:
+        lost = seen.lost_pods(one)
+        if failovers.is_recorded(seen, one) or one.group >= seen.known_replicas:
+            yield from map(removal, lost)
+        if seen.is_over(one) or (one.cut_off and one.size > 1 and seen.living(one.group)):
+            rest = (pod for pod in one.pods if not (pod in lost or pod.cut_off or pod.deleting))
+            yield from of_living(rest)
 
 
 def _old_revisions(seen: View) -> tuple[Delete, ...]:
@@ -127,15 +159,22 @@ def _old_revisions(seen: View) -> tuple[Delete, ...]:
 
 def _targets(seen: View) -> tuple[Target, ...]:
     return tuple(
-        Target(one.uid, one.address, pods.HTTP_PORT, steady=True)
+        Target(pod.uid, pod.address, pods.HTTP_PORT, steady=True)
         for one in seen.servers
-        if one.address is not None and one.running and one.serving_since is not None
+        for pod in one.pods
+        if pod.address is not None and pod.running and pod.serving_since is not None
     )
 
 
 def _until_cut_off(seen: View) -> float | None:
     patience = seen.deployment.spec.failover.unreachable_seconds
-    left = (reachability.seconds_left(one, seen.reports.get(one.uid), patience, seen.now) for one in seen.servers)
+    everyone = (pod for one in seen.servers for pod in one.pods)
+    left = (reachability.seconds_left(pod, seen.reports.get(pod.uid), patience, seen.now) for pod in everyone)
+    return min((seconds for seconds in left if seconds), default=None)
+
+
+def _until_taken_back(seen: View) -> float | None:
+    left = (placement.seconds_left(one, seen.now) for one in seen.servers)
     return min((seconds for seconds in left if seconds), default=None)
 
 

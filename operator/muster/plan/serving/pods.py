@@ -1,4 +1,4 @@
-"""What a deployment is made of: a Service, a disruption budget, and the pods of its groups. Builders only."""
+"""What a deployment is made of: Services, a disruption budget, and the pods of its groups. Builders only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from muster.plan.model import Manifest
     from muster.plan.serving.revisions import Revision
 
-HTTP_PORT, GRPC_PORT = 8080, 9000
+HTTP_PORT, GRPC_PORT, GROUP_PORT = 8080, 9000, 8090
 SCRATCH, MODEL = "/muster/run", "/muster/model"
 LEAVING = 5
 """Seconds that a process may take to end, beyond those that it goes on answering."""
@@ -50,32 +50,73 @@ def build_service(deployment: ModelDeployment) -> Manifest:
     }
 
 
+def build_groups_service(deployment: ModelDeployment) -> Manifest:
+    """Return the Service by whose names the pods of a group find the first of them, ready or not."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(deployment, identity.groups_name(deployment)),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": identity.leaders(deployment),
+            "ports": [{"name": "group", "port": GROUP_PORT, "protocol": "TCP", "targetPort": "group"}],
+        },
+    }
+
+
 def build_budget(deployment: ModelDeployment, least: int) -> Manifest:
-    """Return the PodDisruptionBudget that leaves at least so many groups."""
+    """Return the PodDisruptionBudget that leaves at least so many pods."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": _metadata(deployment, deployment.metadata.name),
         "spec": {
             "minAvailable": least,
-            "selector": {"matchLabels": identity.leaders(deployment)},
+            "selector": {"matchLabels": identity.everyone(deployment)},
             # One that does not answer helps nobody: it must not keep its node from being drained.
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }
 
 
-def build_pod(
+def build_group(
     deployment: ModelDeployment, revision: Revision, group: int, attempt: int, shunned: Sequence[str] = ()
+) -> tuple[Manifest, ...]:
+    """Return the pods that answer for one group together; they are not placed on the nodes `shunned`."""
+    return tuple(build_pod(deployment, revision, group, attempt, rank, shunned) for rank in range(revision.size))
+
+
+def build_pod(
+    deployment: ModelDeployment,
+    revision: Revision,
+    group: int,
+    attempt: int,
+    rank: int = 0,
+    shunned: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the pod of one group, with the user's template laid over it; it is not placed on the nodes `shunned`."""
+    """Return one pod of a group, with the user's template laid over it."""
     spec = revision.spec
+    server = identity.server_name(deployment, group, attempt)
     labels = (
         identity.labels(deployment)
-        | identity.leaders(deployment)
-        | {identity.GROUP: str(group), identity.REVISION: revision.name, RANK: "0", ATTEMPT: str(attempt)}
+        | identity.everyone(deployment)
+        | identity.role(rank)
+        | {
+            identity.GROUP: str(group),
+            identity.REVISION: revision.name,
+            identity.SIZE: str(revision.size),
+            RANK: str(rank),
+            ATTEMPT: str(attempt),
+        }
     )
-    template = merge({"metadata": {}, "spec": _pod_spec(deployment, spec, revision)}, spec.template)
+    own = _pod_spec(deployment, spec, revision)
+    if rank:
+        del own["topologySpreadConstraints"]  # they say where groups are, not where the pods of one
+    if spec.group.divided.processes > 1:
+        own |= {"hostname": identity.name_of_rank(server, rank), "subdomain": identity.groups_name(deployment)}
+        own["containers"] = [_in_group(deployment, spec, own["containers"][0], server, rank)]
+    template = merge({"metadata": {}, "spec": own}, spec.template)
     if shunned:
         _keep_off(template["spec"], shunned)
     return {
@@ -83,7 +124,7 @@ def build_pod(
         "kind": "Pod",
         "metadata": merge(template["metadata"], {"labels": labels})
         | {
-            "name": identity.pod_name(deployment, group, attempt),
+            "name": identity.name_of_rank(server, rank),
             "namespace": deployment.metadata.namespace,
             "ownerReferences": [owner(deployment)],
         },
@@ -177,6 +218,26 @@ def _arguments(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision:
         f"--drain-seconds={spec.rollout.drain_seconds}",
         *([f"--sha256={checksum}"] if checksum else []),
     ]
+
+
+def _in_group(
+    deployment: ModelDeployment, spec: ModelDeploymentSpec, container: dict[str, Any], server: str, rank: int
+) -> dict[str, Any]:
+    """Return the container as that of one of several pods, or of one with several processes."""
+    divided = spec.group.divided
+    host = f"{server}.{identity.groups_name(deployment)}.{deployment.metadata.namespace}.svc"
+    arguments = [
+        f"--group={server}",
+        f"--data={divided.data}",
+        f"--tensor={divided.tensor}",
+        f"--pipeline={divided.pipeline}",
+        f"--pods={spec.group.size}",
+        f"--pod={rank}",
+        f"--group-port={GROUP_PORT}",
+        *([f"--leader={host}"] if rank else []),
+    ]
+    port = {"name": "group", "containerPort": GROUP_PORT, "protocol": "TCP"}
+    return container | {"args": container["args"] + arguments, "ports": [*container["ports"], port]}
 
 
 def _probe(health: str, **times: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from muster.plan.timestamps import to_epoch, to_timestamp
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from muster.plan.serving.groups import Server
+    from muster.plan.serving.groups import Server, Worker
     from muster.plan.serving.rollout import Slot
     from muster.plan.serving.view import View
 
@@ -32,8 +32,8 @@ def is_whole(view: View, slots: Sequence[Slot]) -> bool:
 
 def is_latest(view: View, slots: Sequence[Slot]) -> bool:
     """Whether every group has a pod, and all pods that are to stay have the target revision."""
-    staying = (one for one in view.servers if not one.deleting and not one.cut_off and not view.is_lost(one))
-    return all(_is_of_target(view, one) for one in staying) and all(slot.pods for slot in slots)
+    staying = (one for one in view.servers if not one.cut_off and not view.is_over(one))
+    return all(_is_of_target(view, one) for one in staying) and all(slot.servers for slot in slots)
 
 
 def failure(view: View, slots: Sequence[Slot]) -> str | None:
@@ -43,16 +43,17 @@ def failure(view: View, slots: Sequence[Slot]) -> str | None:
     of_target = [one for slot in slots for one in slot.good if _is_of_target(view, one)]
     dying = next((one for one in of_target if _deaths(view, one) >= TRIES), None)
     if dying is not None:
-        return f"the process of {dying.name} has died {_deaths(view, dying)} times while it served"
+        return f"a process of {dying.name} has died {_deaths(view, dying)} times while it served"
     new = [one for one in of_target if not one.answers]
-    broken = next((one for one in new if _is_broken(one)), None)
+    broken = next((pod for one in new for pod in one.pods if _is_broken(pod)), None)
     if broken is not None:
         return f"{broken.name} does not serve it: {broken.last_words}"
     if (broken_limit := canary.failure(view)) is not None:
         return broken_limit
     if seconds_left(view, slots) == 0:
         limit = view.deployment.spec.rollout.progress_deadline_seconds
-        trouble = next((f"; {one.name}: {one.message or one.reason}" for one in new if one.reason), "")
+        troubled = next((pod for one in new if (pod := one.troubled) is not None), None)
+        trouble = f"; {troubled.name}: {troubled.message or troubled.reason}" if troubled is not None else ""
         return f"no further group became ready within {limit} s (spec.rollout.progressDeadlineSeconds){trouble}"
     return None
 
@@ -66,7 +67,7 @@ def seconds_left(view: View, slots: Sequence[Slot]) -> float | None:
     if recorded is None or not _is_under_way(view, slots):
         return None
     new = [one for slot in slots for one in slot.good if not one.answers]
-    if not new or any(one.unplaced_since is not None for one in new):
+    if not new or any(one.unplaced is not None for one in new):
         return None
     placed = max((one.placed_at or 0.0 for one in new), default=0.0)
     since = max(to_epoch(recorded.get("progressedAt") or recorded["startedAt"]), placed)
@@ -110,13 +111,12 @@ def _is_of_target(view: View, server: Server) -> bool:
 
 
 def _deaths(view: View, server: Server) -> int:
-    """Return how many processes have died inside of the pod, each with what it was answering."""
-    report = view.reports.get(server.uid)
-    death = (report.state or {}).get("death") if report is not None else None
+    """Return how many processes have died inside of its pods, each with what it was computing."""
+    death = (view.state(server) or {}).get("death")
     return int(death["count"]) if death else 0
 
 
-def _is_broken(server: Server) -> bool:
-    if server.died_of.get("exitCode") == PERMANENT_EXIT_CODE or server.exit_code == PERMANENT_EXIT_CODE:
+def _is_broken(pod: Worker) -> bool:
+    if pod.died_of.get("exitCode") == PERMANENT_EXIT_CODE or pod.exit_code == PERMANENT_EXIT_CODE:
         return True
-    return server.restarts + (server.reason == "CrashLoopBackOff") >= TRIES
+    return pod.restarts + (pod.reason == "CrashLoopBackOff") >= TRIES

@@ -1,9 +1,10 @@
 """Which pods are cut off, told to Kubernetes: seconds after a node is gone, not when its controller believes it.
 
 Every pod has the readiness gate `muster.dev/reachable`. It is opened as soon as the pod has an address, and closed when
-the pod has not answered the operator for `failover.unreachableSeconds` while some other pod does: where none answers,
-it is the operator who is cut off. A kubelet that is there draws its conclusion by itself; for one that is not, the pod
-is called not ready here, as the node controller does much later. With no operator, gates stay as they are.
+the pod, or another of its group, has not answered the operator for `failover.unreachableSeconds` while some other pod
+does: where none answers, it is the operator who is cut off. A kubelet that is there draws its conclusion by itself; for
+one that is not, the pod is called not ready here, as the node controller does much later. With no operator, gates stay
+as they are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from muster.plan.model import WorkerReport
-    from muster.plan.serving.groups import Server
+    from muster.plan.serving.groups import Server, Worker
 
 GATE = "muster.dev/reachable"
 OWNER = "muster-reachability"
@@ -25,20 +26,20 @@ AGAIN = 1.0
 """Seconds of silence at least: where there are so many pods that questions come late, one lost answer says nothing."""
 
 
-def cut_off(server: Server, report: WorkerReport | None, heard_at: float, patience: float, now: float) -> bool:
+def cut_off(pod: Worker, report: WorkerReport | None, heard_at: float, patience: float, now: float) -> bool:
     """Return whether the pod should answer, and has not for so long.
 
     `heard_at`: when any pod at all last answered.
     """
-    return seconds_left(server, report, patience, now) == 0 and now - heard_at < patience
+    return seconds_left(pod, report, patience, now) == 0 and now - heard_at < patience
 
 
-def seconds_left(server: Server, report: WorkerReport | None, patience: float, now: float) -> float | None:
+def seconds_left(pod: Worker, report: WorkerReport | None, patience: float, now: float) -> float | None:
     """Return after how many seconds the pod is cut off; None while it answers, or need not.
 
     What was not answered before it began to serve says nothing.
     """
-    since = server.serving_since
+    since = pod.serving_since
     if since is None or report is None or report.silent_since is None or report.silent_since < since:
         return None
     missed = max(report.received_at, since) + patience
@@ -47,23 +48,23 @@ def seconds_left(server: Server, report: WorkerReport | None, patience: float, n
 
 def parts(servers: Iterable[Server], namespace: str, now: float) -> tuple[StatusPart, ...]:
     """Return which gates are to be opened or closed."""
-    there = (one for one in servers if one.address is not None and not one.ended and not one.deleting)
-    return tuple(_part(one, namespace, now) for one in there if one.gate is not (not one.cut_off))
+    there = ((one, pod) for one in servers for pod in one.pods if pod.address and not pod.ended and not pod.deleting)
+    return tuple(_part(one, pod, namespace, now) for one, pod in there if pod.gate is not (not one.cut_off))
 
 
-def _part(server: Server, namespace: str, now: float) -> StatusPart:
+def _part(server: Server, pod: Worker, namespace: str, now: float) -> StatusPart:
     said = [_condition(GATE, now, holds=not server.cut_off)]
-    if server.cut_off:
+    if pod.cut_off:
         said.append(_condition("Ready", now, holds=False))
     manifest = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": server.name, "namespace": namespace, "uid": server.uid},
+        "metadata": {"name": pod.name, "namespace": namespace, "uid": pod.uid},
         "status": {"conditions": said},
     }
     return StatusPart(manifest, OWNER)
 
 
 def _condition(kind: str, now: float, *, holds: bool) -> dict[str, Any]:
-    silent = {"reason": "Unreachable", "message": "the pod does not answer Muster"}
+    silent = {"reason": "Unreachable", "message": "the pod, or another of its group, does not answer Muster"}
     return {"type": kind, "status": str(holds), "lastTransitionTime": to_timestamp(now)} | ({} if holds else silent)

@@ -39,6 +39,11 @@ class Revision:
     pull_policy: str
 
     @property
+    def size(self) -> int:
+        """How many pods a group of it has."""
+        return int(self.shape.get("group", {}).get("size", 1))
+
+    @property
     def spec(self) -> ModelDeploymentSpec:
         return ModelDeploymentSpec.model_validate(self.shape)
 

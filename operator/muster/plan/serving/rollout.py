@@ -1,12 +1,13 @@
 """Which groups are made and which leave: scaling, rolling updates, and moving away from cordoned nodes.
 
-Each group has a number below spec.replicas. While it is replaced, it may have two pods: the old one leaves when the new
-one answers (surge), or as soon as `maxUnavailable` allows (in place). A group is never without a pod for longer than
-one look takes, and an old pod that does not answer anyway is never worth waiting for.
+Each group has a number below spec.replicas, and a server, which is one pod or several. While it is replaced it may have
+two: the old one leaves when the new one answers (surge), or as soon as `maxUnavailable` allows (in place). A group is
+never without one for longer than one look takes, as long as there is room; and an old one that does not answer anyway
+is never worth waiting for.
 
 Invariants, whatever is there when it is looked at:
 - of the groups that answer, only so many are told to leave that spec.replicas - maxUnavailable go on answering;
-- beside those that are leaving there are never more than spec.replicas + maxSurge pods, unless there were before, or
+- beside those that are leaving there are never more than spec.replicas + maxSurge servers, unless there were before, or
   more than maxSurge whose number is not wanted any more answer in the place of others.
 """
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One group: the revision it is to have, its pods that may stay (`good`), and those that are to leave (`old`)."""
+    """One group: the revision it is to have, what of it may stay (`good`), and what is to leave (`old`)."""
 
     group: int
     wanted: Revision
@@ -36,33 +37,33 @@ class Slot:
     old: tuple[Server, ...]
 
     @property
-    def pods(self) -> tuple[Server, ...]:
+    def servers(self) -> tuple[Server, ...]:
         return self.good + self.old
 
     @property
     def answers(self) -> bool:
-        return any(one.answers for one in self.pods)
+        return any(one.answers for one in self.servers)
 
     @property
     def is_done(self) -> bool:
         return not self.old and self.answers
 
     def without(self, gone: Collection[str]) -> Slot:
-        """Return what is left of it once the pods with these UIDs have left."""
-        good, old = (tuple(one for one in pods if one.uid not in gone) for pods in (self.good, self.old))
+        """Return what is left of it once those of these names have left."""
+        good, old = (tuple(one for one in those if one.name not in gone) for those in (self.good, self.old))
         return replace(self, good=good, old=old)
 
 
 @dataclass(frozen=True, slots=True)
 class Moves:
-    """Which groups get a pod of which revision, and which pods leave."""
+    """Which groups get a server of which revision, and which servers leave."""
 
     made: tuple[tuple[int, Revision], ...] = ()
     leaving: tuple[Server, ...] = ()
 
 
 def slots(view: View) -> tuple[Slot, ...]:
-    """Return the groups that are wanted, each with its pods; none while it is not known what they should serve."""
+    """Return the groups that are wanted, each with its servers; none while it is not known what these should serve."""
     if view.target is None and view.current is None:
         return ()
     return tuple(_slot(view, group) for group in range(view.replicas))
@@ -74,21 +75,23 @@ def moves(view: View) -> Moves:
     beyond = _beyond(view)
     surplus = beyond[: len(beyond) - _stand_ins(view, wanted, beyond)]
     useless = [one for slot in wanted for one in _useless(view, slot)]
-    gone = {one.uid for one in useless}
+    gone = {one.name for one in useless}
     groups = [slot.without(gone) for slot in wanted]
-    missing = [slot for slot in groups if not slot.pods]
-    extra = sum(len(slot.pods) - 1 for slot in groups if slot.pods) + len(beyond) - len(surplus)
+    missing = [slot for slot in groups if not slot.servers]
+    extra = sum(len(slot.servers) - 1 for slot in groups if slot.servers) + len(beyond) - len(surplus)
     # The last first: `partition` keeps the first.
     waiting = [slot for slot in reversed(groups) if slot.old and not slot.good]
     surging = waiting[: max(0, most_surge(view) - extra)]
-    in_place = _in_place([slot for slot in groups if slot not in surging], _missing(groups), unavailable)
-    made = [*missing, *surging, *(slot for slot in in_place if not slot.good)]
+    # Where there is no room for a surge, what is old makes some.
+    others = [slot for slot in groups if slot not in surging or view.denied is not None]
+    in_place = _in_place(others, _missing(groups), unavailable)
+    made = [*missing, *surging, *(slot for slot in in_place if not slot.good and slot not in surging)]
     leaving = [*surplus, *useless, *(one for slot in in_place for one in slot.old)]
     return Moves(tuple((slot.group, slot.wanted) for slot in sorted(made, key=lambda slot: slot.group)), tuple(leaving))
 
 
 def most_surge(view: View) -> int:
-    """Return how many pods there may be beyond the groups wanted."""
+    """Return how many servers there may be beyond the groups wanted."""
     return _count(view.deployment.spec.rollout.max_surge, view.replicas, up=True)
 
 
@@ -134,7 +137,7 @@ def _wanted(view: View, group: int, living: Sequence[Server]) -> Revision:
 
 
 def _useless(view: View, slot: Slot) -> list[Server]:
-    """Return the pods that may leave at once: nobody would miss their answers."""
+    """Return those that may leave at once: nobody would miss their answers."""
     good = sorted(slot.good, key=lambda one: (not one.answers, one.attempt))
     useless = [] if is_held(view) else good[1:]
     if good and good[0].answers:
@@ -150,22 +153,20 @@ def _missing(groups: Iterable[Slot]) -> int:
 
 
 def _in_place(groups: Iterable[Slot], missing: int, unavailable: int) -> list[Slot]:
-    """Return the groups whose old pod leaves before the new one answers.
+    """Return the groups whose old server leaves before the new one answers.
 
-    First those whose new pod finds no place: the old one's may be the one.
+    First those whose new one finds no place: the old one's may be the one.
     """
     candidates = [
-        slot
-        for slot in groups
-        if slot.old and slot.answers and all(one.unplaced_since is not None for one in slot.good)
+        slot for slot in groups if slot.old and slot.answers and all(one.unplaced is not None for one in slot.good)
     ]
     candidates.sort(key=lambda slot: (not slot.good, -slot.group))
     return candidates[: max(0, unavailable - missing)]
 
 
 def _beyond(view: View) -> list[Server]:
-    """Return the pods whose number is not wanted any more, those first that would be missed least."""
-    beyond = [one for one in view.servers if one.group >= view.replicas and not one.deleting and not view.is_lost(one)]
+    """Return those whose number is not wanted any more, those first that would be missed least."""
+    beyond = [one for one in view.servers if one.group >= view.replicas and not view.is_over(one)]
     return sorted(beyond, key=lambda one: (one.answers, -one.group))
 
 

@@ -41,7 +41,7 @@ def active(
     now = phase(view, slots, lost)
     if missing is not None:
         now = Phase("RollingOut", missing.reason, missing.message)
-    answering = sum(one.answers and not view.is_lost(one) for one in view.servers)
+    answering = sum(one.answers and not view.is_over(one) for one in view.servers)
     latest = missing is None and not view.failed and progress.is_latest(view, slots)
     ready = all(slot.is_done for slot in slots) and latest
     failing = now.name in {"Failed", "RolledBack"}
@@ -76,7 +76,7 @@ def refused(recorded: Manifest, generation: int, message: str, now: float) -> di
 
 
 def _common(view: View, now: Phase) -> dict[str, Any]:
-    there = [one for one in view.servers if not one.deleting and not view.is_lost(one)]
+    there = [one for one in view.servers if not view.is_over(one)]
     ready = len({one.group for one in there if one.answers and one.group < view.replicas})
     return {
         "observedGeneration": view.deployment.metadata.generation,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from muster.plan.serving import revisions
-from muster.plan.serving.groups import Server, servers
+from muster.plan.serving import placement, revisions
+from muster.plan.serving.groups import Server, Worker, servers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from muster.api import ModelDeployment
-    from muster.plan.model import Observed, WorkerReport
+    from muster.plan.model import Admission, Observed, WorkerReport
     from muster.plan.serving.revisions import Revision
 
 
@@ -31,6 +31,7 @@ class View:
     target: Revision | None
     current: Revision | None
     reports: Mapping[str, WorkerReport]
+    admission: Admission | None
     now: float
 
     @property
@@ -65,15 +66,40 @@ class View:
         """How many groups the status says that were wanted."""
         return int(self.recorded.get("wantedReplicas", 0))
 
+    def state(self, server: Server) -> Mapping[str, Any] | None:
+        """Return what the group last said of itself, if anything; its leader speaks for it."""
+        report = self.reports.get(server.leader.uid) if server.leader is not None else None
+        return report.state if report is not None else None
+
+    def state_now(self, server: Server) -> Mapping[str, Any] | None:
+        """Return what it says of itself, if it answers."""
+        report = self.reports.get(server.leader.uid) if server.leader is not None else None
+        return report.state if report is not None and report.silent_since is None else None
+
+    @property
+    def denied(self) -> Admission | None:
+        """Why there is no room for the next group; None where there is, or nobody has said."""
+        return self.admission if self.admission is not None and not self.admission.granted else None
+
+    def lost_pods(self, server: Server) -> tuple[Worker, ...]:
+        """Return its pods that will not come back and that nobody told to leave."""
+        patience = self.deployment.spec.failover.node_lost_seconds
+        return tuple(pod for pod in server.pods if pod.is_lost(self.now, patience))
+
     def is_lost(self, server: Server) -> bool:
-        """Whether it will not answer again and nobody told it to leave: it has ended, or its node is given up."""
-        ended = server.ended and not server.deleting
-        return ended or server.is_lost(self.now, self.deployment.spec.failover.node_lost_seconds)
+        return bool(self.lost_pods(server))
+
+    def is_torn(self, server: Server) -> bool:
+        """Whether some of its pods are gone. Those that were not made yet are not: the status counts it only then."""
+        return bool(server.missing) and server.attempt <= int(self.recorded.get("attempt", 0))
+
+    def is_over(self, server: Server) -> bool:
+        """Whether it will never answer again: pods of it leave, or are gone, and no pod is made in the place of one."""
+        return server.deleting or self.is_lost(server) or self.is_torn(server) or placement.is_stuck(server, self.now)
 
     def living(self, group: int) -> tuple[Server, ...]:
-        """Return the pods of this group that are to stay as far as anybody has said, in the order they were made."""
-        ours = (one for one in self.servers if one.group == group)
-        return tuple(one for one in ours if not one.deleting and not one.cut_off and not self.is_lost(one))
+        """Return what of this group is to stay as far as anybody has said, in the order it was made."""
+        return tuple(one for one in self.servers if one.group == group and not one.cut_off and not self.is_over(one))
 
     @property
     def _revisions(self) -> Mapping[str, Any]:
@@ -92,5 +118,6 @@ def view(deployment: ModelDeployment, observed: Observed, target: Revision | Non
         target=target,
         current=kept.get(current),
         reports=observed.reports,
+        admission=observed.admission,
         now=now,
     )

@@ -38,10 +38,11 @@ def name_of(controller_revision: dict[str, Any]) -> str:
 
 
 def pod(group: int, attempt: int, of: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """A pod of a revision that answers. `more`: ready, deleting, node, phase, unplaced, restarts, died, evicted, gate,
-    serving_since.
+    """A pod of a revision that answers. `more`: rank, ready, deleting, node, phase, unplaced, restarts, died, evicted,
+    gate, serving_since.
     """
-    name = f"digits-serve-{group}-{attempt}"
+    rank = more.get("rank", 0)
+    name = f"digits-serve-{group}-{attempt}" + (f"-{rank}" if rank else "")
     phase = more.get("phase", "Running")
     ready = more.get("ready", phase == "Running") and not more.get("unplaced")
     placed, since = node_of(more) is not None, to_timestamp(more.get("serving_since", NOW - 40))
@@ -66,7 +67,8 @@ def pod(group: int, attempt: int, of: dict[str, Any], **more: Any) -> dict[str, 
         "labels": {
             "muster.dev/group": str(group),
             "muster.dev/revision": name_of(of),
-            "muster.dev/rank": "0",
+            "muster.dev/rank": str(rank),
+            "muster.dev/group-size": str(of["data"]["shape"].get("group", {}).get("size", 1)),
             "muster.dev/attempt": str(attempt),
         },
     }
@@ -77,11 +79,16 @@ def pod(group: int, attempt: int, of: dict[str, Any], **more: Any) -> dict[str, 
         "spec": {"containers": [{"name": "worker"}]} | ({"nodeName": node_of(more)} if placed else {}),
         "status": {
             "phase": "Pending" if more.get("unplaced") else phase,
-            "podIP": f"10.0.{attempt}.{group + 1}",
+            "podIP": f"10.{rank}.{attempt}.{group + 1}",
             "conditions": conditions,
             "containerStatuses": [container],
         },
     }
+
+
+def pair(group: int, attempt: int, of: dict[str, Any], *, leader: Any = None, member: Any = None) -> Any:
+    """Both pods of a group of two; `leader` and `member`: what is special about each, as for `pod`."""
+    return pod(group, attempt, of, **(leader or {})), pod(group, attempt, of, rank=1, **(member or {}))
 
 
 def node_of(more: dict[str, Any]) -> str | None:

@@ -1,7 +1,7 @@
 """A cluster small enough to think about: it runs pods as plans want them, and things happen to it.
 
 Writes are carried out in the executor's order and may stop after any of them, as when the operator dies. A pod that is
-told to leave answers no more requests and is there for a while yet.
+told to leave answers no more requests and is there for a while yet. A group answers when all of its pods are there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from muster.plan.model import Observed, Plan
+from muster.plan.model import Admission, Demand, Observed, Plan
 from muster.plan.serving.planner import plan
 from muster.plan.timestamps import to_timestamp
 from tests.unit.plan.fixtures import NOW, node
@@ -30,6 +30,9 @@ class Simulated:
         self.nodes = {name: node(name) for name in ("node-1", "node-2", "node-3")}
         self.leaves_at: dict[str, float] = {}
         self.version = 100
+        self.demand: Demand | None = None
+        self.broken: set[tuple[str, str]] = set()
+        """Groups, and which attempt at them, that have lost a pod after the status had told that they were made."""
 
     def observed(self) -> Observed:
         def of(kind: str) -> tuple[dict[str, Any], ...]:
@@ -42,6 +45,7 @@ class Simulated:
             budgets=of("PodDisruptionBudget"),
             revisions=of("ControllerRevision"),
             nodes=copy.deepcopy(self.nodes),
+            admission=self._admission(),
         )
 
     def plan(self) -> Plan:
@@ -49,6 +53,7 @@ class Simulated:
 
     def carry_out(self, answer: Plan, writes: int | None = None) -> None:
         """As the executor does; only so many writes where that is given."""
+        self.demand = answer.demand if not answer.creates else None
         steps = [
             *((self._delete, one) for one in answer.deletes),
             *((self._apply, one) for one in answer.applies),
@@ -85,15 +90,15 @@ class Simulated:
 
     def answers(self, pod: dict[str, Any]) -> bool:
         ready = next(one for one in pod["status"]["conditions"] if one["type"] == "Ready")["status"] == "True"
-        return ready and "deletionTimestamp" not in pod["metadata"] and self._reachable(pod["metadata"]["name"])
+        return ready and pod["metadata"]["labels"]["muster.dev/role"] == "leader" and self._is_whole(pod)
 
     def living(self) -> list[dict[str, Any]]:
-        """Pods that nobody told to leave and that are on no node that is away."""
-        return [
-            pod
-            for name, pod in self.pods.items()
-            if "deletionTimestamp" not in pod["metadata"] and self._reachable(name)
-        ]
+        """The first pods of groups of which nobody told any to leave, and none is on a node that is away."""
+        first: dict[tuple[str, str], dict[str, Any]] = {}
+        for pod in self.pods.values():
+            if self._is_whole(pod):
+                first.setdefault(_of(pod), pod)
+        return list(first.values())
 
     def lose(self, number: int) -> None:
         """A node is cut off: its pods are not ready any more, says the node controller."""
@@ -124,8 +129,9 @@ class Simulated:
         container["restartCount"] += 1
         died = {"exitCode": 137, "reason": "Error", "finishedAt": to_timestamp(self.now)}
         container["lastState"] = {"terminated": died}
-        self._set(pod, "Ready", "False")
-        self._touch(pod)
+        for one in self._group(pod):
+            self._set(one, "Ready", "False")
+            self._touch(one)
 
     def _node(self, number: int) -> str:
         return sorted(self.nodes)[number % len(self.nodes)]
@@ -139,7 +145,29 @@ class Simulated:
         elif delete.name in self.pods and self.pods[delete.name]["metadata"]["uid"] == delete.uid:
             self._leave(delete.name, 0.0 if delete.grace_seconds == 0 else 6.0)
 
+    def _admission(self) -> Admission | None:
+        """As the queue would answer, with nobody else in line."""
+        if self.demand is None:
+            return None
+        taken = [pod["spec"].get("nodeName") for pod in self.pods.values()]
+        free = sum(ROOM - taken.count(name) for name, one in self.nodes.items() if _takes_pods(one)) - taken.count(None)
+        pods = min(free, len(self.demand.pods))
+        granted = pods >= self.demand.least
+        return Admission(granted, "Admitted" if granted else "InsufficientCapacity", f"room: {pods}", pods=pods)
+
+    def _group(self, pod: dict[str, Any]) -> list[dict[str, Any]]:
+        return [one for one in self.pods.values() if _of(one) == _of(pod)]
+
+    def _is_whole(self, pod: dict[str, Any]) -> bool:
+        group = self._group(pod)
+        return len(group) == int(pod["metadata"]["labels"]["muster.dev/group-size"]) and all(
+            "deletionTimestamp" not in one["metadata"] and self._reachable(one["metadata"]["name"]) for one in group
+        )
+
     def _leave(self, name: str, seconds: float) -> None:
+        group, attempt = _of(self.pods[name])
+        if int(attempt) <= self.resource.get("status", {}).get("attempt", 0):
+            self.broken.add((group, attempt))
         if seconds:
             self.pods[name]["metadata"]["deletionTimestamp"] = to_timestamp(self.now)
             self.leaves_at.setdefault(name, self.now + seconds)
@@ -157,6 +185,7 @@ class Simulated:
         name = manifest["metadata"]["name"]
         assert name not in self.pods, f"{name} is made twice"
         pod = copy.deepcopy(manifest)
+        assert _of(pod) not in self.broken, f"{name} is made beside older pods of its group"
         pod["metadata"]["uid"] = f"uid-{name}"
         pod["status"] = {
             "phase": "Pending",
@@ -174,8 +203,7 @@ class Simulated:
     def _schedule(self, pod: dict[str, Any]) -> None:
         for name, one in self.nodes.items():
             there = sum(other["spec"].get("nodeName") == name for other in self.pods.values())
-            takes = one["status"]["conditions"][0]["status"] == "True" and not one["spec"].get("unschedulable")
-            if takes and there < ROOM:
+            if _takes_pods(one) and there < ROOM:
                 pod["spec"]["nodeName"] = name
                 self._set(pod, "PodScheduled", "True")
                 self._touch(pod)
@@ -190,7 +218,8 @@ class Simulated:
             container["restartCount"] += 1
             container["lastState"] = {"terminated": {"exitCode": 2, "reason": "Error", "message": "error: no model"}}
         else:
-            self._set(pod, "Ready", "True")
+            started = self._is_whole(pod) and all("nodeName" in one["spec"] for one in self._group(pod))
+            self._set(pod, "Ready", str(started))
         self._touch(pod)
 
     def _reachable(self, name: str) -> bool:
@@ -206,3 +235,12 @@ class Simulated:
     def _touch(self, manifest: dict[str, Any]) -> None:
         self.version += 1
         manifest["metadata"]["resourceVersion"] = str(self.version)
+
+
+def _of(pod: dict[str, Any]) -> tuple[str, str]:
+    labels = pod["metadata"]["labels"]
+    return labels["muster.dev/group"], labels["muster.dev/attempt"]
+
+
+def _takes_pods(node: dict[str, Any]) -> bool:
+    return node["status"]["conditions"][0]["status"] == "True" and not node["spec"].get("unschedulable")

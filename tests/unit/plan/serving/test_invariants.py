@@ -24,6 +24,7 @@ canaries = st.none() | st.lists(
     st.fixed_dictionaries({"weight": st.integers(1, 100), "pauseSeconds": st.sampled_from([0, 5])}), max_size=2
 ).map(lambda steps: {"steps": steps, "analysis": {"maxErrorRate": "0.1"}})
 numbers = st.integers(0, 9)
+sizes = st.sampled_from([1, 2])
 steps = st.one_of(
     st.tuples(st.just("reconcile"), st.none() | st.integers(0, 4)),
     st.tuples(st.just("advance")),
@@ -31,6 +32,7 @@ steps = st.one_of(
     st.tuples(st.just("edit"), st.fixed_dictionaries({"canary": canaries})),
     st.tuples(st.just("edit"), st.fixed_dictionaries({"replicas": st.integers(0, 5)})),
     st.tuples(st.just("edit"), st.fixed_dictionaries({"suspend": st.booleans()})),
+    st.tuples(st.just("edit"), st.fixed_dictionaries({"group": st.fixed_dictionaries({"size": sizes})})),
     st.tuples(st.just("delete_pod"), numbers, st.booleans()),
     st.tuples(st.just("kill_process"), numbers),
     st.tuples(st.just("lose"), numbers),
@@ -129,22 +131,22 @@ def settle(cluster: Simulated) -> None:
 
 
 @settings(max_examples=600, deadline=None)
-@given(st.lists(steps, max_size=30))
-def test_every_history_comes_to_rest_with_what_was_asked_for_last(history):
+@given(st.lists(steps, max_size=30), sizes)
+def test_every_history_comes_to_rest_with_what_was_asked_for_last(history, size):
     cluster = Simulated()
     play(cluster, history)
-    cluster.edit(replicas=3, suspend=False, rollout={"restart": "last"})
+    cluster.edit(replicas=3, suspend=False, rollout={"restart": "last"}, group={"size": size})
     settle(cluster)
     status = cluster.resource["status"]
     assert (status["phase"], status["ready"], status["updatedReplicas"]) == ("Ready", "3/3", 3)
-    assert len(cluster.pods) == 3
+    assert len(cluster.pods) == 3 * size
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(steps, max_size=15))
-def test_a_revision_that_does_not_load_leaves_what_was_there(history):
+@given(st.lists(steps, max_size=15), sizes)
+def test_a_revision_that_does_not_load_leaves_what_was_there(history, size):
     cluster = Simulated()
-    cluster.edit(replicas=3)
+    cluster.edit(replicas=3, group={"size": size})
     settle(cluster)
     good = cluster.resource["status"]["revision"]["current"]
     cluster.edit(rollout={"restart": BROKEN})
@@ -158,9 +160,10 @@ def test_a_revision_that_does_not_load_leaves_what_was_there(history):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(steps, max_size=20), rollouts)
-def test_there_and_back_again_is_where_it_was(history, detour):
+@given(st.lists(steps, max_size=20), rollouts, sizes)
+def test_there_and_back_again_is_where_it_was(history, detour, size):
     cluster = Simulated()
+    cluster.edit(group={"size": size})
     settle(cluster)
     before = {name: one["metadata"]["labels"]["muster.dev/revision"] for name, one in cluster.pods.items()}
     cluster.edit(rollout=detour)

@@ -138,4 +138,4 @@ def test_a_process_that_dies_of_what_it_is_asked_gives_its_revision_up():
         return answer.status["revision"].get("failure")
 
     assert dying(2) is None
-    assert dying(3) == "the process of digits-serve-1-3 has died 3 times while it served"
+    assert dying(3) == "a process of digits-serve-1-3 has died 3 times while it served"
