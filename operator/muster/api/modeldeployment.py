@@ -225,6 +225,11 @@ class Failover(Model):
 
     A node is called unreachable by Kubernetes itself, by default after 40 to 50 seconds of silence.
     """
+    max_group_restarts: Annotated[Int, Field(ge=0, le=1000)] = 10
+    """How many times processes of a group may die and be started again in their pods before it gets new ones.
+
+    The old group leaves when the new one answers. A revision that is being rolled out is given up after three times.
+    """
 
 
 class Spread(Model):

@@ -200,7 +200,11 @@ GOOD_DEPLOYMENT = st.fixed_dictionaries(
             drainSeconds=st.integers(1, 3600),
             revisionHistoryLimit=st.integers(0, 100),
         ),
-        "failover": _block(unreachableSeconds=st.integers(1, 3600), nodeLostSeconds=st.integers(0, 86_400)),
+        "failover": _block(
+            unreachableSeconds=st.integers(1, 3600),
+            nodeLostSeconds=st.integers(0, 86_400),
+            maxGroupRestarts=st.integers(0, 1000),
+        ),
         "spread": _block(topologyKey=st.just("rack"), policy=st.sampled_from(["Prefer", "Require"])),
         "service": _block(
             type=st.sampled_from(["ClusterIP", "NodePort", "LoadBalancer"]), port=st.just(80), grpcPort=st.just(90)

@@ -46,6 +46,10 @@ def phase(view: View, slots: Sequence[Slot], lost: Sequence[Loss]) -> Phase:
     if any(one.cordoned for slot in slots for one in slot.old):
         message = f"{done} of {_groups(len(slots))} are on nodes where they may stay{_why(view, slots)}"
         return Phase("RollingOut", "LeavingNodes", message)
+    worn_out = next((one for slot in slots for one in slot.old if view.is_worn_out(one)), None)
+    if worn_out is not None:
+        died = f"processes of {worn_out.name} have died {view.deaths(worn_out)} times"
+        return Phase("Degraded", "TooManyRestarts", f"{died}: another takes its place{_why(view, slots)}")
     was_whole = view.recorded.get("phase") in {"Ready", "Degraded"} and view.known_replicas == len(slots)
     if answering < len(slots) and was_whole:
         return Phase("Degraded", "NotAnswering", f"{answering} of {_groups(len(slots))} answer{_trouble(view, slots)}")

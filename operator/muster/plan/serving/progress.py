@@ -41,9 +41,9 @@ def failure(view: View, slots: Sequence[Slot]) -> str | None:
     if not _is_under_way(view, slots):
         return None
     of_target = [one for slot in slots for one in slot.good if _is_of_target(view, one)]
-    dying = next((one for one in of_target if _deaths(view, one) >= TRIES), None)
+    dying = next((one for one in of_target if view.deaths_while_serving(one) >= TRIES), None)
     if dying is not None:
-        return f"a process of {dying.name} has died {_deaths(view, dying)} times while it served"
+        return f"a process of {dying.name} has died {view.deaths_while_serving(dying)} times while it served"
     new = [one for one in of_target if not one.answers]
     broken = next((pod for one in new for pod in one.pods if _is_broken(pod)), None)
     if broken is not None:
@@ -108,12 +108,6 @@ def _is_complete(view: View, slots: Sequence[Slot]) -> bool:
 
 def _is_of_target(view: View, server: Server) -> bool:
     return view.target is not None and server.revision == view.target.name
-
-
-def _deaths(view: View, server: Server) -> int:
-    """Return how many processes have died inside of its pods, each with what it was computing."""
-    death = (view.state(server) or {}).get("death")
-    return int(death["count"]) if death else 0
 
 
 def _is_broken(pod: Worker) -> bool:

@@ -1,4 +1,4 @@
-"""Which groups are made and which leave: scaling, rolling updates, and moving away from cordoned nodes.
+"""Which groups are made and which leave: scaling, rolling updates, moving away from cordoned nodes and from trouble.
 
 Each group has a number below spec.replicas, and a server, which is one pod or several. While it is replaced it may have
 two: the old one leaves when the new one answers (surge), or as soon as `maxUnavailable` allows (in place). A group is
@@ -119,7 +119,8 @@ def _slot(view: View, group: int) -> Slot:
     living = view.living(group)
     wanted = _wanted(view, group, living)
     stays = is_held(view)
-    good = tuple(one for one in living if (stays or one.revision == wanted.name) and not one.cordoned)
+    of_revision = (one for one in living if stays or one.revision == wanted.name)
+    good = tuple(one for one in of_revision if not (one.cordoned or view.is_worn_out(one)))
     return Slot(group, wanted, good, tuple(one for one in living if one not in good))
 
 

@@ -76,6 +76,19 @@ class View:
         report = self.reports.get(server.leader.uid) if server.leader is not None else None
         return report.state if report is not None and report.silent_since is None else None
 
+    def deaths_while_serving(self, server: Server) -> int:
+        """Return how many processes have died inside of its pods, each with what it was computing."""
+        death = (self.state(server) or {}).get("death")
+        return int(death["count"]) if death else 0
+
+    def deaths(self, server: Server) -> int:
+        """Return how often any process of it was started again, by its parent or by the kubelet."""
+        return server.restarts + self.deaths_while_serving(server)
+
+    def is_worn_out(self, server: Server) -> bool:
+        """Whether its processes have died more often than may be."""
+        return self.deaths(server) > self.deployment.spec.failover.max_group_restarts
+
     @property
     def denied(self) -> Admission | None:
         """Why there is no room for the next group; None where there is, or nobody has said."""

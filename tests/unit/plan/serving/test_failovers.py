@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from muster.plan.timestamps import to_timestamp
 from tests.unit.plan.fixtures import NOW, node, nodes
 from tests.unit.plan.serving.fixtures import answered, decide, deployment, known, leaving, made, name_of, pod, revision
@@ -121,3 +123,19 @@ def test_only_the_last_ten_are_kept():
         *(f"x-{n}" for n in range(1, 10)),
         "digits-serve-0-1",
     ]
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["counted by the kubelet", "counted inside of the pod"])
+def test_a_group_whose_processes_die_again_and_again_gets_a_new_pod_and_serves_until_then(inside):
+    def worn(count):
+        died = {"exitCode": 139, "reason": "Error", "finishedAt": to_timestamp(NOW - 1)}
+        if not inside:
+            return look(pod(0, 1, ONE, restarts=count, died=died), pod(1, 2, ONE))
+        death = {"count": count, "exitCode": 139, "diedAt": NOW - 1, "seconds": 0.5}
+        return look(pod(0, 1, ONE), pod(1, 2, ONE), reports={"uid-digits-serve-0-1": answered(death=death)})
+
+    assert made(worn(10)) == []
+    answer = worn(11)
+    assert (made(answer), leaving(answer)) == ([(0, name_of(ONE))], [])
+    assert (answer.status["phase"], answer.status["reason"]) == ("Degraded", "TooManyRestarts")
+    assert "processes of digits-serve-0-1 have died 11 times" in answer.status["message"]

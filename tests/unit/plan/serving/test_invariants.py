@@ -30,6 +30,7 @@ steps = st.one_of(
     st.tuples(st.just("advance")),
     st.tuples(st.just("edit"), st.fixed_dictionaries({"rollout": rollouts})),
     st.tuples(st.just("edit"), st.fixed_dictionaries({"canary": canaries})),
+    st.tuples(st.just("edit"), st.sampled_from([{"failover": {"maxGroupRestarts": most}} for most in (0, 1, 10)])),
     st.tuples(st.just("edit"), st.fixed_dictionaries({"replicas": st.integers(0, 5)})),
     st.tuples(st.just("edit"), st.fixed_dictionaries({"suspend": st.booleans()})),
     st.tuples(st.just("edit"), st.fixed_dictionaries({"group": st.fixed_dictionaries({"size": sizes})})),
