@@ -242,16 +242,32 @@ class Spread(Model):
 
 
 class Autoscaling(Model):
-    """Makes a HorizontalPodAutoscaler. Not supported by this version yet."""
+    """Makes a HorizontalPodAutoscaler of the deployment's name, which then says how many groups there are.
+
+    Absent: nobody but you changes spec.replicas.
+    """
 
     min_replicas: Annotated[Int, Field(ge=1, le=MAX_GROUPS)] = 1
     """The fewest groups."""
     max_replicas: Annotated[Int, Field(ge=1, le=MAX_GROUPS)]
     """The most groups."""
     metric: Literal["requestsPerSecond", "cpu"] = "requestsPerSecond"
-    """What is held near the target, for each group."""
+    """What is held near the target, for each group.
+
+    cpu is in per cent of `resources.requests.cpu`, as metrics-server measures it. requestsPerSecond is read as the
+    pods' metric `muster_serve_requests_per_second`, which a metrics adapter has to provide.
+    """
     target: DecimalText
     """The target, in quotes, for example "50"."""
+
+    rules = (
+        Rule(
+            cel="(has(self.minReplicas) ? self.minReplicas : 1) <= self.maxReplicas",
+            holds=lambda scaling: scaling.min_replicas <= scaling.max_replicas,
+            message="minReplicas is above maxReplicas: raise the one or lower the other",
+            at=".maxReplicas",
+        ),
+    )
 
 
 class Service(Model):

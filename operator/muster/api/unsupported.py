@@ -62,5 +62,4 @@ MODEL_DEPLOYMENT = (
     Unsupported("compression"),
     Unsupported("explain"),
     Unsupported("canary.gateway"),
-    Unsupported("autoscaling"),
 )

@@ -1,6 +1,6 @@
 """The resources that this operator looks after, each with its planner."""
 
-from muster.client import BUDGETS, REVISIONS
+from muster.client import AUTOSCALERS, BUDGETS, REVISIONS
 from muster.control.kinds import MODEL_DEPLOYMENTS, TRAINING_JOBS, Controlled
 from muster.plan.serving import model
 from muster.plan.serving import planner as serving
@@ -9,5 +9,5 @@ from muster.plan.training import planner as training
 
 CONTROLLED = (
     Controlled(TRAINING_JOBS, training.plan, names=initial_model.named),
-    Controlled(MODEL_DEPLOYMENTS, serving.plan, names=model.named, makes=(BUDGETS, REVISIONS)),
+    Controlled(MODEL_DEPLOYMENTS, serving.plan, names=model.named, makes=(AUTOSCALERS, BUDGETS, REVISIONS)),
 )

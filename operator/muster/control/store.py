@@ -11,7 +11,7 @@ from collections import OrderedDict, defaultdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from muster.client import BUDGETS, FLAVORS, NODES, PODS, REVISIONS, SERVICES, WORKLOADS, Kind, Object
+from muster.client import AUTOSCALERS, BUDGETS, FLAVORS, NODES, PODS, REVISIONS, SERVICES, WORKLOADS, Kind, Object
 from muster.control.kinds import Controlled, Key
 from muster.plan import requests
 from muster.plan.model import Observed, WorkerReport
@@ -171,6 +171,7 @@ class Store:
             pods=pods,
             services=self._of(uid, SERVICES),
             budgets=self._of(uid, BUDGETS),
+            autoscalers=self._of(uid, AUTOSCALERS),
             revisions=self._of(uid, REVISIONS),
             nodes=self.nodes,
             reports=reports,

@@ -108,18 +108,20 @@ class Refusal:
 class Observed:
     """One resource and everything that exists for it, at one moment.
 
-    `pods`, `services`, `budgets` and `revisions` hold what bears the resource's UID in its owner references. `nodes`
-    holds every node known, by name. `reports` holds the agents' answers by pod UID. `named` holds the other resources
-    under control that this one names, by kind and name. `admission` is the answer to the demand of the last plan; None
-    while there is none. `refusal` is there when the last pods were refused. `workloads` and `flavors` are Kueue's,
-    where a plan has needed them: the Workloads that bear the resource's UID, and every ResourceFlavor by name. None:
-    the cluster has no such kind, or it is not watched yet. `heard_at` is when any agent at all last answered.
+    `pods`, `services`, `budgets`, `autoscalers` and `revisions` hold what bears the resource's UID in its owner
+    references. `nodes` holds every node known, by name. `reports` holds the agents' answers by pod UID. `named` holds
+    the other resources under control that this one names, by kind and name. `admission` is the answer to the demand of
+    the last plan; None while there is none. `refusal` is there when the last pods were refused. `workloads` and
+    `flavors` are Kueue's, where a plan has needed them: the Workloads that bear the resource's UID, and every
+    ResourceFlavor by name. None: the cluster has no such kind, or it is not watched yet. `heard_at` is when any agent
+    at all last answered.
     """
 
     resource: Manifest
     pods: tuple[Manifest, ...] = ()
     services: tuple[Manifest, ...] = ()
     budgets: tuple[Manifest, ...] = ()
+    autoscalers: tuple[Manifest, ...] = ()
     revisions: tuple[Manifest, ...] = ()
     nodes: Mapping[str, Manifest] = field(default_factory=dict)
     reports: Mapping[str, WorkerReport] = field(default_factory=dict)
@@ -151,7 +153,7 @@ class Delete:
     node is unreachable. None leaves the object's own grace period.
     """
 
-    kind: Literal["ControllerRevision", "Pod", "Service", "TrainingJob", "Workload"]
+    kind: Literal["ControllerRevision", "HorizontalPodAutoscaler", "Pod", "Service", "TrainingJob", "Workload"]
     name: str
     uid: str
     grace_seconds: int | None = None

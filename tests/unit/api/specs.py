@@ -200,6 +200,12 @@ GOOD_DEPLOYMENT = st.fixed_dictionaries(
             drainSeconds=st.integers(1, 3600),
             revisionHistoryLimit=st.integers(0, 100),
         ),
+        "autoscaling": st.builds(
+            lambda least, more, metric: {"minReplicas": least, "maxReplicas": least + more, "target": "50"} | metric,
+            st.integers(1, 500),
+            st.integers(0, 500),
+            st.sampled_from([{}, {"metric": "cpu"}, {"metric": "requestsPerSecond"}]),
+        ),
         "failover": _block(
             unreachableSeconds=st.integers(1, 3600),
             nodeLostSeconds=st.integers(0, 86_400),

@@ -25,6 +25,12 @@ JOB_RIGHTS = {
     ("policy", "poddisruptionbudgets", "watch"),
     ("policy", "poddisruptionbudgets", "create"),  # server-side apply of what is not there yet
     ("policy", "poddisruptionbudgets", "patch"),
+    ("autoscaling", "horizontalpodautoscalers", "get"),  # a delete that met another object of that name
+    ("autoscaling", "horizontalpodautoscalers", "list"),  # the store
+    ("autoscaling", "horizontalpodautoscalers", "watch"),
+    ("autoscaling", "horizontalpodautoscalers", "create"),  # server-side apply of what is not there yet
+    ("autoscaling", "horizontalpodautoscalers", "patch"),
+    ("autoscaling", "horizontalpodautoscalers", "delete"),  # spec.autoscaling is not asked for any more
     ("", "pods", "get"),  # a create or a delete that met another object of that name
     ("", "pods", "list"),  # the store
     ("", "pods", "watch"),

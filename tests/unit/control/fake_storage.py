@@ -44,6 +44,7 @@ RESOURCES = {
         Resource("muster.dev", "v1alpha1", "trainingjobs", "TrainingJob"),
         Resource("muster.dev", "v1alpha1", "modeldeployments", "ModelDeployment"),
         Resource("apps", "v1", "controllerrevisions", "ControllerRevision", status=False),
+        Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
         Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"),
         Resource("kueue.x-k8s.io", "v1beta1", "workloads", "Workload"),
         Resource("kueue.x-k8s.io", "v1beta1", "resourceflavors", "ResourceFlavor", namespaced=False, status=False),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from muster.plan.ownership import owner
 
 if TYPE_CHECKING:
     from muster.api import ModelDeployment
@@ -35,6 +37,16 @@ def labels(deployment: ModelDeployment) -> dict[str, str]:
         "app.kubernetes.io/instance": deployment.metadata.name,
         "app.kubernetes.io/component": "server",
         "app.kubernetes.io/managed-by": "muster",
+    }
+
+
+def metadata(deployment: ModelDeployment, name: str) -> dict[str, Any]:
+    """Return that of an object of this name that is made for the deployment."""
+    return {
+        "name": name,
+        "namespace": deployment.metadata.namespace,
+        "labels": labels(deployment),
+        "ownerReferences": [owner(deployment)],
     }
 
 

@@ -22,6 +22,7 @@ from muster.plan.drift import is_outdated
 from muster.plan.model import Event, Plan, Target
 from muster.plan.removal import of_living, removal
 from muster.plan.serving import (
+    autoscaling,
     canary,
     disruption,
     failovers,
@@ -87,7 +88,12 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
     if pause is not None and observed.refusal is not None:
         wanted |= {"reason": "Refused", "message": f"what it consists of is refused: {observed.refusal.message}"}
     actions = Plan(
-        deletes=(*_leaving(step.leaving), *_remains(seen), *_old_revisions(seen)),
+        deletes=(
+            *_leaving(step.leaving),
+            *_remains(seen),
+            *_old_revisions(seen),
+            *autoscaling.to_delete(seen.deployment, observed.autoscalers),
+        ),
         applies=frame if pause is None else (),
         creates=creates if pause is None else (),
         demand=demand,
@@ -116,7 +122,8 @@ def _frame(seen: View, observed: Observed) -> tuple[Manifest, ...]:
         wanted.append((revisions.build(seen.deployment, target), observed.revisions))
     if any(one is not None and one.spec.group.divided.processes > 1 for one in (target, seen.current)):
         wanted.append((pods.build_groups_service(seen.deployment), observed.services))
-    return tuple(one for one, among in wanted if is_outdated(one, among))
+    outdated = (one for one, among in wanted if is_outdated(one, among))
+    return (*outdated, *autoscaling.to_apply(seen.deployment, observed.autoscalers))
 
 
 def _new_groups(seen: View, made: Iterable[tuple[int, Revision]]) -> Iterator[Manifest]:

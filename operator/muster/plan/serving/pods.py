@@ -32,7 +32,7 @@ def build_service(deployment: ModelDeployment) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(deployment, deployment.metadata.name),
+        "metadata": identity.metadata(deployment, deployment.metadata.name),
         "spec": {
             "type": service.type,
             "selector": identity.leaders(deployment),
@@ -55,7 +55,7 @@ def build_groups_service(deployment: ModelDeployment) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(deployment, identity.groups_name(deployment)),
+        "metadata": identity.metadata(deployment, identity.groups_name(deployment)),
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
@@ -70,7 +70,7 @@ def build_budget(deployment: ModelDeployment, least: int) -> Manifest:
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": _metadata(deployment, deployment.metadata.name),
+        "metadata": identity.metadata(deployment, deployment.metadata.name),
         "spec": {
             "minAvailable": least,
             "selector": {"matchLabels": identity.everyone(deployment)},
@@ -137,15 +137,6 @@ def url(deployment: ModelDeployment) -> str:
     meta, port = deployment.metadata, deployment.spec.service.port
     host = f"{meta.name}.{meta.namespace}.svc" + ("" if port == 80 else f":{port}")
     return f"http://{host}/v2/models/{meta.name}"
-
-
-def _metadata(deployment: ModelDeployment, name: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "namespace": deployment.metadata.namespace,
-        "labels": identity.labels(deployment),
-        "ownerReferences": [owner(deployment)],
-    }
 
 
 def _pod_spec(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: Revision) -> dict[str, Any]:
