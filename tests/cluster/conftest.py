@@ -65,6 +65,15 @@ def training(kube: Kube) -> Iterator[Kube]:
     assert audit.complete_epochs(kube, running(kube)[0]) > 0
 
 
+@pytest.fixture(scope="session")
+def trained(installed: None) -> Iterator[Kube]:
+    """A namespace in which a job has left its model."""
+    with namespace() as one:
+        one.apply(jobs.example("digits.yaml").replace("epochs: 20", "epochs: 2"))
+        one.wait_for_phase("digits", "Succeeded", 120)
+        yield one
+
+
 @pytest.fixture
 def measure() -> Measure:
     """Note what was measured, and the goal in words; both are printed at the end."""

@@ -72,3 +72,16 @@ def wait_until_done(kube: Kube, name: str = "digits", limit: float = 90) -> dict
     """Wait until the newest spec is what every group serves."""
     newest = generation(kube, name)
     return wait_for_phase(kube, "Ready", name, limit, observedGeneration=newest)
+
+
+def lost(kube: Kube, pod: str, name: str = "digits", *, died: bool = False) -> dict[str, Any] | None:
+    """The last failover of this pod: it was lost itself, or a process in it died."""
+    entries = [entry for entry in status(kube, name).get("failovers", []) if entry.get("pod") == pod]
+    of_kind = [entry for entry in entries if ("restarted" in entry) == died]
+    return of_kind[-1] if of_kind else None
+
+
+def replaced(kube: Kube, pod: str, name: str = "digits", *, died: bool = False) -> dict[str, Any] | None:
+    """The same, once it is over."""
+    entry = lost(kube, pod, name, died=died)
+    return entry if entry is not None and "replacedSeconds" in entry else None

@@ -32,15 +32,18 @@ def ready(node: str) -> str:
     return kubectl("get", "node", node, "-o", path).stdout
 
 
-def kill_process(pod_uid: str, *, first: bool) -> None:
-    """Kill a process of the pod's container `worker`: the first, with which the container ends, or the one that serves.
+def kill_process(pod_uid: str, name: str | None = None) -> None:
+    """Kill the process of this name in the pod's container `worker`, or the first, with which the container ends.
 
     From outside: in a container, nobody can kill its first process.
     """
     found = [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cgroup") if _holds(path, pod_uid)]
     served = [pid for pid in found if _holds(Path(f"/proc/{pid}/cmdline"), "serve")]
-    assert served, f"no process of pod {pod_uid} among {found}"
-    os.kill((min if first else max)(served), signal.SIGKILL)
+    parents = {pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in served}
+    names = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in served}
+    wanted = [pid for pid in served if (parents[pid] not in served if name is None else names[pid] == name)]
+    assert len(wanted) == 1, f"{name or 'the first'} is not one of {names}"
+    os.kill(wanted[0], signal.SIGKILL)
 
 
 def _holds(file: Path, word: str) -> bool:

@@ -5,25 +5,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
 from tests.cluster import deployments, jobs
-from tests.cluster.conftest import Measure, namespace
 from tests.cluster.kube import Kube, kubectl, local_cluster, wait_for
 from tests.cluster.load import LIMIT, LOADS_NODE, Load
 from tests.cluster.nodes import keep_workers_off_the_leader, kill_process, node_of_the_leader, ready
 
-
-@pytest.fixture(scope="module")
-def trained(installed: None) -> Iterator[Kube]:
-    """A namespace in which a job has left its model."""
-    with namespace() as kube:
-        kube.apply(jobs.example("digits.yaml").replace("epochs: 20", "epochs: 2"))
-        kube.wait_for_phase("digits", "Succeeded", 120)
-        yield kube
+if TYPE_CHECKING:
+    from tests.cluster.conftest import Measure
 
 
 @pytest.fixture(scope="module")
@@ -154,19 +147,21 @@ def test_a_drained_node_fails_no_request(served: Kube, load: Load, measure: Meas
 
 
 @pytest.mark.parametrize(
-    ("first", "what", "goal"),
-    [(False, "serving process killed", "those inside it"), (True, "container killed", "")],
+    ("process", "what", "goal"),
+    [("the server", "serving process killed", "those inside it"), (None, "container killed", "")],
     ids=["serving process", "container"],
 )
 def test_a_killed_process_is_started_again_where_it_was(
-    served: Kube, load: Load, measure: Measure, first: bool, what: str, goal: str
+    served: Kube, load: Load, measure: Measure, process: str | None, what: str, goal: str
 ):
     name, pod = next(
-        (name, pod) for name, pod in deployments.living(served).items() if lost(served, name, died=True) is None
+        (name, pod)
+        for name, pod in deployments.living(served).items()
+        if deployments.lost(served, name, died=True) is None
     )
     killed = time.time()
-    kill_process(pod["metadata"]["uid"], first=first)
-    done = wait_for("it answers again", lambda: replaced(served, name, died=True), 30)
+    kill_process(pod["metadata"]["uid"], process)
+    done = wait_for("it answers again", lambda: deployments.replaced(served, name, died=True), 30)
     measure(f"{what}: told and over after, seconds", time.time() - killed, "at most 5")
     assert (done["cause"], done["pod"], done["exitCode"]) == ("ProcessDied", name, 137)
     measure(f"{what}: without an answer, seconds", float(done["replacedSeconds"]), "")
@@ -181,7 +176,7 @@ def test_a_deleted_pod_is_replaced_and_fails_no_request(served: Kube, load: Load
     name = next(iter(deployments.living(served)))
     begun = time.monotonic()
     kubectl("delete", "pod", name, "-n", served.namespace, "--wait=false")
-    done = wait_for("it is replaced", lambda: replaced(served, name), 60)
+    done = wait_for("it is replaced", lambda: deployments.replaced(served, name), 60)
     measure("pod deleted: another answers after, seconds", time.monotonic() - begun, "at most 8")
     assert (done["cause"], done["pod"]) == ("PodDeleted", name)
     wait_for("it is gone", lambda: name not in deployments.pods(served), 40)
@@ -209,9 +204,9 @@ def test_an_unreachable_node_is_left_and_its_group_replaced(
     begun = time.time()
     local_cluster("node", "fail", node)
     try:
-        entry = wait_for("it is told", lambda: lost(served, name), 30)
+        entry = wait_for("it is told", lambda: deployments.lost(served, name), 30)
         told = time.time()
-        done = wait_for("another answers", lambda: replaced(served, name), 60)
+        done = wait_for("another answers", lambda: deployments.replaced(served, name), 60)
         answers = time.time()
         time.sleep(LIMIT)  # until the last of those is counted that nobody answered
         load.go_on(100)
@@ -235,7 +230,7 @@ def test_the_group_on_a_node_whose_kubelet_hangs_is_replaced(
     begun = time.time()
     local_cluster("node", "hang", node)
     try:
-        done = wait_for("another answers", lambda: replaced(served, name), 120)
+        done = wait_for("another answers", lambda: deployments.replaced(served, name), 120)
         load.go_on(100)
     finally:
         local_cluster("node", "heal", node)
@@ -303,16 +298,3 @@ def test_suspended_it_keeps_its_service_and_comes_back(served: Kube):
     before = status.get("failovers", [])
     deployments.patch(served, '{"suspend": false}')
     assert deployments.wait_until_done(served).get("failovers", []) == before
-
-
-def lost(kube: Kube, pod: str, *, died: bool = False) -> dict[str, Any] | None:
-    """The last failover of this pod: it was lost itself, or a process in it died."""
-    entries = [entry for entry in deployments.status(kube).get("failovers", []) if entry.get("pod") == pod]
-    of_kind = [entry for entry in entries if ("restarted" in entry) == died]
-    return of_kind[-1] if of_kind else None
-
-
-def replaced(kube: Kube, pod: str, *, died: bool = False) -> dict[str, Any] | None:
-    """The same, once it is over."""
-    entry = lost(kube, pod, died=died)
-    return entry if entry is not None and "replacedSeconds" in entry else None

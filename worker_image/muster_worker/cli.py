@@ -14,6 +14,8 @@ import muster_worker
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from muster_worker.serve.group.layout import GroupConfig
+
 BAD_USE = 64
 BAD_CONFIGURATION = 78
 
@@ -47,20 +49,37 @@ def _serve(found: argparse.Namespace) -> NoReturn:
     from muster_worker.serve.batcher import Batching  # noqa: PLC0415 - brings torch
     from muster_worker.serve.server import ServeConfig, run  # noqa: PLC0415
     from muster_worker.serve.service import Limits  # noqa: PLC0415
+    from muster_worker.train.errors import ConfigurationError  # noqa: PLC0415
 
+    name = found.name or found.directory.resolve().name
+    try:
+        group = _group(found, name)
+    except ConfigurationError as error:
+        print(f"muster-worker serve: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     batching = Batching(found.max_batch_size, found.max_delay_milliseconds / 1000, found.max_waiting)
     run(
         ServeConfig(
             directory=found.directory,
-            name=found.name or found.directory.resolve().name,
+            name=name,
             sha256=found.sha256,
             host=found.host,
             port=found.port,
             grpc_port=found.grpc_port,
             drain_seconds=found.drain_seconds,
             limits=Limits(found.max_request_bytes, found.request_seconds, batching),
+            group=group,
         )
     )
+
+
+def _group(found: argparse.Namespace, name: str) -> GroupConfig | None:
+    """None where one process does it all; raises ConfigurationError."""
+    from muster_worker.serve.group.layout import GroupConfig, Layout  # noqa: PLC0415 - brings torch
+
+    layout = Layout(found.data, found.tensor, found.pipeline, found.pods)
+    group = GroupConfig(found.group or name, layout, found.pod, found.leader, found.group_port)
+    return group if layout.processes > 1 else None
 
 
 def _agent(found: argparse.Namespace) -> int:
@@ -129,6 +148,18 @@ def _parser() -> argparse.ArgumentParser:
         "--drain-seconds", type=_amount, default=30.0, metavar="N", help="that leaving takes at most (30)"
     )
 
+    group = serve.add_argument_group("several processes", _GROUP)
+    group.add_argument("--data", type=_count, default=1, metavar="N", help="parts of a batch computed at once (1)")
+    group.add_argument("--tensor", type=_count, default=1, metavar="N", help="processes that divide each layer (1)")
+    group.add_argument("--pipeline", type=_count, default=1, metavar="N", help="processes that divide the layers (1)")
+    group.add_argument("--pods", type=_count, default=1, metavar="N", help="that have equal numbers of them (1)")
+    group.add_argument("--pod", type=_number, default=0, metavar="I", help="which of these this is (0, which answers)")
+    group.add_argument("--leader", metavar="HOST", help="of pod 0; all others need it")
+    group.add_argument("--group", metavar="NAME", help="processes of another group are refused (the model's name)")
+    group.add_argument(
+        "--group-port", type=_port, default=8090, metavar="PORT", help="where pod 0 listens for the processes (8090)"
+    )
+
     agent = commands.add_parser("agent", help="what the pods of a TrainingJob run", description=_AGENT)
     kinds = agent.add_subparsers(dest="kind", metavar="KIND")
     recipe = kinds.add_parser("recipe", help="run a recipe")
@@ -143,6 +174,12 @@ def _parser() -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"found {text}, wanted a whole number, at least 1")
+    return int(text)
+
+
+def _number(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"found {text}, wanted a whole number, at least 0")
     return int(text)
 
 
@@ -166,6 +203,8 @@ _TRAIN = """Trains a recipe on this machine. Ctrl-C saves a checkpoint and leave
 _TRAIN_EXAMPLE = "example: muster-worker train muster_worker.recipes.digits:Digits --processes 2 --config epochs=5"
 _SERVE = """Answers by the Open Inference Protocol v2. After SIGTERM it says that it is not ready, and answers until
 nobody asks any more. Ctrl-C ends it at once."""
+_GROUP = """They compute together and are asked as if they were one: as many as the product of --data, --tensor and
+--pipeline. One that dies is started again, and no request is lost by that."""
 _SERVE_EXAMPLE = "example: muster-worker serve muster/digits/model --name digits --max-batch-size 32"
 _AGENT = """Starts the ranks of one pod and keeps the group together. It is set up by the environment that the
 operator gives to worker pods (MUSTER_RANK, MUSTER_REPLICAS, MUSTER_COORDINATOR, …)."""

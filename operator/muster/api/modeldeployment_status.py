@@ -117,8 +117,8 @@ class ModelDeploymentStatus(Reported):
     """Where the model answers, inside of the cluster."""
     attempt: Int | None = None
     """How many times a group was made; pods are named after it, so that no name is used twice."""
-    wanted_replicas: Int | None = None
-    """spec.replicas as it was when groups were last made for it."""
+    made_replicas: Int | None = None
+    """How many groups have been made: one that never was cannot have been lost."""
     replicas: Int | None = None
     """Groups that exist and are not leaving. `kubectl scale` and autoscalers read it."""
     ready_replicas: Int | None = None

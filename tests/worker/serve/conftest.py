@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from muster_worker.train.export import Trained, export_model
+from tests.worker.serve.pods import Pods
 from tests.worker.serve.served import Served
 from tests.worker.serve.sleeping import Sleeper
 
@@ -90,3 +91,18 @@ def serve():
 def serve_for_module():
     """The same, for all tests of a module."""
     yield from _serve()
+
+
+@pytest.fixture
+def group():
+    """`Pods`, waited for until the group is whole; whatever runs is killed at the end."""
+    started = []
+
+    def start(directory, *words, count=1, ready=True):
+        pods = Pods(directory, *words, count=count)
+        started.append(pods)
+        return pods.until_whole() if ready else pods
+
+    yield start
+    for pods in started:
+        pods.stop()

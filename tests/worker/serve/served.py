@@ -51,5 +51,6 @@ class Served:
         return tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{self.grpc_port}")
 
     def stop(self):
-        self.process.kill()
-        self.process.communicate()
+        if not self.process.stdout.closed:
+            self.process.kill()
+            self.process.communicate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 from torch import nn
@@ -24,6 +25,20 @@ class Sleeper(nn.Module):
 class Sleeping(Line):
     def model(self):
         return Sleeper()
+
+
+class Mortal(Sleeper):
+    """The process ends with negative points."""
+
+    def forward(self, points):
+        if points.sum() < 0:
+            os._exit(3)
+        return super().forward(points)
+
+
+class Dying(Line):
+    def model(self):
+        return Mortal()
 
 
 class Loading(Line):

@@ -40,12 +40,12 @@ class Watch:
         self.batches.append((samples, len(waited)))
 
 
-def in_loop(work, batching, *, seconds, batched=True):
+def in_loop(work, batching, *, seconds, batched=True, at_once=1):
     """Runs `work(batcher)`; gives the model, what was watched, and what work gave."""
     model, watch = Doubling(), Watch()
 
     async def main():
-        batcher = Batcher(model, batching, watch, batched=batched, seconds=seconds)
+        batcher = Batcher(model, batching, watch, batched=batched, seconds=seconds, at_once=at_once)
         try:
             return await work(batcher, model)
         finally:
@@ -99,6 +99,22 @@ def test_while_one_batch_is_computed_the_next_gathers():
 
     model, _, _ = in_loop(work, Batching(max_size=32), seconds=SLOW)
     assert model.sizes == [1, 4]
+
+
+def test_as_many_batches_as_may_be_are_computed_at_the_same_time():
+    async def work(batcher, model):
+        model.go.clear()
+        asked = [asyncio.create_task(doubles(batcher, n)) for n in range(5)]
+        await asyncio.sleep(0.01)
+        computing = batcher.computing_for
+        model.go.set()
+        await asyncio.gather(*asked)
+        return computing, batcher.computing_for
+
+    model, watch, (during, after) = in_loop(work, Batching(max_size=8), seconds=SLOW, at_once=2)
+    assert (during > 0, after) == (True, 0)
+    assert watch.batches == [(1, 1), (1, 1), (3, 3)]
+    assert sum(model.sizes) == 5
 
 
 def test_a_sample_that_cannot_be_computed_fails_alone():

@@ -19,6 +19,8 @@ from muster_worker.train import Config, ConfigurationError, Recipe, setting
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from torch.distributed.tensor.parallel import ParallelStyle
+
 
 @dataclass(frozen=True, kw_only=True)
 class DigitsConfig(Config):
@@ -71,6 +73,17 @@ class Digits(Recipe):
 
     def optimizer(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> Any:
         return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9)
+
+    def tensor_plan(self, model: nn.Module) -> dict[str, ParallelStyle]:
+        """The features are divided among the processes; the convolutions are too small to be worth it."""
+        del model
+        from torch.distributed.tensor import Replicate  # noqa: PLC0415 - takes a second, which training does not pay
+        from torch.distributed.tensor.parallel import RowwiseParallel  # noqa: PLC0415
+
+        return {"classifier.2": RowwiseParallel(input_layouts=Replicate())}
+
+    def pipeline_layers(self, model: nn.Module) -> list[nn.Module]:
+        return [*model.features, *model.classifier]
 
 
 def load_digits() -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """Requests that come at about the same time are computed together.
 
-A batch is computed once it has `max_size` samples, or its first request has waited for `max_delay` and the batch
-before is done. Computation has a thread of its own, so that requests are taken in meanwhile; a model so small that a
-hop to a thread and back takes longer than itself is computed where it is asked for.
+A batch is computed once it has `max_size` samples, or its first request has waited for `max_delay`, and fewer than
+`at_once` others are being computed. Computation has threads of its own, so that requests are taken in meanwhile; a
+model so small that a hop to a thread and back takes longer than itself is computed where it is asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from muster_worker.serve.errors import OverloadedError, RequestError
+from muster_worker.serve.errors import ComputationError, OverloadedError, RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,7 +60,16 @@ class _Request:
 class Batcher:
     """For one event loop. `batched`: the first dimension of all inputs and outputs is the batch."""
 
-    def __init__(self, compute: Compute, batching: Batching, watch: Watch, *, batched: bool, seconds: float) -> None:
+    def __init__(
+        self,
+        compute: Compute,
+        batching: Batching,
+        watch: Watch,
+        *,
+        batched: bool,
+        seconds: float,
+        at_once: int = 1,
+    ) -> None:
         """`seconds`: what one sample takes."""
         self._compute = compute
         self._batching = batching
@@ -69,9 +78,10 @@ class Batcher:
         self._max_size = batching.max_size if batched else 1
         self._waiting: deque[_Request] = deque()
         self._samples = 0
-        self._computing_since: float | None = None
+        self._at_once = at_once
+        self._computing: list[float] = []  # when each began that is going on, the oldest first
         self._timer: asyncio.TimerHandle | None = None
-        self._thread = ThreadPoolExecutor(1, "compute") if seconds >= WORTH_A_THREAD else None
+        self._thread = ThreadPoolExecutor(at_once, "compute") if seconds >= WORTH_A_THREAD else None
         self._loop = asyncio.get_running_loop()
 
     def submit(self, inputs: tuple[Tensor, ...]) -> asyncio.Future[Outputs]:
@@ -90,8 +100,8 @@ class Batcher:
 
     @property
     def computing_for(self) -> float:
-        """Seconds since the computation began that is going on."""
-        return 0.0 if self._computing_since is None else self._loop.time() - self._computing_since
+        """Seconds since the oldest computation began that is going on."""
+        return self._loop.time() - self._computing[0] if self._computing else 0.0
 
     def close(self) -> None:
         if self._thread is not None:
@@ -99,7 +109,7 @@ class Batcher:
 
     def _look(self) -> None:
         """Computes what is due, and sees to it that this is called again when more will be."""
-        while self._waiting and self._computing_since is None:
+        while self._waiting and len(self._computing) < self._at_once:
             left = self._waiting[0].came + self._batching.max_delay - self._loop.time()
             if self._samples < self._max_size and left > 0:
                 if self._timer is None:
@@ -140,13 +150,13 @@ class Batcher:
         if self._thread is None:
             _finish(requests, self._answers(requests))
             return
-        self._computing_since = now
+        self._computing.append(now)
         self._thread.submit(self._answers, requests).add_done_callback(
-            lambda done: self._loop.call_soon_threadsafe(self._computed, requests, done.result())
+            lambda done: self._loop.call_soon_threadsafe(self._computed, now, requests, done.result())
         )
 
-    def _computed(self, requests: list[_Request], answers: list[Outputs | RequestError]) -> None:
-        self._computing_since = None
+    def _computed(self, began: float, requests: list[_Request], answers: list[Outputs | RequestError]) -> None:
+        self._computing.remove(began)
         self._look()
         _finish(requests, answers)
 
@@ -155,8 +165,8 @@ class Batcher:
         try:
             return self._together(requests)
         except RequestError as error:
-            if len(requests) == 1:
-                return [error]
+            if len(requests) == 1 or not isinstance(error, ComputationError):
+                return [error for _ in requests]
             return [answer for request in requests for answer in self._answers([request])]
 
     def _together(self, requests: list[_Request]) -> list[Outputs | RequestError]:

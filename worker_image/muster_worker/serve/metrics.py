@@ -47,5 +47,11 @@ class Metrics:
     def watch_ready(self, ready: Callable[[], bool]) -> None:
         self._ready.set_function(lambda: float(ready()))
 
+    def watch_group(self, present: Callable[[], int], wanted: int) -> None:
+        """Of a replica that is several processes."""
+        processes = Gauge("muster_serve_group_processes", "That compute together.", ["state"], registry=self._registry)
+        processes.labels("present").set_function(lambda: float(present()))
+        processes.labels("wanted").set(wanted)
+
     def exposition(self) -> bytes:
         return generate_latest(self._registry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from muster_worker.train.model_directory import LoadedModel
+    from muster_worker.train.recipe import Recipe
 
 _WARM_UP = 5
 """The first computations allocate, plan and cache; after these, times hold."""
@@ -39,6 +40,17 @@ class Signature:
     def batched(self) -> bool:
         """Whether samples of several requests can be computed together."""
         return all(spec.shape[:1] == (ANY,) for spec in (*self.inputs, *self.outputs))
+
+
+class Model(Protocol):
+    """What is served, wherever it is computed."""
+
+    signature: Signature
+    version: str
+    sha256: str
+
+    def compute(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The outputs in the order of the signature; raises RequestError."""
 
 
 class ServedModel:
@@ -58,11 +70,7 @@ class ServedModel:
 
         `sha256`: what the directory's own checksum must be; None: anything.
         """
-        loaded = load_model(directory)
-        found = summary(loaded).sha256
-        if sha256 is not None and sha256 != found:
-            raise ConfigurationError(f"spec.model.sha256: the model in {directory} has {found}, wanted {sha256}")
-        signature = Signature(*(_specs(loaded.description[name]) for name in ("inputs", "outputs")))
+        loaded, signature, found = intact(directory, sha256)
         # Not through its hooks: they compare the inputs with what was exported, as the signature has been by then.
         return cls(signature, _computation(loaded).to(device).forward, device, found)
 
@@ -85,19 +93,34 @@ class ServedModel:
             raise ComputationError(f"the model failed: {type(error).__name__}: {error}") from error
 
 
+def intact(directory: Path, sha256: str | None = None) -> tuple[LoadedModel, Signature, str]:
+    """The model there, verified, and its checksum; raises StorageError or ConfigurationError as `ServedModel.load`."""
+    loaded = load_model(directory)
+    found = summary(loaded).sha256
+    if sha256 is not None and sha256 != found:
+        raise ConfigurationError(f"spec.model.sha256: the model in {directory} has {found}, wanted {sha256}")
+    return loaded, Signature(*(_specs(loaded.description[name]) for name in ("inputs", "outputs"))), found
+
+
 def _computation(model: LoadedModel) -> nn.Module:
     """The exported program; where the model could not be exported, its recipe's, with the weights."""
     if model.description["program"] is not None:
         return model.program()
+    return recipe_and_model(model)[1]
+
+
+def recipe_and_model(model: LoadedModel) -> tuple[Recipe, nn.Module]:
+    """What it was made by, and the same with its weights; raises ConfigurationError."""
     origin = model.description["origin"]
-    module = load_recipe(origin["recipe"], json.dumps(origin["config"])).model()
+    recipe = load_recipe(origin["recipe"], json.dumps(origin["config"]))
+    module = recipe.model()
     try:
         module.load_state_dict(model.weights())
     except RuntimeError as error:
         raise ConfigurationError(
             f"spec.model: the weights in {model.directory} are not those of {origin['recipe']} in this image: {error}"
         ) from error
-    return module.eval()
+    return recipe, module.eval()
 
 
 def _specs(tensors: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:

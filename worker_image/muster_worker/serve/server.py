@@ -7,7 +7,6 @@ import contextlib
 import logging
 import math
 import signal
-import socket
 import sys
 import threading
 import time
@@ -15,20 +14,27 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import torch
-import uvicorn
 import uvloop
 
 from muster_worker.serve import grpc
-from muster_worker.serve.http import Application
+from muster_worker.serve.group import pod
+from muster_worker.serve.group.front import Front
+from muster_worker.serve.group.model import GroupModel
+from muster_worker.serve.group.service import FrontService
+from muster_worker.serve.listening import http_server, listen
 from muster_worker.serve.metrics import Metrics
-from muster_worker.serve.model import ServedModel
+from muster_worker.serve.model import ServedModel, intact
 from muster_worker.serve.service import Limits, Service
-from muster_worker.serve.supervisor import Death, Told, keep_up
+from muster_worker.serve.supervisor import Death, Part, Told, keep_up
 from muster_worker.train.errors import TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import socket
+    from collections.abc import Callable
     from pathlib import Path
+
+    from muster_worker.serve.group.layout import GroupConfig
+    from muster_worker.serve.model import Model
 
 _T = TypeVar("_T")
 
@@ -44,7 +50,6 @@ FINISH = 2.0
 """Seconds kept, of those that leaving may take, for requests that are in flight at the end."""
 
 _TICK = 0.1
-_BACKLOG = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,34 +65,40 @@ class ServeConfig:
     device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     drain_seconds: float = 30.0
     limits: Limits = field(default_factory=Limits)
+    group: GroupConfig | None = None
+    """None: one process computes and answers."""
 
 
 def run(config: ServeConfig) -> NoReturn:
     """Serves until it is told to leave, then ends the process: with the exit code of what is wrong, or 0."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    group = config.group
     try:
-        listening = _socket(config.host, config.port)
+        listening = listen(config.host, config.port)
+        for_ranks = listen(config.host, group.port) if group and group.leads else None
     except OSError as error:
         sys.exit(_says(f"it cannot listen: {error}", TrainingError.exit_code))
 
     def serve(death: Death | None, told: Told) -> int:
-        code: int = uvloop.run(_Server(config, listening, death, told).run())
+        front = Front(group, for_ranks, death) if group and for_ranks else None
+        code: int = uvloop.run(_Server(config, listening, death, told, front).run())
         return code
 
-    sys.exit(keep_up(serve))
-
-
-class _Http(uvicorn.Server):
-    """Signals are for `_Server`, which knows when it is time to stop."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    ranks = pod.ranks(config, group, listening) if group else []
+    sys.exit(keep_up(ranks if group and not group.leads else [Part("the server", serve), *ranks]))
 
 
 class _Server:
-    def __init__(self, config: ServeConfig, listening: socket.socket, death: Death | None, told: Told) -> None:
+    def __init__(
+        self,
+        config: ServeConfig,
+        listening: socket.socket,
+        death: Death | None,
+        told: Told,
+        front: Front | None,
+    ) -> None:
         self._config, self._listening, self._death, self._told = config, listening, death, told
+        self._front = front
         self._told_to_leave = asyncio.Event()
         self._at_once = False
 
@@ -95,19 +106,8 @@ class _Server:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._told_to_leave.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
-        service = Service(self._config.name, self._config.limits, Metrics(), self._death)
-        http = _Http(
-            uvicorn.Config(
-                Application(service),
-                http="httptools",
-                lifespan="off",
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                date_header=False,
-            )
-        )
+        service = self._service()
+        http = http_server(service)
         try:
             calls = await grpc.start(service, self._config.host, self._config.grpc_port)
         except (OSError, RuntimeError) as error:
@@ -126,6 +126,12 @@ class _Server:
         service.close()
         return code
 
+    def _service(self) -> Service:
+        name, limits = self._config.name, self._config.limits
+        if self._front is None:
+            return Service(name, limits, Metrics(), self._death)
+        return FrontService(name, limits, Metrics(), self._front, self._death)
+
     def _interrupted(self) -> None:
         """Somebody sits before it: only what it has begun is finished."""
         self._at_once = True
@@ -138,7 +144,7 @@ class _Server:
             model, seconds = await _in_thread(self._loaded)
         except TrainingError as error:
             return _says(str(error), error.exit_code)
-        service.serve(model, seconds)
+        service.serve(model, seconds, config.group.layout.at_once if config.group else 1)
         self._told.serving()
         log.info(
             "serving %s (%s) on ports %d (HTTP) and %d (gRPC) after %.1f s: %.2g ms a sample on %s",
@@ -147,8 +153,14 @@ class _Server:
         )
         return 0
 
-    def _loaded(self) -> tuple[ServedModel, float]:
+    def _loaded(self) -> tuple[Model, float]:
         config = self._config
+        if self._front is not None:
+            self._front.listen()
+            _, signature, sha256 = intact(config.directory, config.sha256)
+            # Those who ask the place of a front that died are answered by whoever is there.
+            seconds = self._front.assemble(sha256, whole=self._death is None)
+            return GroupModel(signature, sha256, self._front, config.limits.request_seconds), seconds
         model = ServedModel.load(config.directory, config.device, config.sha256)
         return model, model.warm_up()
 
@@ -161,7 +173,12 @@ class _Server:
         log.info("leaving: not ready any more, %s", "finishing" if self._at_once else "answering until nobody asks")
         begun = now = time.monotonic()
         end = begun + self._config.drain_seconds
-        while not self._at_once and now < end - FINISH and (now < begun + LINGER or now < service.last_request + QUIET):
+        while (
+            not self._at_once
+            and service.answers
+            and now < end - FINISH
+            and (now < begun + LINGER or now < service.last_request + QUIET)
+        ):
             await asyncio.sleep(_TICK)
             now = time.monotonic()
         return max(0.0, end - now)
@@ -192,11 +209,3 @@ async def _in_thread(function: Callable[[], _T]) -> _T:
 def _says(error: str, exit_code: int) -> int:
     print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the last words of a process
     return exit_code
-
-
-def _socket(host: str, port: int) -> socket.socket:
-    """`host` empty: every address, of both families where there are both."""
-    if not host and socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=_BACKLOG)

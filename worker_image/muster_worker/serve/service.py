@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from muster_worker.serve.metrics import Metrics
-    from muster_worker.serve.model import ServedModel
+    from muster_worker.serve.model import Model
     from muster_worker.serve.protocol import InferRequest
     from muster_worker.serve.supervisor import Death
 
@@ -51,17 +51,24 @@ class Service:
         self.draining = False
         self.last_request = time.monotonic()
         self.recent = Recent(self.last_request)
-        self._model: ServedModel | None = None
+        self._model: Model | None = None
         self._batcher: Batcher | None = None
         self._death = death
         self._down_for: float | None = None
         self._loaded = asyncio.Event()
         metrics.watch_ready(lambda: self.ready)
 
-    def serve(self, model: ServedModel, seconds: float) -> None:
-        """From now on; `seconds` is what one sample takes."""
+    def serve(self, model: Model, seconds: float, at_once: int = 1) -> None:
+        """From now on; `seconds` is what one sample takes, `at_once` how many batches may be computed together."""
         batched = model.signature.batched
-        self._batcher = Batcher(model.compute, self.limits.batching, self.metrics, batched=batched, seconds=seconds)
+        self._batcher = Batcher(
+            model.compute,
+            self.limits.batching,
+            self.metrics,
+            batched=batched,
+            seconds=seconds,
+            at_once=at_once,
+        )
         self._model = model
         self._down_for = time.time() - self._death.at if self._death is not None else None
         self._loaded.set()
@@ -95,10 +102,15 @@ class Service:
         return None
 
     @property
-    def model(self) -> ServedModel:
+    def answers(self) -> bool:
+        """Whether there is anybody to compute."""
+        return self._model is not None
+
+    @property
+    def model(self) -> Model:
         """Raises NotReadyError while there is none."""
         if self._model is None:
-            raise NotReadyError(_LOADING)
+            raise NotReadyError(self.why_not_ready or _LOADING)
         return self._model
 
     def check(self, name: str, version: str) -> None:
@@ -153,6 +165,7 @@ class Service:
             "latencyP50": recent.latency_p50,
             "latencyP99": recent.latency_p99,
             "death": self._last_death(),
+            "group": None,
         }
 
     def _last_death(self) -> dict[str, Any] | None:
@@ -160,7 +173,7 @@ class Service:
         if self._death is None:
             return None
         dead = {"count": self._death.count, "exitCode": self._death.exit_code, "diedAt": self._death.at}
-        return dead | {"seconds": self._down_for}
+        return dead | {"seconds": self._down_for, "rank": None}
 
     def close(self) -> None:
         if self._batcher is not None:

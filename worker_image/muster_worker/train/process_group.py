@@ -41,14 +41,14 @@ def joined(device: torch.device) -> Iterator[None]:
 
     Tensors on the CPU are always reduced by gloo, so that the runtime's own messages need no device.
     """
-    _avoid_missing_libuv()
+    avoid_missing_libuv()
     dist.init_process_group("gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl")
     yield
     # Not in a `finally`: after a failure, peers may be gone, and taking leave of them would hang.
     dist.destroy_process_group()
 
 
-def _avoid_missing_libuv() -> None:
+def avoid_missing_libuv() -> None:
     """Debian builds torch without libuv, which env:// asks for unless told otherwise."""
     if "USE_LIBUV" in os.environ:
         return

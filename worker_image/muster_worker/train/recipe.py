@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from muster_worker.train.config import Config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
+    from torch.distributed.tensor.parallel import ParallelStyle
     from torch.optim import Optimizer
     from torch.utils.data import Dataset
 
@@ -66,3 +67,21 @@ class Recipe(ABC):
         from torch.optim import AdamW  # noqa: PLC0415 - recipes are described without torch
 
         return AdamW(parameters, lr=learning_rate)
+
+    def tensor_plan(self, model: nn.Module) -> Mapping[str, ParallelStyle] | None:
+        """How the processes of a group that serves `model` divide its layers: styles by the names of modules.
+
+        As `torch.distributed.tensor.parallel.parallelize_module` takes it, patterns included. What enters and leaves a
+        part of `pipeline_layers` has to be whole. None: the model cannot be served so.
+        """
+        del model
+        return None
+
+    def pipeline_layers(self, model: nn.Module) -> Sequence[nn.Module] | None:
+        """The modules of `model` which, called one after the other, compute what it does.
+
+        Each takes what the one before gives: a tensor or a tuple of tensors, their first dimension the batch. A group
+        that serves the model divides them among processes. None: the model cannot be served so.
+        """
+        del model
+        return None

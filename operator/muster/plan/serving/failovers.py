@@ -41,7 +41,7 @@ class Loss:
 
 def losses(view: View, slots: Sequence[Slot]) -> tuple[Loss, ...]:
     """Return those that the status does not know of."""
-    known = view.known_replicas
+    known = view.made_replicas
     found = (loss for slot in slots if slot.group < known for loss in _losses(view, slot))
     return tuple(loss for loss in found if not _is_recorded(view, loss))
 

@@ -50,7 +50,7 @@ def phase(view: View, slots: Sequence[Slot], lost: Sequence[Loss]) -> Phase:
     if worn_out is not None:
         died = f"processes of {worn_out.name} have died {view.deaths(worn_out)} times"
         return Phase("Degraded", "TooManyRestarts", f"{died}: another takes its place{_why(view, slots)}")
-    was_whole = view.recorded.get("phase") in {"Ready", "Degraded"} and view.known_replicas == len(slots)
+    was_whole = view.recorded.get("phase") in {"Ready", "Degraded"} and view.made_replicas == len(slots)
     if answering < len(slots) and was_whole:
         return Phase("Degraded", "NotAnswering", f"{answering} of {_groups(len(slots))} answer{_trouble(view, slots)}")
     return Phase("RollingOut", "Scaling", f"{answering} of {_groups(len(slots))} answer{_trouble(view, slots)}")

@@ -84,7 +84,7 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
     pause = refusals.pause(observed.refusal, seen.now) if step.made or frame else None
     made, demand = placement.admitted(seen, () if pause is not None else step.made)
     creates = *_rest_of_groups(seen), *_new_groups(seen, made)
-    wanted = status.active(seen, slots, lost, seen.attempt + len(made), missing)
+    wanted = status.active(seen, slots, lost, [group for group, _ in made], missing)
     if pause is not None and observed.refusal is not None:
         wanted |= {"reason": "Refused", "message": f"what it consists of is refused: {observed.refusal.message}"}
     actions = Plan(
@@ -152,7 +152,7 @@ def _remains(seen: View) -> Iterator[Delete]:
     """
     for one in seen.servers:
         lost = seen.lost_pods(one)
-        if failovers.is_recorded(seen, one) or one.group >= seen.known_replicas:
+        if failovers.is_recorded(seen, one) or one.group >= seen.made_replicas:
             yield from map(removal, lost)
         if seen.is_over(one) or (one.cut_off and one.size > 1 and seen.living(one.group)):
             rest = (pod for pod in one.pods if not (pod in lost or pod.cut_off or pod.deleting))

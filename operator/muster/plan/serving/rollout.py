@@ -7,8 +7,9 @@ is never worth waiting for.
 
 Invariants, whatever is there when it is looked at:
 - of the groups that answer, only so many are told to leave that spec.replicas - maxUnavailable go on answering;
-- beside those that are leaving there are never more than spec.replicas + maxSurge servers, unless there were before, or
-  more than maxSurge whose number is not wanted any more answer in the place of others.
+- beside those that are leaving there are never more than spec.replicas + maxSurge servers, unless there were before (a
+  lost node came back), or more than maxSurge whose number is not wanted any more answer in the place of others; but a
+  group that has none at all always gets one.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from muster.plan.serving.pods import url
 from muster.plan.timestamps import to_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from muster.plan.model import Manifest
     from muster.plan.serving.failovers import Loss
@@ -30,14 +30,16 @@ def waiting(view: View, missing: Missing) -> dict[str, Any]:
         _condition(view, "Ready", now, holds=None),
         _condition(view, "Progressing", now, holds=True),
     )
-    # No group was wanted yet: none can have been lost.
-    return _common(view, now) | {"wantedReplicas": 0, "conditions": _conditions(view, *said)}
+    return _common(view, now) | {"conditions": _conditions(view, *said)}
 
 
 def active(
-    view: View, slots: Sequence[Slot], lost: Sequence[Loss], attempt: int, missing: Missing | None
+    view: View, slots: Sequence[Slot], lost: Sequence[Loss], made: Collection[int], missing: Missing | None
 ) -> dict[str, Any]:
-    """Return the status of a deployment that has something to serve; `missing`: why that is not what spec asks for."""
+    """Return the status of a deployment that has something to serve.
+
+    `made`: the groups that are being made. `missing`: why that is not what spec asks for.
+    """
     now = phase(view, slots, lost)
     if missing is not None:
         now = Phase("RollingOut", missing.reason, missing.message)
@@ -52,7 +54,8 @@ def active(
         _condition(view, "Progressing", now, holds=now.progressing),
     )
     fresh = {
-        "attempt": attempt,
+        "attempt": view.attempt + len(made),
+        "madeReplicas": _made(view, made),
         "updatedReplicas": progress.updated(view, slots),
         "revision": _revision(view, slots),
         "restart": _restart(view, slots, missing),
@@ -84,12 +87,17 @@ def _common(view: View, now: Phase) -> dict[str, Any]:
         "reason": now.reason,
         "message": now.message,
         "url": url(view.deployment),
-        "wantedReplicas": view.replicas,
         "replicas": len({one.group for one in there}),
         "readyReplicas": ready,
         "ready": f"{ready}/{view.replicas}",
         "selector": identity.selector(view.deployment),
     }
+
+
+def _made(view: View, made: Collection[int]) -> int:
+    """They are made from the first on, but perhaps not all at once."""
+    there = (one.group for one in view.servers if one.group < view.replicas)
+    return min(view.replicas, max((view.made_replicas, *(group + 1 for group in (*there, *made)))))
 
 
 def _revision(view: View, slots: Sequence[Slot]) -> dict[str, Any]:

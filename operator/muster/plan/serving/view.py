@@ -62,9 +62,9 @@ class View:
         return max((int(self.recorded.get("attempt", 0)), *(server.attempt for server in self.servers)))
 
     @property
-    def known_replicas(self) -> int:
-        """How many groups the status says that were wanted."""
-        return int(self.recorded.get("wantedReplicas", 0))
+    def made_replicas(self) -> int:
+        """How many groups the status says that were made."""
+        return int(self.recorded.get("madeReplicas", 0))
 
     def state(self, server: Server) -> Mapping[str, Any] | None:
         """Return what the group last said of itself, if anything; its leader speaks for it."""

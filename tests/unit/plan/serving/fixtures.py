@@ -102,7 +102,7 @@ def known(current: dict[str, Any], target: dict[str, Any] | None = None, **more:
     return {
         "phase": "Ready",
         "attempt": 2,
-        "wantedReplicas": 2,
+        "madeReplicas": 2,
         "revision": {"current": name_of(current), "target": name_of(target)},
         "rollout": rollout,
     } | more

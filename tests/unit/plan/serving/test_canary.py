@@ -26,7 +26,7 @@ OLDS = tuple(pod(group, group + 1, OLD) for group in range(4))
 def look(*pods, status=None, now=NOW, reports=None, analysis=None, **rollout):
     canary = {"steps": STEPS} | ({"analysis": analysis} if analysis else {})
     asked = deployment(
-        status or known(OLD, NEW, wantedReplicas=4, attempt=4),
+        status or known(OLD, NEW, madeReplicas=4, attempt=4),
         replicas=4,
         canary=canary,
         rollout={"restart": "now"} | rollout,

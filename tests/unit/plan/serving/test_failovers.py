@@ -106,7 +106,7 @@ def test_a_death_that_newer_losses_have_pushed_out_does_not_come_back():
 
 
 def test_what_leaves_because_it_is_to_leave_is_no_loss():
-    suspended = look(pod(0, 1, ONE, deleting=True), pod(1, 2, ONE, deleting=True), status=known(ONE, wantedReplicas=0))
+    suspended = look(pod(0, 1, ONE, deleting=True), pod(1, 2, ONE, deleting=True), status=known(ONE, madeReplicas=0))
     assert "failovers" not in suspended.status
     new = revision(2, rollout={"restart": "now"})
     asked = deployment(known(ONE, new), rollout={"restart": "now", "maxUnavailable": 1})

@@ -53,6 +53,8 @@ def test_nothing_is_made_before_there_is_room_for_a_whole_group():
     denied = decide(deployment(**TWO), admission=NO_ROOM)
     assert (made(denied), denied.demand.least) == ([], 2)
     assert denied.status["message"].endswith("no group is made: wanted: 2 workers; room now: 1")
+    later = decide(deployment(denied.status, **TWO), admission=ROOM_FOR_ONE)
+    assert ("failovers" in later.status, later.status["madeReplicas"]) == (False, 1), "nothing was there to be lost"
 
 
 @pytest.mark.parametrize(

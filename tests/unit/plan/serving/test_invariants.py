@@ -100,7 +100,8 @@ def nobody_missed_leaves(cluster: Simulated, before: list[dict[str, Any]]) -> No
 def not_more_than_asked_for(cluster: Simulated, before: list[dict[str, Any]]) -> None:
     replicas, surge, _ = bounds(cluster)
     stand_ins = sum(int(one["metadata"]["labels"]["muster.dev/group"]) >= replicas for one in cluster.living())
-    assert len(cluster.living()) <= max(replicas + max(surge, stand_ins), len(before))
+    without = set(range(replicas)) - {int(one["metadata"]["labels"]["muster.dev/group"]) for one in before}
+    assert len(cluster.living()) <= max(replicas + max(surge, stand_ins), len(before) + len(without))
 
 
 def is_true_of(cluster: Simulated, status: dict[str, Any]) -> None:

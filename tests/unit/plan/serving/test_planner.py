@@ -130,4 +130,5 @@ def test_what_is_refused_is_told_and_tried_again_later():
     assert (answer.applies, answer.creates, answer.look_again) == ((), (), 1.0)
     assert (answer.status["reason"], answer.status["phase"]) == ("Refused", "Starting")
     assert "belongs to something else" in answer.status["message"]
-    assert len(decide(deployment(), refusal=refusal, now=NOW + 2).applies) == 3
+    again = decide(deployment(answer.status), refusal=refusal, now=NOW + 2)
+    assert (len(again.applies), len(again.creates), "failovers" in again.status) == (3, 2, False)

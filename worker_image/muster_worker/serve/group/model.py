@@ -1,0 +1,110 @@
+"""A model that is computed by a group: batches are divided among its shards, and what is lost is computed again."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+from muster_worker.serve.errors import ComputationError, NotReadyError, TimedOutError
+from muster_worker.serve.group.shard import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from muster_worker.serve.group.front import Front
+    from muster_worker.serve.group.shard import Shard
+    from muster_worker.serve.model import Signature
+
+HANGS = 0.5
+"""A computation that has taken so much of the time that a batch may take, and is not done at its end, never will be."""
+
+TRIES = 3
+"""When so many ranks have died of a part of a batch, more would."""
+
+
+class GroupModel:
+    """Computes by the ranks of `front`; `limit`: seconds that a batch may take."""
+
+    def __init__(self, signature: Signature, sha256: str, front: Front, limit: float) -> None:
+        self.signature = signature
+        self.version = sha256[:12]
+        self.sha256 = sha256
+        self._front = front
+        self._limit = limit
+        self._turns = itertools.count()
+
+    def compute(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Waits for a shard while there is none.
+
+        Raises ComputationError with the model's own words, or TimedOutError, or NotReadyError.
+        """
+        deadline = time.monotonic() + self._limit
+        with self._front.changed:
+            shards = self._shards(deadline)
+            tasks = [Task(part) for part in self._parts(inputs, len(shards))]
+            for shard, task in zip(shards, tasks, strict=False):
+                shard.begin(task)
+            try:
+                outputs = [self._outputs(task, deadline) for task in tasks]
+            except TimedOutError:
+                self._free_from(tasks)
+                raise
+        if len(outputs) == 1:
+            return list(outputs[0])
+        return [torch.cat(pieces) for pieces in zip(*outputs, strict=True)]
+
+    def _parts(self, inputs: Sequence[Tensor], shards: int) -> list[Sequence[Tensor]]:
+        """One for each shard, or as many as there are samples."""
+        if not self.signature.batched:
+            return [inputs]
+        count = min(shards, len(inputs[0]))
+        return list(zip(*(tensor.tensor_split(count) for tensor in inputs), strict=True))
+
+    def _shards(self, deadline: float) -> list[Shard]:
+        """Those that can compute, in the order in which it is their turn."""
+        able: list[Shard] = []
+
+        def found() -> bool:
+            able[:] = [shard for shard in self._front.shards if shard.able]
+            return bool(able)
+
+        if not self._front.wait(found, deadline):
+            raise NotReadyError(f"nobody was there to compute within {self._limit:g} s: {self._front.missing}")
+        turn = next(self._turns) % len(able)
+        return sorted(able[turn:] + able[:turn], key=lambda shard: shard.busy)
+
+    def _outputs(self, task: Task, deadline: float) -> Sequence[Tensor]:
+        deaths = 0
+        while self._front.wait(lambda: task.settled or self._stands_still(task), deadline):
+            if task.error is not None:
+                raise ComputationError(task.error)
+            if task.outputs is not None:
+                return task.outputs
+            deaths += task.lost
+            if deaths == TRIES:
+                raise ComputationError(f"{TRIES} processes have ended while they computed this")
+            shard = self._shards(deadline)[0]
+            self._give_up(task)
+            shard.begin(task)
+        raise TimedOutError(f"no answer within {self._limit:g} s")
+
+    def _stands_still(self, task: Task) -> bool:
+        """Whether its shard does, and another does not. Alone, it is waited for: it may go on."""
+        return any(one.able for one in self._front.shards) and any(
+            one.has(task) and not one.able for one in self._front.shards
+        )
+
+    def _give_up(self, task: Task) -> None:
+        for shard in self._front.shards:
+            shard.give_up(task)
+
+    def _free_from(self, tasks: Sequence[Task]) -> None:
+        """Shards that hang in one of these, in the way of whoever asks next; not one that had no time for it."""
+        for shard in self._front.shards:
+            if shard.computing_for > HANGS * self._limit and any(shard.has(task) for task in tasks):
+                shard.close()

@@ -1,0 +1,52 @@
+"""Where a server listens, and what answers HTTP there."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from muster_worker.serve.http import Application
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from muster_worker.serve.service import Service
+
+_BACKLOG = 2048
+_KEPT = 75
+"""Seconds that an idle connection is kept: longer than clients keep theirs, who would else send when it is closed."""
+
+
+class HttpServer(uvicorn.Server):
+    """Signals are for whoever knows when it is time to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def http_server(service: Service) -> HttpServer:
+    return HttpServer(
+        uvicorn.Config(
+            Application(service),
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=_KEPT,
+        )
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """`host` empty: every address, of both families where there are both. Raises OSError."""
+    if not host and socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
