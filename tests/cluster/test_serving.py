@@ -128,7 +128,10 @@ def test_a_canary_that_is_too_slow_is_given_up_and_a_good_one_goes_on(served: Ku
     assert load.failures() == []
 
 
-def test_a_drained_node_fails_no_request(served: Kube, load: Load, measure: Measure):
+@pytest.mark.parametrize("replicas", [2, 1])
+def test_a_drained_node_fails_no_request(served: Kube, load: Load, measure: Measure, replicas: int):
+    kubectl("scale", "modeldeployment/digits", f"--replicas={replicas}", "-n", served.namespace)
+    deployments.wait_until_done(served)
     node = next(iter(deployments.living(served).values()))["spec"]["nodeName"]
     begun = time.monotonic()
     try:
@@ -136,7 +139,7 @@ def test_a_drained_node_fails_no_request(served: Kube, load: Load, measure: Meas
             *("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=90s"),
             "--pod-selector=muster.dev/model-deployment=digits",
         )
-        measure("a node with one of 2 groups drained", time.monotonic() - begun, "0 failed")
+        measure(f"a node with one of {replicas} groups drained", time.monotonic() - begun, "0 failed")
         assert "drained" in drain.stdout
         deployments.wait_until_done(served)
         assert all(pod["spec"]["nodeName"] != node for pod in deployments.living(served).values())
@@ -144,6 +147,7 @@ def test_a_drained_node_fails_no_request(served: Kube, load: Load, measure: Meas
         assert load.failures() == []
     finally:
         kubectl("uncordon", node)
+        kubectl("scale", "modeldeployment/digits", "--replicas=2", "-n", served.namespace)
 
 
 @pytest.mark.parametrize(

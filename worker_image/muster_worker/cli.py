@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     if found.command == "serve":
         _serve(found)
+    if found.command == "package":
+        return _package(found)
     return _agent(found)
 
 
@@ -71,6 +73,19 @@ def _serve(found: argparse.Namespace) -> NoReturn:
             group=group,
         )
     )
+
+
+def _package(found: argparse.Namespace) -> int:
+    from muster_worker.serve.package import package, parse_input  # noqa: PLC0415 - brings torch
+    from muster_worker.train.errors import TrainingError  # noqa: PLC0415
+
+    try:
+        published = package(found.script, found.directory, [parse_input(text) for text in found.input])
+    except TrainingError as error:
+        print(f"muster-worker package: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"{found.directory}: {published.bytes} bytes, sha256 {published.sha256}")
+    return 0
 
 
 def _group(found: argparse.Namespace, name: str) -> GroupConfig | None:
@@ -160,6 +175,19 @@ def _parser() -> argparse.ArgumentParser:
         "--group-port", type=_port, default=8090, metavar="PORT", help="where pod 0 listens for the processes (8090)"
     )
 
+    package = commands.add_parser(
+        "package", help="make a model directory of a TorchScript file", description=_PACKAGE, epilog=_PACKAGE_EXAMPLE
+    )
+    package.add_argument("script", type=Path, metavar="FILE", help="the TorchScript file")
+    package.add_argument("directory", type=Path, metavar="DIRECTORY", help="where to write; what is there is replaced")
+    package.add_argument(
+        "--input",
+        action="append",
+        required=True,
+        metavar="NAME:DATATYPE:SHAPE",
+        help="what the model takes, -1 for any length; repeated for each input, in the order of its parameters",
+    )
+
     agent = commands.add_parser("agent", help="what the pods of a TrainingJob run", description=_AGENT)
     kinds = agent.add_subparsers(dest="kind", metavar="KIND")
     recipe = kinds.add_parser("recipe", help="run a recipe")
@@ -206,5 +234,8 @@ nobody asks any more. Ctrl-C ends it at once."""
 _GROUP = """They compute together and are asked as if they were one: as many as the product of --data, --tensor and
 --pipeline. One that dies is started again, and no request is lost by that."""
 _SERVE_EXAMPLE = "example: muster-worker serve muster/digits/model --name digits --max-batch-size 32"
+_PACKAGE = """Makes a directory that `muster-worker serve` and a ModelDeployment take. The outputs are found by
+computing with zeros."""
+_PACKAGE_EXAMPLE = "example: muster-worker package model.pt models/digits --input images:FP32:-1,1,8,8"
 _AGENT = """Starts the ranks of one pod and keeps the group together. It is set up by the environment that the
 operator gives to worker pods (MUSTER_RANK, MUSTER_REPLICAS, MUSTER_COORDINATOR, …)."""

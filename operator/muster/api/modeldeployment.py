@@ -1,7 +1,8 @@
 """ModelDeployment: which trained model to serve, on how many replicas, and how they are replaced."""
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -290,12 +291,26 @@ class Service(Model):
     )
 
 
+def _of_custom(*, cel: str, holds: Callable[[Any], bool], message: str, at: str) -> Rule:
+    """Return a rule for one of the runtimes."""
+    return Rule(
+        cel=f"!has(self.runtime) || self.runtime != 'custom' || ({cel})",
+        holds=lambda spec: spec.runtime != "custom" or holds(spec),
+        message=message,
+        at=at,
+    )
+
+
 class ModelDeploymentSpec(Model):
     """What is wanted. All of it may change at any time; what shapes the pods is rolled out."""
 
     model: ModelSource
     runtime: Literal["torch", "torchserve", "tensorflowServing", "custom"] = "torch"
-    """What answers the requests. Of these this version of Muster supports torch only."""
+    """What answers the requests. Of these this version of Muster supports torch and custom.
+
+    custom: the template's container `worker` names an image that serves by itself, with a port named `http` (and one
+    named `grpc`, if it has one) and probes. It finds the model at MUSTER_MODEL, by the name MUSTER_MODEL_NAME.
+    """
     # Not Int: the scale subresource does not read 3.0.
     replicas: Annotated[int, Field(strict=True, ge=0, le=MAX_GROUPS)] = 1
     """How many groups answer; `kubectl scale` and autoscalers change it."""
@@ -315,7 +330,43 @@ class ModelDeploymentSpec(Model):
     suspend: Bool = False
     """true: no group is there until this is false again. The Service stays, with nobody behind it."""
 
-    rules = tuple(refusal.rule() for refusal in MODEL_DEPLOYMENT)
+    rules = (
+        *(refusal.rule() for refusal in MODEL_DEPLOYMENT),
+        _of_custom(
+            cel=(
+                "has(self.template) && has(self.template.spec) && has(self.template.spec.containers)"
+                " && self.template.spec.containers.exists(one, one.name == 'worker')"
+            ),
+            holds=lambda spec: any(
+                one["name"] == "worker" for one in (spec.template.get("spec") or {}).get("containers") or ()
+            ),
+            message="spec.runtime is custom: write the container worker, with its image and a port named http",
+            at=".template",
+        ),
+        _of_custom(
+            cel=(
+                "!has(self.group) || (!has(self.group.parallelism) && (!has(self.group.size) || self.group.size == 1))"
+            ),
+            holds=lambda spec: spec.group == Group(),
+            message="spec.runtime is custom, which knows of no groups: leave this out",
+            at=".group",
+        ),
+        _of_custom(
+            cel=(
+                "!has(self.batching) || ((!has(self.batching.maxBatchSize) || self.batching.maxBatchSize == 1)"
+                " && (!has(self.batching.maxDelayMilliseconds) || self.batching.maxDelayMilliseconds == 0))"
+            ),
+            holds=lambda spec: spec.batching == Batching(),
+            message="spec.runtime is custom, which batches by itself: leave this out",
+            at=".batching",
+        ),
+        _of_custom(
+            cel="!has(self.canary) || !has(self.canary.analysis)",
+            holds=lambda spec: spec.canary is None or spec.canary.analysis is None,
+            message="spec.runtime is custom, which tells nothing of errors and latencies: leave this out",
+            at=".canary.analysis",
+        ),
+    )
 
 
 class ModelDeployment(Model):

@@ -58,7 +58,7 @@ TRAINING_JOB = (
 
 MODEL_DEPLOYMENT = (
     Unsupported("model.uri"),
-    Unsupported("runtime", allowed=("torch",)),
+    Unsupported("runtime", allowed=("torch", "custom")),
     Unsupported("compression"),
     Unsupported("explain"),
     Unsupported("canary.gateway"),

@@ -152,13 +152,28 @@ def test_a_well_formed_deployment_is_taken_by_both_with_the_same_defaults(deploy
     assert ModelDeployment.model_validate(made).spec == ModelDeployment.model_validate(deployment(**spec)).spec
 
 
+CUSTOM = {
+    "model": {"fromTrainingJob": "a"},
+    "runtime": "custom",
+    "template": {"spec": {"containers": [{"name": "worker", "image": "mine:1"}]}},
+}
+
+
 @given(spec=changed("ModelDeployment"))
 @settings(GENERATED, max_examples=200)
 @example(spec={"model": {"fromTrainingJob": "a"}, "rollout": {"maxSurge": 0}})
 @example(spec={"model": {"fromTrainingJob": "a"}, "rollout": {"maxSurge": "0%", "maxUnavailable": 0}})
 @example(spec={"model": {"fromTrainingJob": "a", "uri": "b"}})
 @example(spec={"model": {"fromTrainingJob": "a"}, "service": {"port": 9000}})
+@example(spec={"model": {"fromTrainingJob": "a"}, "runtime": "torchserve"})
 @example(spec={"model": {"fromTrainingJob": "a"}, "runtime": "custom"})
+@example(spec=CUSTOM)
+@example(spec=CUSTOM | {"template": {"spec": {"containers": [{"name": "other"}]}}})
+@example(spec=CUSTOM | {"group": {"size": 2}})
+@example(spec=CUSTOM | {"group": {"parallelism": {}}})
+@example(spec=CUSTOM | {"batching": {"maxBatchSize": 2}})
+@example(spec=CUSTOM | {"batching": {"maxDelayMilliseconds": 1}})
+@example(spec=CUSTOM | {"canary": {"analysis": {}}})
 def test_a_deployment_that_may_be_wrong_is_judged_alike(deployments: Server, spec: Spec):
     made, refusal = server_answer(deployments, deployment(**spec))
     read, complaint = model_answer(deployment(**spec))

@@ -103,8 +103,8 @@ def intact(directory: Path, sha256: str | None = None) -> tuple[LoadedModel, Sig
 
 
 def _computation(model: LoadedModel) -> nn.Module:
-    """The exported program; where the model could not be exported, its recipe's, with the weights."""
-    if model.description["program"] is not None:
+    """The exported program or TorchScript; where there is neither, the recipe's model, with the weights."""
+    if model.description["program"] is not None or model.description.get("script") is not None:
         return model.program()
     return recipe_and_model(model)[1]
 
@@ -112,6 +112,10 @@ def _computation(model: LoadedModel) -> nn.Module:
 def recipe_and_model(model: LoadedModel) -> tuple[Recipe, nn.Module]:
     """What it was made by, and the same with its weights; raises ConfigurationError."""
     origin = model.description["origin"]
+    if "recipe" not in origin:
+        raise ConfigurationError(
+            f"spec.model: the model in {model.directory} was made by no recipe, which is wanted here"
+        )
     recipe = load_recipe(origin["recipe"], json.dumps(origin["config"]))
     module = recipe.model()
     try:

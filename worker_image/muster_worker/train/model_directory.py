@@ -1,12 +1,14 @@
-"""A trained model as a directory: what is in it, and how it is read without running code from it.
+"""A trained model as a directory: what is in it, and how it is read without running Python from it.
 
 model.json          what it is: signature, metrics, origin, checksums
 model.safetensors   the weights
 program.pt2         the torch.export program with a dynamic batch; absent where the model cannot be exported
+model.pt            instead of these two, in a directory made by `muster-worker package`: a TorchScript file
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 DESCRIPTION = "model.json"
 WEIGHTS = "model.safetensors"
 PROGRAM = "program.pt2"
+SCRIPT = "model.pt"
 FORMAT = 1
 
 DATATYPES = {
@@ -67,11 +70,24 @@ class LoadedModel:
         return tensors
 
     def program(self) -> nn.Module:
-        """The model as it was exported, ready to be called; raises StorageError where there is no program."""
+        """The model as it was exported, or TorchScript; ready to be called. Raises StorageError where it is neither."""
+        if self.description.get("script") is not None:
+            return load_script(self.directory / SCRIPT)
         if self.description["program"] is None:
             raise StorageError(f"{self.directory} has no program: {self.description['programError']}")
         module: nn.Module = torch.export.load(self.directory / PROGRAM).module()
         return module
+
+
+def load_script(path: Path) -> nn.Module:
+    """The TorchScript file, whose code torch's own interpreter runs; raises StorageError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch asks for torch.export instead; files are there
+            module: nn.Module = torch.jit.load(path, map_location="cpu")
+    except (RuntimeError, ValueError, OSError) as error:
+        raise StorageError(f"{path} is no TorchScript file: {str(error).strip().splitlines()[0]}") from error
+    return module.eval()
 
 
 def load_model(directory: Path) -> LoadedModel:

@@ -36,6 +36,7 @@ from muster.plan.serving import (
     rollout,
     status,
 )
+from muster.plan.serving.containers import HTTP_PORT
 from muster.plan.serving.events import events
 from muster.plan.serving.view import View, view
 from muster.plan.trained_model import Missing
@@ -166,8 +167,9 @@ def _old_revisions(seen: View) -> tuple[Delete, ...]:
 
 def _targets(seen: View) -> tuple[Target, ...]:
     return tuple(
-        Target(pod.uid, pod.address, pods.HTTP_PORT, steady=True)
+        Target(pod.uid, pod.address, HTTP_PORT, steady=True)
         for one in seen.servers
+        if one.revision not in seen.revisions or seen.revisions[one.revision].tells
         for pod in one.pods
         if pod.address is not None and pod.running and pod.serving_since is not None
     )

@@ -6,9 +6,10 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.ownership import owner
-from muster.plan.pod_parts import hardened_container, hardened_pod
+from muster.plan.pod_parts import hardened_pod
 from muster.plan.pods import ATTEMPT, RANK
 from muster.plan.serving import identity
+from muster.plan.serving.containers import GROUP_PORT, container
 from muster.plan.serving.reachability import GATE
 from muster.plan.strategic_merge import merge
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from muster.plan.model import Manifest
     from muster.plan.serving.revisions import Revision
 
-HTTP_PORT, GRPC_PORT, GROUP_PORT = 8080, 9000, 8090
-SCRATCH, MODEL = "/muster/run", "/muster/model"
 LEAVING = 5
 """Seconds that a process may take to end, beyond those that it goes on answering."""
 HOST = "kubernetes.io/hostname"
@@ -111,11 +110,11 @@ def build_pod(
         }
     )
     own = _pod_spec(deployment, spec, revision)
+    own["containers"] = [container(deployment, revision, server, rank)]
     if rank:
         del own["topologySpreadConstraints"]  # they say where groups are, not where the pods of one
     if spec.group.divided.processes > 1:
         own |= {"hostname": identity.name_of_rank(server, rank), "subdomain": identity.groups_name(deployment)}
-        own["containers"] = [_in_group(deployment, spec, own["containers"][0], server, rank)]
     template = merge({"metadata": {}, "spec": own}, spec.template)
     if shunned:
         _keep_off(template["spec"], shunned)
@@ -146,7 +145,6 @@ def _pod_spec(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: 
         "terminationGracePeriodSeconds": spec.rollout.drain_seconds + LEAVING,
         "readinessGates": [{"conditionType": GATE}],
         "topologySpreadConstraints": [_spread(deployment, spec)],
-        "containers": [_container(deployment, spec, revision)],
         "volumes": [
             {"name": "run", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
@@ -166,73 +164,6 @@ def _keep_off(spec: dict[str, Any], nodes: Sequence[str]) -> None:
     required = nodes_only.setdefault("requiredDuringSchedulingIgnoredDuringExecution", {"nodeSelectorTerms": [{}]})
     for one in required["nodeSelectorTerms"]:
         one["matchExpressions"] = [*one.get("matchExpressions", []), term]
-
-
-def _container(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: Revision) -> dict[str, Any]:
-    below = revision.model.get("path")
-    mount = {"name": "storage", "mountPath": MODEL, "readOnly": True}
-    return {
-        "name": "worker",
-        "image": revision.image,
-        "imagePullPolicy": revision.pull_policy,
-        "args": _arguments(deployment, spec, revision),
-        "env": [{"name": "HOME", "value": SCRATCH}, {"name": "TMPDIR", "value": SCRATCH}],
-        "ports": [
-            {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
-            {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
-        ],
-        "startupProbe": _probe("live", periodSeconds=1, failureThreshold=900),  # torch from a slow disk takes minutes
-        "readinessProbe": _probe("ready", periodSeconds=1, failureThreshold=3, timeoutSeconds=2),
-        "livenessProbe": _probe("live", periodSeconds=5, failureThreshold=3, timeoutSeconds=5),
-        # The last lines of the log say why a process would not serve.
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": {name: amounts for name, amounts in spec.resources.manifest().items() if amounts},
-        "securityContext": hardened_container(),
-        "volumeMounts": [
-            {"name": "run", "mountPath": SCRATCH},
-            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - a mount, not a temporary file
-            mount | ({"subPath": below} if below else {}),
-        ],
-    }
-
-
-def _arguments(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: Revision) -> list[str]:
-    checksum = revision.model.get("sha256")
-    return [
-        "serve",
-        MODEL,
-        f"--name={deployment.metadata.name}",
-        f"--port={HTTP_PORT}",
-        f"--grpc-port={GRPC_PORT}",
-        f"--max-batch-size={spec.batching.max_batch_size}",
-        f"--max-delay-milliseconds={spec.batching.max_delay_milliseconds}",
-        f"--drain-seconds={spec.rollout.drain_seconds}",
-        *([f"--sha256={checksum}"] if checksum else []),
-    ]
-
-
-def _in_group(
-    deployment: ModelDeployment, spec: ModelDeploymentSpec, container: dict[str, Any], server: str, rank: int
-) -> dict[str, Any]:
-    """Return the container as that of one of several pods, or of one with several processes."""
-    divided = spec.group.divided
-    host = f"{server}.{identity.groups_name(deployment)}.{deployment.metadata.namespace}.svc"
-    arguments = [
-        f"--group={server}",
-        f"--data={divided.data}",
-        f"--tensor={divided.tensor}",
-        f"--pipeline={divided.pipeline}",
-        f"--pods={spec.group.size}",
-        f"--pod={rank}",
-        f"--group-port={GROUP_PORT}",
-        *([f"--leader={host}"] if rank else []),
-    ]
-    port = {"name": "group", "containerPort": GROUP_PORT, "protocol": "TCP"}
-    return container | {"args": container["args"] + arguments, "ports": [*container["ports"], port]}
-
-
-def _probe(health: str, **times: int) -> dict[str, Any]:
-    return {"httpGet": {"path": f"/v2/health/{health}", "port": "http"}, **times}
 
 
 def _spread(deployment: ModelDeployment, spec: ModelDeploymentSpec) -> dict[str, Any]:

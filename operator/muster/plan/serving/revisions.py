@@ -44,6 +44,11 @@ class Revision:
         return int(self.shape.get("group", {}).get("size", 1))
 
     @property
+    def tells(self) -> bool:
+        """Whether its pods can be asked how they are."""
+        return self.shape.get("runtime") != "custom"
+
+    @property
     def spec(self) -> ModelDeploymentSpec:
         return ModelDeploymentSpec.model_validate(self.shape)
 

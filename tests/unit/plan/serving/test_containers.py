@@ -1,0 +1,49 @@
+"""The container of each runtime: what Muster says of it, and what it leaves to the template."""
+
+from __future__ import annotations
+
+from tests.unit.plan.fixtures import NOW
+from tests.unit.plan.serving.fixtures import decide, deployment, known, pod, revision
+
+WORKER = {
+    "name": "worker",
+    "image": "mine:1",
+    "ports": [{"name": "http", "containerPort": 8000}],
+    "readinessProbe": {"httpGet": {"path": "/", "port": "http"}},
+}
+CUSTOM = {"runtime": "custom", "template": {"spec": {"containers": [WORKER]}}}
+OWN = revision(**CUSTOM)
+
+
+def test_a_custom_server_has_its_own_image_ports_and_probes_and_is_told_where_the_model_is():
+    (made, _) = decide(deployment(**CUSTOM)).creates
+    (container,) = made["spec"]["containers"]
+    assert {name: container[name] for name in WORKER} == WORKER
+    assert not {"args", "livenessProbe", "startupProbe"} & container.keys()
+    told = {one["name"]: one["value"] for one in container["env"]}
+    assert (told["MUSTER_MODEL"], told["MUSTER_MODEL_NAME"]) == ("/muster/model", "digits")
+    assert {"name": "storage", "mountPath": "/muster/model", "readOnly": True, "subPath": "digits/model"} in container[
+        "volumeMounts"
+    ]
+
+
+def test_a_custom_server_stays_until_everybody_has_heard_that_it_leaves():
+    def waits(**rollout):
+        (made, _) = decide(deployment(**CUSTOM, rollout=rollout)).creates
+        return made["spec"]["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+
+    assert (waits(), waits(drainSeconds=2)) == (5, 2)
+
+
+def test_a_custom_server_is_let_in_and_asked_nothing():
+    there = (pod(0, 1, OWN), pod(1, 2, OWN, serving_since=NOW - 60))
+    answer = decide(deployment(known(OWN), **CUSTOM), *there, revisions=(OWN,))
+    assert (answer.scrape, answer.status["phase"]) == ((), "Ready")
+    assert len(answer.parts) == 2, "their gates are opened"
+
+
+def test_on_the_way_from_one_runtime_to_the_other_those_are_asked_that_answer():
+    torch = revision()
+    there = (pod(0, 1, torch), pod(1, 2, OWN))
+    answer = decide(deployment(known(torch, OWN), **CUSTOM), *there, revisions=(torch, OWN))
+    assert [one.pod_uid for one in answer.scrape] == ["uid-digits-serve-0-1"]
