@@ -51,6 +51,9 @@ TORCH = Base(
     "torch",
     PYTHON,
     (
+        "python3-aiohttp",
+        "python3-fsspec",
+        "python3-s3fs",
         "libopenblas0-pthread",  # without it, the reference BLAS is 20 to 40 times slower
         "python3-grpcio",
         "python3-httptools",
@@ -69,8 +72,16 @@ TORCH = Base(
 TORCH_TEST = Base(
     "torch-test",
     TORCH,
-    ("python3-geventhttpclient", "python3-hypothesis", "python3-pytest", "python3-rapidjson", "python3-urllib3"),
-    30,
+    (
+        "python3-flask-cors",
+        "python3-geventhttpclient",
+        "python3-hypothesis",
+        "python3-moto",
+        "python3-pytest",
+        "python3-rapidjson",
+        "python3-urllib3",
+    ),
+    40,
     wheels=("tritonclient==2.42.0",),
 )
 BASES = {base.name: base for base in (PYTHON, TORCH, TORCH_TEST)}

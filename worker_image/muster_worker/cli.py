@@ -65,6 +65,7 @@ def _serve(found: argparse.Namespace) -> NoReturn:
             directory=found.directory,
             name=name,
             sha256=found.sha256,
+            fetch=found.fetch,
             host=found.host,
             port=found.port,
             grpc_port=found.grpc_port,
@@ -142,6 +143,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("directory", type=Path, metavar="DIRECTORY", help="the model's, as a training job publishes it")
     serve.add_argument("--name", help="how clients call the model (the directory's name)")
+    serve.add_argument(
+        "--fetch", metavar="URI", help="copy the model from there first: https://…, s3://…, whatever fsspec reads"
+    )
     serve.add_argument("--sha256", help="refuse any other model (the checksum of its model.json)")
     serve.add_argument("--host", default="", metavar="ADDRESS", help="where to listen (everywhere)")
     serve.add_argument("--port", type=_port, default=8080, help="for HTTP (8080)")

@@ -55,7 +55,10 @@ class ModelSource(Model):
     """
     persistent_volume_claim: ModelVolume | None = None
     uri: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
-    """Where the model's directory can be fetched from. Not supported by this version yet."""
+    """Where each pod fetches the model's directory from: whatever fsspec reads, such as https://… and s3://….
+
+    Credentials come from the template: the container worker's env and envFrom.
+    """
     sha256: (
         Annotated[
             str,
@@ -350,6 +353,12 @@ class ModelDeploymentSpec(Model):
             holds=lambda spec: spec.group == Group(),
             message="spec.runtime is custom, which knows of no groups: leave this out",
             at=".group",
+        ),
+        _of_custom(
+            cel="!has(self.model.uri)",
+            holds=lambda spec: spec.model.uri is None,
+            message="spec.runtime is custom, for which Muster fetches nothing: name a volume or a training job",
+            at=".model.uri",
         ),
         _of_custom(
             cel=(

@@ -83,8 +83,10 @@ class ServedModel(Reported):
 
     from_training_job: str | None = None
     """Whose it is, where spec names a job."""
-    claim_name: str
+    claim_name: str | None = None
     """The claim that it is read from."""
+    uri: str | None = None
+    """Where it is fetched from by each pod, instead."""
     path: str | None = None
     """Where it is on that volume; absent: at its root."""
     sha256: str | None = None

@@ -57,7 +57,6 @@ TRAINING_JOB = (
 )
 
 MODEL_DEPLOYMENT = (
-    Unsupported("model.uri"),
     Unsupported("runtime", allowed=("torch", "custom")),
     Unsupported("compression"),
     Unsupported("explain"),

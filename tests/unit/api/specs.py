@@ -169,6 +169,7 @@ _MODEL = st.one_of(
     st.fixed_dictionaries(
         {"persistentVolumeClaim": st.fixed_dictionaries({"claimName": _NAME}, optional={"path": st.just("a/model")})}
     ),
+    st.fixed_dictionaries({"uri": st.sampled_from(["s3://models/digits", "https://example.org/digits"])}),
 )
 _GROUP = st.one_of(
     _block(size=st.integers(1, 1000)),

@@ -17,6 +17,7 @@ import torch
 import uvloop
 
 from muster_worker.serve import grpc
+from muster_worker.serve.fetch import fetch_apart
 from muster_worker.serve.group import pod
 from muster_worker.serve.group.front import Front
 from muster_worker.serve.group.model import GroupModel
@@ -54,11 +55,15 @@ _TICK = 0.1
 
 @dataclass(frozen=True, slots=True)
 class ServeConfig:
-    """`sha256`: what the model's must be; None: anything. `drain_seconds`: the longest that leaving may take."""
+    """`sha256`: what the model's must be; None: anything. `drain_seconds`: the longest that leaving may take.
+
+    `fetch`: from where the model is copied to `directory` first; None: it is there.
+    """
 
     directory: Path
     name: str
     sha256: str | None = None
+    fetch: str | None = None
     host: str = ""
     port: int = 8080
     grpc_port: int = 9000
@@ -73,6 +78,8 @@ def run(config: ServeConfig) -> NoReturn:
     """Serves until it is told to leave, then ends the process: with the exit code of what is wrong, or 0."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     group = config.group
+    if config.fetch is not None and (code := fetch_apart(config.fetch, config.directory, config.sha256)):
+        sys.exit(code)
     try:
         listening = listen(config.host, config.port)
         for_ranks = listen(config.host, group.port) if group and group.leads else None

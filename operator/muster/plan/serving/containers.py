@@ -28,7 +28,7 @@ def container(deployment: ModelDeployment, revision: Revision, server: str, rank
 
 def _common(spec: ModelDeploymentSpec, revision: Revision) -> dict[str, Any]:
     below = revision.model.get("path")
-    mount = {"name": "storage", "mountPath": MODEL, "readOnly": True}
+    mount = {"name": "storage", "mountPath": MODEL, "readOnly": "uri" not in revision.model}
     return {
         "name": "worker",
         "env": [{"name": "HOME", "value": SCRATCH}, {"name": "TMPDIR", "value": SCRATCH}],
@@ -72,7 +72,7 @@ def _torch(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: Rev
 
 
 def _arguments(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: Revision) -> list[str]:
-    checksum = revision.model.get("sha256")
+    checksum, uri = revision.model.get("sha256"), revision.model.get("uri")
     return [
         "serve",
         MODEL,
@@ -83,6 +83,7 @@ def _arguments(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision:
         f"--max-delay-milliseconds={spec.batching.max_delay_milliseconds}",
         f"--drain-seconds={spec.rollout.drain_seconds}",
         *([f"--sha256={checksum}"] if checksum else []),
+        *([f"--fetch={uri}"] if uri else []),
     ]
 
 

@@ -154,13 +154,18 @@ def _worker(pod: Manifest, nodes: Mapping[str, Manifest]) -> Worker:
         revision=labels[REVISION],
         size=int(labels[SIZE]),
         restarts=int(worker.get("restartCount", 0)),
-        died_of=worker.get("lastState", {}).get("terminated", {}),
+        died_of=_terminated(worker, "state") or _terminated(worker, "lastState"),
         cordoned=node is not None and bool(node["spec"].get("unschedulable", False)),
         placed_at=_since(pod, "PodScheduled"),
         evicted=disrupted is not None and disrupted["status"] == "True",
         serving_since=_since(pod, "ContainersReady"),
         gate=None if gate is None else gate["status"] == "True",
     )
+
+
+def _terminated(worker: Mapping[str, Any], which: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = worker.get(which, {}).get("terminated", {})
+    return found
 
 
 def _since(pod: Manifest, kind: str) -> float | None:

@@ -30,8 +30,10 @@ def find(deployment: ModelDeployment, others: Mapping[tuple[str, str], Manifest]
     checksum = {"sha256": wanted.sha256} if wanted.sha256 is not None else {}
     if wanted.from_training_job is not None:
         return _of_job(wanted.from_training_job, others, checksum)
+    if wanted.uri is not None:
+        return {"uri": wanted.uri} | checksum
     claim = wanted.persistent_volume_claim
-    assert claim is not None, "the schema asks for one of the two"
+    assert claim is not None, "the schema asks for one of the three"
     return {"claimName": claim.claim_name} | ({"path": claim.path} if claim.path is not None else {}) | checksum
 
 

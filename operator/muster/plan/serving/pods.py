@@ -148,12 +148,16 @@ def _pod_spec(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: 
         "volumes": [
             {"name": "run", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
-            {
-                "name": "storage",
-                "persistentVolumeClaim": {"claimName": revision.model["claimName"], "readOnly": True},
-            },
+            {"name": "storage", **_storage(revision)},
         ],
     }
+
+
+def _storage(revision: Revision) -> dict[str, Any]:
+    """Return where the model is, or is put by whoever fetches it."""
+    if "uri" in revision.model:
+        return {"emptyDir": {}}
+    return {"persistentVolumeClaim": {"claimName": revision.model["claimName"], "readOnly": True}}
 
 
 def _keep_off(spec: dict[str, Any], nodes: Sequence[str]) -> None:

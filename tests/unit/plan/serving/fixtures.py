@@ -38,8 +38,8 @@ def name_of(controller_revision: dict[str, Any]) -> str:
 
 
 def pod(group: int, attempt: int, of: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """A pod of a revision that answers. `more`: rank, ready, deleting, node, phase, unplaced, restarts, died, evicted,
-    gate, serving_since.
+    """A pod of a revision that answers. `more`: rank, ready, deleting, node, phase, unplaced, restarts, died, dead (it
+    has died and was not started again yet), evicted, gate, serving_since.
     """
     rank = more.get("rank", 0)
     name = f"digits-serve-{group}-{attempt}" + (f"-{rank}" if rank else "")
@@ -59,6 +59,8 @@ def pod(group: int, attempt: int, of: dict[str, Any], **more: Any) -> dict[str, 
     container: dict[str, Any] = {"name": "worker", "restartCount": more.get("restarts", 0), "state": {"running": {}}}
     if "died" in more:
         container["lastState"] = {"terminated": more["died"]}
+    if "dead" in more:
+        container["state"] = {"terminated": more["dead"]}
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": "research",

@@ -51,6 +51,17 @@ def test_the_model_is_mounted_and_must_be_the_jobs():
     }  # fmt: skip
 
 
+def test_a_model_from_elsewhere_is_fetched_by_each_pod_to_a_place_of_its_own():
+    answer = decide(deployment(model={"uri": "s3://models/digits", "sha256": SHA}))
+    spec = answer.creates[0]["spec"]
+    (container,) = spec["containers"]
+    assert {"--fetch=s3://models/digits", f"--sha256={SHA}"} <= set(container["args"])
+    mount = next(one for one in container["volumeMounts"] if one["name"] == "storage")
+    assert mount == {"name": "storage", "mountPath": "/muster/model", "readOnly": False}
+    assert {"name": "storage", "emptyDir": {}} in spec["volumes"]
+    assert answer.status["model"] == {"uri": "s3://models/digits", "sha256": SHA}
+
+
 def test_another_checksum_than_the_jobs_is_a_mistake_that_is_told():
     answer = decide(deployment(model={"fromTrainingJob": "digits", "sha256": "b" * 64}), named=trained())
     assert (answer.status["reason"], made(answer)) == ("WrongChecksum", [])

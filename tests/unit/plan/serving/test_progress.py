@@ -39,6 +39,11 @@ def test_a_model_that_is_refused_is_given_up_at_once_in_its_own_words():
     assert told["failure"] == "digits-serve-1-3 does not serve it: /muster/model has no model.json"
 
 
+def test_its_own_words_are_known_before_its_node_has_started_it_again():
+    answer = look(*GOOD, pod(1, 3, NEW, ready=False, dead=BROKEN))
+    assert answer.status["revision"]["failure"].endswith("/muster/model has no model.json")
+
+
 def test_given_up_what_is_new_leaves_and_the_status_says_so():
     first = look(*GOOD, BAD)
     answer = look(*GOOD, BAD, status=first.status)

@@ -1,0 +1,151 @@
+"""Copies a model directory from where fsspec can read (https, s3, …) onto this machine, once.
+
+What is there already and intact is not copied again, and a file that broke off is gone on with where its server allows
+that. Credentials are whatever fsspec's file systems find in the environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from muster_worker.train.durable import fault_of, read_json
+from muster_worker.train.errors import ConfigurationError, StorageError, TrainingError
+from muster_worker.train.model_directory import DESCRIPTION
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import BinaryIO
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 8 << 20  # bytes
+TRIES = 5
+_FIRST_PAUSE = 0.5
+"""Seconds before a file that broke off is gone on with; doubled each time."""
+
+_FIELD = "spec.model.uri"
+_PR_SET_PDEATHSIG = 1
+
+
+def fetch_apart(uri: str, directory: Path, sha256: str | None) -> int:
+    """The same in a process of its own, for file systems bring threads, and this one will fork; gives its exit code."""
+    child = os.fork()
+    if child == 0:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        code = 1
+        try:
+            fetch(uri, directory, sha256)
+            code = 0
+        except TrainingError as error:
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the last words of a process
+            code = error.exit_code
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return status if status >= 0 else 128 - status
+
+
+def fetch(uri: str, directory: Path, sha256: str | None = None) -> None:
+    """Raises ConfigurationError where there is no such model, StorageError where it cannot be had now.
+
+    `sha256`: what the checksum of its model.json must be; None: anything.
+    """
+    begun = time.monotonic()
+    remote = _Remote(uri)
+    directory.mkdir(parents=True, exist_ok=True)
+    new = directory / f"{DESCRIPTION}.new"
+    new.write_bytes(remote.read(DESCRIPTION))
+    found = hashlib.sha256(new.read_bytes()).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise ConfigurationError(f"spec.model.sha256: the model at {uri} has {found}, wanted {sha256}")
+    size = 0
+    for name, wanted in _files(new, uri).items():
+        if fault_of(directory, name, wanted) is not None:
+            remote.copy(name, directory / name, wanted)
+            size += wanted["bytes"]
+    new.replace(directory / DESCRIPTION)
+    log.info("fetched %d bytes of %s in %.1f s", size, uri, time.monotonic() - begun)
+
+
+def _files(description: Path, uri: str) -> dict[str, Any]:
+    try:
+        files: dict[str, Any] = read_json(description)["files"]
+    except (StorageError, KeyError) as error:
+        raise ConfigurationError(f"{_FIELD}: {uri} is no model's directory: {error}") from error
+    for name in files:
+        if Path(name).name != name:
+            raise ConfigurationError(f"{_FIELD}: the model at {uri} names the file {name!r}, which is outside of it")
+    return files
+
+
+class _Remote:
+    def __init__(self, uri: str) -> None:
+        import fsspec  # noqa: PLC0415 - most models are on a volume
+
+        self._uri = uri.rstrip("/")
+        try:
+            self._files, self._path = fsspec.core.url_to_fs(self._uri)
+        except (ValueError, ImportError) as error:
+            raise ConfigurationError(f"{_FIELD}: {uri} cannot be read: {error}") from error
+
+    def read(self, name: str) -> bytes:
+        content: bytes = self._tried(name, lambda: self._files.cat_file(f"{self._path}/{name}"))
+        return content
+
+    def copy(self, name: str, target: Path, wanted: Mapping[str, Any]) -> None:
+        """The file appears when it is whole."""
+        part = target.with_name(f"{name}.part")
+        self._tried(name, lambda: self._go_on(name, part, wanted["bytes"]))
+        part.replace(target)
+        fault = fault_of(target.parent, name, wanted)
+        if fault is not None:
+            target.unlink()
+            raise StorageError(f"{_FIELD}: {self._uri} is broken: {fault}")
+
+    def _go_on(self, name: str, part: Path, size: int) -> None:
+        there = part.stat().st_size if part.exists() else 0
+        with self._files.open(f"{self._path}/{name}", "rb", block_size=_CHUNK) as source:
+            if there and not _skipped(source, there, size):
+                there = 0
+            with part.open("ab" if there else "wb") as file:
+                shutil.copyfileobj(source, file, _CHUNK)
+        if part.stat().st_size < size:
+            raise OSError(f"it broke off after {part.stat().st_size} of {size} bytes")
+
+    def _tried(self, name: str, work: Any) -> Any:
+        pause = _FIRST_PAUSE
+        for left in reversed(range(TRIES)):
+            try:
+                return work()
+            except (FileNotFoundError, PermissionError) as error:
+                raise ConfigurationError(f"{_FIELD}: {self._uri}/{name} cannot be read: {error!r}") from error
+            except Exception as error:
+                # File systems raise what their libraries do.
+                if left == 0:
+                    raise StorageError(f"{_FIELD}: {self._uri}/{name} cannot be fetched: {error!r}") from error
+                log.warning("%s/%s: %r; another try in %.1f s", self._uri, name, error, pause)
+            time.sleep(pause)
+            pause *= 2
+        raise AssertionError("the last try returns or raises")
+
+
+def _skipped(source: BinaryIO, there: int, size: int) -> bool:
+    """Whether what is there already need not be read again."""
+    if there > size:
+        return False
+    with contextlib.suppress(ValueError, OSError, NotImplementedError):
+        source.seek(there)
+        return True
+    return False
