@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from tests.cluster import deployments
+from tests.cluster import deployments, jobs
 from tests.cluster.kube import Kube, kubectl, local_cluster, wait_for
 from tests.cluster.load import LIMIT, LOADS_NODE, Load
 from tests.cluster.nodes import keep_workers_off_the_leader, kill_process, node_of_the_leader, ready
@@ -196,6 +196,30 @@ def _all_replaced(kube: Kube, since: float) -> bool:
     return all("replacedSeconds" in entry for entry in _new_failovers(kube, since)) and (
         deployments.status(kube, NAME)["readyReplicas"] == 2
     )
+
+
+def test_layers_divided_over_pods_give_the_same_answers(served: Kube):
+    name = "digits-group"
+    served.apply(jobs.example("serve-group.yaml").replace("replicas: 2", "replicas: 1"))
+    try:
+        deployments.wait_until_done(served, name)
+        (leader,) = (pod for pod in deployments.pods(served, name) if not pod.endswith("-1-1"))
+        assert "--tensor=2" in deployments.pods(served, name)[leader]["spec"]["containers"][0]["args"]
+        for batch in (1, 3):
+            assert answers(served, name, batch) == pytest.approx(answers(served, NAME, batch), abs=1e-4)
+    finally:
+        kubectl("delete", "modeldeployment", name, "-n", served.namespace)
+
+
+def answers(kube: Kube, name: str, batch: int) -> list[float]:
+    """What the model says of so many images, by the API server's way to the Service."""
+    images = [(number % 17) / 16 for number in range(64 * batch)]
+    tensor = {"name": "images", "datatype": "FP32", "shape": [batch, 1, 8, 8], "data": images}
+    path = f"/api/v1/namespaces/{kube.namespace}/services/http:{name}:80/proxy/v2/models/{name}/infer"
+    answer = kubectl("create", "--raw", path, "-f", "-", text=json.dumps({"inputs": [tensor]})).stdout
+    found: list[float] = json.loads(answer)["outputs"][0]["data"]
+    assert len(found) == 10 * batch
+    return found
 
 
 def test_no_group_is_made_in_part(trained: Kube):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -69,3 +71,25 @@ def test_a_directory_without_a_model_is_named(tmp_path):
 def test_what_the_model_says_of_an_input_is_told(affine):
     with pytest.raises(ComputationError, match="the model failed: "):
         ServedModel.load(affine, CPU).compute([torch.ones(1, 5)])
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(
+    ("worth", "environment", "threads"), [(1.0, {}, 1), (0.0, {}, 4), (1.0, {"OMP_NUM_THREADS": "4"}, 4)], ids=str
+)
+def test_a_small_model_is_computed_by_one_thread(affine, monkeypatch, worth, environment, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("muster_worker.serve.model.WORTH_THREADS", worth)
+    ServedModel.load(affine, CPU).warm_up()
+    with ThreadPoolExecutor(1) as elsewhere:
+        assert elsewhere.submit(torch.get_num_threads).result() == threads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 _WARM_UP = 5
 """The first computations allocate, plan and cache; after these, times hold."""
+
+WORTH_THREADS = 0.002
+"""Seconds for a sample from which on several threads compute it. They wait for one another by spinning, and where other
+pods want the cores too, a sample takes many times as long and burns what the others need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,23 @@ class ServedModel:
         return cls(signature, _computation(loaded).to(device).forward, device, found)
 
     def warm_up(self) -> float:
-        """Computes with zeros; gives the seconds that one sample takes from now on."""
+        """Computes with zeros; gives the seconds that one sample takes from now on.
+
+        One thread computes a small model from now on, unless OMP_NUM_THREADS says something else. As often on every
+        rank of a shard, whatever each finds: they compute together.
+        """
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        by_one = self._timed()
+        torch.set_num_threads(threads)
+        by_all = self._timed()
+        if by_one >= WORTH_THREADS or "OMP_NUM_THREADS" in os.environ:
+            return by_all
+        torch.set_num_threads(1)
+        return by_one
+
+    def _timed(self) -> float:
+        """Seconds that one sample takes."""
         inputs = tuple(spec.zeros() for spec in self.signature.inputs)
         for _ in range(_WARM_UP):
             begun = time.perf_counter()
