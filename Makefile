@@ -17,6 +17,7 @@ export KUBECONFIG ?= $(LOCAL_KUBECONFIG)
 OPERATOR_IMAGE := localhost/muster:dev
 WORKER_IMAGE := localhost/muster-worker:dev
 WORKER_TEST_IMAGE := localhost/muster-worker:test
+SERVING_IMAGE := localhost/muster-bench-serving:dev
 NAMESPACE := muster-system
 RELEASE := muster
 # More for `helm upgrade`, for instance HELM_ARGS='--set replicas=1'.
@@ -134,6 +135,12 @@ bench: .venv/ready ## Muster beside a floor on 200 simulated nodes; JOBS=50 for 
 bench-throughput: .venv/ready ## Training in a Muster pod beside bare torchrun, in turn; RECORD=1 for docs/benchmarks.md
 	@$(LOCAL_CLUSTER) build-image $(WORKER_IMAGE) worker_image --base torch
 	exec $(BIN)/python -m tests.bench.throughput --image $(WORKER_IMAGE) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+	  $(if $(RECORD),--record docs/benchmarks.md)
+
+.PHONY: bench-serving
+bench-serving: .venv/ready ## Muster's runtime beside torch alone, TorchServe and kserve; SECONDS=3 for a quick run, RECORD=1
+	@$(LOCAL_CLUSTER) build-image $(SERVING_IMAGE) tests/bench/serving/image --base torch
+	exec $(BIN)/python -m tests.bench.serving --image $(SERVING_IMAGE) $(if $(SECONDS),--seconds $(SECONDS)) \
 	  $(if $(RECORD),--record docs/benchmarks.md)
 
 ##@ Run it

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.bench.systems.system import System
 
 _MIB = 2**20
-BENCH, THROUGHPUT = "make bench RECORD=1", "make bench-throughput RECORD=1"
+BENCH, THROUGHPUT, SERVING = (f"make {name} RECORD=1" for name in ("bench", "bench-throughput", "bench-serving"))
 """What writes into documents, each between marks of its own."""
 
 

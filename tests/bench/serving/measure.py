@@ -1,0 +1,153 @@
+"""Everything in turn, from within the image: `measure.py SECONDS FILE`; FILE gets what was found as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tests.bench.serving.figures import BATCH, CONNECTIONS, MUSTER, Point, Shards, same
+from tests.bench.serving.models import MODELS, PROGRAM
+from tests.bench.serving.running import Running, ServerError, on_cores, running
+from tests.bench.serving.servers import Server, all_of, batches, muster
+
+SHARDS, SHARD_CONNECTIONS = (1, 2, 4), 16
+_ROOT = Path(__file__).parents[3]
+_WARM_UP = 1.0  # seconds before each point that do not count
+_LIMIT = 120.0  # seconds that a program of ours may take beyond its time
+
+
+@dataclass
+class Measurement:
+    """`place`: a directory for everything. The server has the first core and the load generator the second."""
+
+    place: Path
+    seconds: float
+    cores: Sequence[int]
+    raw: dict[str, dict[int, list[float]]] = field(default_factory=dict)
+    points: list[Point] = field(default_factory=list)
+    shards: list[Shards] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def run(self) -> None:
+        self._program("models", str(self.place), cores=self.cores)
+        found = json.loads((self.place / "samples.json").read_text())
+        self._samples, self._answers = found["samples"], found["answers"]
+        for model in MODELS:
+            self._torch(model.name)
+            self._servers(model.name)
+            self._torch(model.name)
+        self._shards(MODELS[-1].name)
+
+    def _torch(self, model: str) -> None:
+        for batch in (1, BATCH):
+            words = (str(self.place / model / PROGRAM), str(batch), str(self.seconds / 2))
+            rate = float(self._program("raw", *words, cores=self.cores[:1]))
+            self.raw.setdefault(model, {}).setdefault(batch, []).append(rate)
+            _say(f"{model}, torch alone, batches of {batch}: {rate:,.0f} samples/s")
+
+    def _servers(self, model: str) -> None:
+        for name, prepared in all_of(self.place / model, self.place / "peers" / model).items():
+            try:
+                self._points(prepared(), model, self.place / "logs" / model / name.replace(", ", "-"))
+            except (ServerError, subprocess.CalledProcessError) as error:
+                if name.startswith(MUSTER):
+                    raise
+                self.left_out[f"{model}, {name}"] = str(error)
+                _say(f"{model}, {name}: left out: {error}")
+
+    def _points(self, server: Server, model: str, place: Path) -> None:
+        with running(server, place, self.cores[:1], _ROOT) as one:
+            # Java and Python make themselves faster at first.
+            self._load(server, model, one, CONNECTIONS[1], max(2.0, self.seconds / 2))
+            for connections in CONNECTIONS:
+                self._point(server, model, connections, one)
+
+    def _point(self, server: Server, model: str, connections: int, one: Running) -> None:
+        found = self._load(server, model, one, connections, self.seconds)
+        point = Point(model, server.name, connections, **found, memory=one.memory)
+        self.points.append(point)
+        _say(
+            f"{model}, {server.name}, {connections} connections: {point.rate:,.0f} requests/s, "
+            f"p50 {point.p50 * 1000:.2f} ms, p99 {point.p99 * 1000:.2f} ms; "
+            f"cores of the server {point.server_busy:.2f}, of the load generator {point.busy:.2f}"
+        )
+
+    def _shards(self, model: str) -> None:
+        for count in SHARDS:
+            for words in ((), batches()):
+                server = muster(self.place / model, MUSTER, "--data", str(count), *words)
+                place = self.place / "logs" / f"shards-{count}{'-batches' * bool(words)}"
+                with running(server, place, self.cores, _ROOT) as one:
+                    found = self._load(server, model, one, SHARD_CONNECTIONS, self.seconds, self.cores)
+                shards = Shards(count, bool(words), found["rate"], found["p99"])
+                self.shards.append(shards)
+                _say(f"{model}, --data {' '.join((str(count), *words))}: {shards.rate:,.0f} requests/s")
+
+    def _load(
+        self,
+        server: Server,
+        model: str,
+        one: Running,
+        connections: int,
+        seconds: float,
+        cores: Sequence[int] | None = None,
+    ) -> dict[str, Any]:
+        """What the load generator found; raises ServerError where an answer is not the model's."""
+        asked = {
+            "requests": [server.request(sample) for sample in self._samples],
+            "port": server.port,
+            "connections": connections,
+            "warm_up": _WARM_UP,
+            "seconds": seconds,
+            "server": one.processes,
+        }
+        file = self.place / "load.json"
+        file.write_text(json.dumps(asked))
+        found: dict[str, Any] = json.loads(self._program("load", str(file), cores=cores or self.cores[1:2]))
+        for number, answer in found.pop("answers"):
+            if not same(server.read(answer), self._answers[model][number]):
+                raise ServerError(f"{server.name}: to sample {number} it answers {answer}")
+        return found
+
+    def _program(self, name: str, *words: str, cores: Sequence[int]) -> str:
+        """What a program of this benchmark prints."""
+        done = subprocess.run(
+            [*on_cores(cores), sys.executable, "-m", f"tests.bench.serving.{name}", *words],
+            env=os.environ | {"PYTHONPATH": f"{_ROOT}:{_ROOT / 'worker_image'}", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=self.seconds + _LIMIT,
+        )
+        if done.returncode:
+            raise ServerError(f"{name} {' '.join(words)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+        return done.stdout
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main() -> None:
+    seconds, file = float(sys.argv[1]), Path(sys.argv[2])
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        sys.exit("one core: wanted two, one for the servers and one for the load generator")
+    with TemporaryDirectory() as place:
+        measurement = Measurement(Path(place), seconds, cores)
+        measurement.run()
+    found = asdict(measurement)
+    file.write_text(json.dumps({name: found[name] for name in ("raw", "points", "shards", "left_out")}))
+
+
+if __name__ == "__main__":
+    main()
