@@ -175,20 +175,22 @@ class _Server:
         """Says that it is not ready, and answers as before until nobody asks; gives the seconds that are left then.
 
         HTTP's clients are told with each answer to come by another connection; gRPC's change theirs by themselves.
+        Looks are counted, not seconds: a process that stood still has not heard who asked meanwhile.
         """
         service.draining = True
         log.info("leaving: not ready any more, %s", "finishing" if self._at_once else "answering until nobody asks")
-        begun = now = time.monotonic()
-        end = begun + self._config.drain_seconds
+        end = time.monotonic() + self._config.drain_seconds
+        looks = quiet = 0
         while (
             not self._at_once
             and service.answers
-            and now < end - FINISH
-            and (now < begun + LINGER or now < service.last_request + QUIET)
+            and time.monotonic() < end - FINISH
+            and (looks < LINGER / _TICK or quiet < QUIET / _TICK)
         ):
+            last = service.last_request
             await asyncio.sleep(_TICK)
-            now = time.monotonic()
-        return max(0.0, end - now)
+            looks, quiet = looks + 1, quiet + 1 if service.last_request == last else 0
+        return max(0.0, end - time.monotonic())
 
 
 async def _in_thread(function: Callable[[], _T]) -> _T:
