@@ -152,7 +152,7 @@ def _worker(pod: Manifest, nodes: Mapping[str, Manifest]) -> Worker:
         **read(pod, nodes),
         group=int(labels[GROUP]),
         revision=labels[REVISION],
-        size=int(labels[SIZE]),
+        size=int(labels.get(SIZE, 1)),
         restarts=int(worker.get("restartCount", 0)),
         died_of=_terminated(worker, "state") or _terminated(worker, "lastState"),
         cordoned=node is not None and bool(node["spec"].get("unschedulable", False)),
