@@ -9,12 +9,16 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.cluster import audit, jobs
 from tests.cluster.kube import Kube, kubectl
 from tests.cluster.training import running, wait_until_it_trains
+
+if TYPE_CHECKING:
+    from tests.cluster.load import Load
 
 Measure = Callable[[str, float, str], None]
 MEASURED: list[tuple[str, float, str]] = []
@@ -72,6 +76,13 @@ def trained(installed: None) -> Iterator[Kube]:
         one.apply(jobs.example("digits.yaml").replace("epochs: 20", "epochs: 2"))
         one.wait_for_phase("digits", "Succeeded", 120)
         yield one
+
+
+@pytest.fixture
+def load(under_load: Load) -> Load:
+    """Of the test's module, told only of what fails from now on."""
+    under_load.begin_anew()
+    return under_load
 
 
 @pytest.fixture

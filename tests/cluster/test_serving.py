@@ -30,13 +30,6 @@ def under_load(trained: Kube) -> Iterator[Load]:
 
 
 @pytest.fixture
-def load(under_load: Load) -> Load:
-    """Told only of what fails from now on."""
-    under_load.begin_anew()
-    return under_load
-
-
-@pytest.fixture
 def served(under_load: Load) -> Kube:
     """Two groups answer, whatever an earlier test has left."""
     kube = under_load.kube

@@ -35,13 +35,6 @@ def under_load(trained: Kube) -> Iterator[Load]:
 
 
 @pytest.fixture
-def load(under_load: Load) -> Load:
-    """Told only of what fails from now on."""
-    under_load.begin_anew()
-    return under_load
-
-
-@pytest.fixture
 def served(under_load: Load) -> Kube:
     """Two groups answer, whatever an earlier test has left."""
     assert deployments.wait_until_done(under_load.kube, NAME)["ready"] == "2/2"

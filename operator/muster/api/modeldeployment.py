@@ -76,7 +76,7 @@ class Parallelism(Model):
     data: Annotated[Int, Field(ge=1, le=1000)] = 1
     """Parts that a batch is split into."""
     tensor: Annotated[Int, Field(ge=1, le=1000)] = 1
-    """Ways in which each layer is split, as the recipe's plan says."""
+    """Ways in which the layers are split that the recipe's tensor_plan names."""
     pipeline: Annotated[Int, Field(ge=1, le=1000)] = 1
     """Ways in which the sequence of layers is split, as the recipe names them."""
 

@@ -18,6 +18,7 @@ import pytest
 import tritonclient.http
 
 from muster_worker.serve.server import LINGER
+from muster_worker.serve.supervisor import end_with
 from muster_worker.train.model_directory import load_model, summary
 from tests.worker.serve.served import LIMIT
 
@@ -248,3 +249,14 @@ def test_a_port_that_is_taken_is_named(serve, affine, which):
     assert "error: it cannot listen: " in told
     assert str(port) in told
     assert "Traceback" not in told
+
+
+def test_what_nobody_foresaw_is_told_before_the_process_ends(capfd):
+    def run():
+        raise KeyError("unforeseen")
+
+    child = os.fork()
+    if child == 0:
+        end_with(run, "a test")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert "KeyError: 'unforeseen'" in capfd.readouterr().err

@@ -75,7 +75,7 @@ class Digits(Recipe):
         return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9)
 
     def tensor_plan(self, model: nn.Module) -> dict[str, ParallelStyle]:
-        """The features are divided among the processes; the convolutions are too small to be worth it."""
+        """What the classifier makes of the features is divided; torch has no style for convolutions."""
         del model
         from torch.distributed.tensor import Replicate  # noqa: PLC0415 - takes a second, which training does not pay
         from torch.distributed.tensor.parallel import RowwiseParallel  # noqa: PLC0415

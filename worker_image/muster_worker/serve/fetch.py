@@ -7,17 +7,16 @@ that. Credentials are whatever fsspec's file systems find in the environment.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import logging
 import os
 import shutil
-import signal
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from muster_worker.serve.supervisor import end_with
 from muster_worker.train.durable import fault_of, read_json
 from muster_worker.train.errors import ConfigurationError, StorageError, TrainingError
 from muster_worker.train.model_directory import DESCRIPTION
@@ -34,25 +33,22 @@ _FIRST_PAUSE = 0.5
 """Seconds before a file that broke off is gone on with; doubled each time."""
 
 _FIELD = "spec.model.uri"
-_PR_SET_PDEATHSIG = 1
 
 
 def fetch_apart(uri: str, directory: Path, sha256: str | None) -> int:
     """The same in a process of its own, for file systems bring threads, and this one will fork; gives its exit code."""
-    child = os.fork()
-    if child == 0:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        code = 1
+
+    def run() -> int:
         try:
             fetch(uri, directory, sha256)
-            code = 0
         except TrainingError as error:
             print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the last words of a process
-            code = error.exit_code
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            return error.exit_code
+        return 0
+
+    child = os.fork()
+    if child == 0:
+        end_with(run, "fetch")
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return status if status >= 0 else 128 - status
 

@@ -15,6 +15,7 @@ import select
 import signal
 import sys
 import time
+import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -173,15 +174,24 @@ class _Signals:
 
 
 def _be_a_process(part: Part, death: Death | None, told: Told, pause: float) -> NoReturn:
-    """Never returns: what waits on the parent's stack is the parent's."""
+    def run() -> int:
+        time.sleep(pause)
+        return part.run(death, told)
+
+    end_with(run, part.name)
+
+
+def end_with(run: Callable[[], int], name: str) -> NoReturn:
+    """In a new process, which ends with the exit code of `run`: what waits on the parent's stack is the parent's."""
     code = 1
     try:
         process = ctypes.CDLL(None)
         # A server without a parent would keep its ports from the next one.
         process.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        process.prctl(_PR_SET_NAME, part.name.encode())  # as `ps` and `top` show it
-        time.sleep(pause)
-        code = part.run(death, told)
+        process.prctl(_PR_SET_NAME, name.encode())  # as `ps` and `top` show it
+        code = run()
+    except Exception:  # noqa: BLE001 - nobody else is left to tell of it
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

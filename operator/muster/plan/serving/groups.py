@@ -92,11 +92,6 @@ class Server:
         return any(pod.deleting for pod in self.pods)
 
     @property
-    def ended(self) -> bool:
-        """Nothing of it runs any more."""
-        return all(pod.ended for pod in self.pods)
-
-    @property
     def cut_off(self) -> bool:
         return any(pod.cut_off for pod in self.pods)
 

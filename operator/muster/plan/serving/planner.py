@@ -121,7 +121,7 @@ def _frame(seen: View, observed: Observed) -> tuple[Manifest, ...]:
     ]
     if target is not None:
         wanted.append((revisions.build(seen.deployment, target), observed.revisions))
-    if any(one is not None and one.spec.group.divided.processes > 1 for one in (target, seen.current)):
+    if any(one is not None and one.size > 1 for one in (target, seen.current)):
         wanted.append((pods.build_groups_service(seen.deployment), observed.services))
     outdated = (one for one, among in wanted if is_outdated(one, among))
     return (*outdated, *autoscaling.to_apply(seen.deployment, observed.autoscalers))

@@ -113,7 +113,7 @@ def build_pod(
     own["containers"] = [container(deployment, revision, server, rank)]
     if rank:
         del own["topologySpreadConstraints"]  # they say where groups are, not where the pods of one
-    if spec.group.divided.processes > 1:
+    if revision.size > 1:
         own |= {"hostname": identity.name_of_rank(server, rank), "subdomain": identity.groups_name(deployment)}
     template = merge({"metadata": {}, "spec": own}, spec.template)
     if shunned:

@@ -68,13 +68,16 @@ class View:
 
     def state(self, server: Server) -> Mapping[str, Any] | None:
         """Return what the group last said of itself, if anything; its leader speaks for it."""
-        report = self.reports.get(server.leader.uid) if server.leader is not None else None
+        report = self._report(server)
         return report.state if report is not None else None
 
     def state_now(self, server: Server) -> Mapping[str, Any] | None:
         """Return what it says of itself, if it answers."""
-        report = self.reports.get(server.leader.uid) if server.leader is not None else None
+        report = self._report(server)
         return report.state if report is not None and report.silent_since is None else None
+
+    def _report(self, server: Server) -> WorkerReport | None:
+        return self.reports.get(server.leader.uid) if server.leader is not None else None
 
     def deaths_while_serving(self, server: Server) -> int:
         """Return how many processes have died inside of its pods, each with what it was computing."""
