@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import secrets
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
 import muster
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from muster.control.observability import LogFormat
     from muster.control.operator import Options
+    from muster.plan.model import Settings
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _GROUP = "muster.dev"
-_WORKER_IMAGE = "localhost/muster-worker:dev"
 
-_worker_image = click.option(
-    "--worker-image",
-    default=_WORKER_IMAGE,
-    envvar="MUSTER_WORKER_IMAGE",
-    show_default=True,
-    show_envvar=True,
-    help="The image of worker pods that name no other.",
+
+def _image(name: str, default: str, of_what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        f"--{name}-image",
+        default=default,
+        envvar=f"MUSTER_{name.upper().replace('-', '_')}_IMAGE",
+        show_default=True,
+        show_envvar=True,
+        help=f"The image of {of_what} that name no other.",
+    )
+
+
+_worker_image = _image("worker", "localhost/muster-worker:dev", "worker pods")
+_torchserve_image = _image("torchserve", "localhost/muster-torchserve:dev", "pods of the runtime torchserve")
+_tensorflow_serving_image = _image(
+    "tensorflow-serving", "tensorflow/serving:2.19.1", "pods of the runtime tensorflowServing"
 )
 _pull_policy = click.option(
     "--worker-image-pull-policy",
@@ -36,8 +48,31 @@ _pull_policy = click.option(
     envvar="MUSTER_WORKER_IMAGE_PULL_POLICY",
     show_default=True,
     show_envvar=True,
-    help="When nodes fetch that image.",
+    help="When nodes fetch these images.",
 )
+
+
+def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Put together, for `command`, what is the same for every resource."""
+
+    @_worker_image
+    @_torchserve_image
+    @_tensorflow_serving_image
+    @_pull_policy
+    @functools.wraps(command)
+    def with_settings(
+        worker_image: str,
+        torchserve_image: str,
+        tensorflow_serving_image: str,
+        worker_image_pull_policy: str,
+        **others: Any,
+    ) -> None:
+        from muster.plan.model import Settings  # noqa: PLC0415
+
+        settings = Settings(worker_image, worker_image_pull_policy, torchserve_image, tensorflow_serving_image)
+        command(settings=settings, **others)
+
+    return with_settings
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -67,16 +102,14 @@ def crds(output: Path | None) -> None:
 
 @main.command()
 @click.argument("file", type=click.File(encoding="utf-8"))
-@_worker_image
-@_pull_policy
-def plan(file: TextIO, worker_image: str, worker_image_pull_policy: str) -> None:
+@_with_settings
+def plan(file: TextIO, settings: Settings) -> None:
     """Print what would be made of the resources in FILE (- for standard input), without a cluster."""
     import pydantic  # noqa: PLC0415
     import yaml  # noqa: PLC0415
 
     from muster.api.errors import explain  # noqa: PLC0415
     from muster.plan import offline  # noqa: PLC0415
-    from muster.plan.model import Settings  # noqa: PLC0415
 
     try:
         ours = [document for document in yaml.safe_load_all(file) if _is_ours(document)]
@@ -84,7 +117,7 @@ def plan(file: TextIO, worker_image: str, worker_image_pull_policy: str) -> None
             raise click.ClickException(
                 f"{file.name} has no resource of {_GROUP}: wanted a TrainingJob or a ModelDeployment"
             )
-        click.echo(offline.render(ours, Settings(worker_image, worker_image_pull_policy)), nl=False)
+        click.echo(offline.render(ours, settings), nl=False)
     except yaml.YAMLError as error:
         raise click.ClickException(f"{file.name} is not YAML: {error}") from None
     except pydantic.ValidationError as error:
@@ -105,8 +138,7 @@ def _is_ours(document: object) -> bool:
     help="Look after this namespace only (may be repeated). [env var: MUSTER_NAMESPACES, separated by commas;"
     " default: all namespaces]",
 )
-@_worker_image
-@_pull_policy
+@_with_settings
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
@@ -167,9 +199,8 @@ def _is_ours(document: object) -> bool:
 )
 def run(
     *,
+    settings: Settings,
     namespaces: tuple[str, ...],
-    worker_image: str,
-    worker_image_pull_policy: str,
     log_level: str,
     log_format: str,
     leader_election: bool,
@@ -181,12 +212,11 @@ def run(
     """Run the operator until SIGTERM."""
     from muster.control.observability import configure_logging  # noqa: PLC0415
     from muster.control.operator import Options  # noqa: PLC0415
-    from muster.plan.model import Settings  # noqa: PLC0415
 
     configure_logging(log_level, cast("LogFormat", log_format))
     given = namespaces or tuple(os.environ.get("MUSTER_NAMESPACES", "").split(","))
     options = Options(
-        settings=Settings(worker_image, worker_image_pull_policy),
+        settings=settings,
         # Told apart from an earlier life of the same pod, whose writes may still be on their way.
         identity=f"{os.environ.get('POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}",
         namespaces=tuple(dict.fromkeys(name.strip() for name in given if name.strip())),

@@ -24,6 +24,9 @@ class Settings:
 
     worker_image: str
     worker_image_pull_policy: str = "IfNotPresent"
+    """Of all images that the operator chooses."""
+    torchserve_image: str = ""
+    tensorflow_serving_image: str = ""
 
 
 @dataclass(frozen=True, slots=True)

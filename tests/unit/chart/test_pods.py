@@ -63,10 +63,18 @@ def test_the_namespaces_reach_the_operator():
 
 
 def test_images_are_put_together_from_repository_and_tag():
-    chart = render("image.repository=example.org:5000/muster", "image.tag=1.2.3", "workerImage.tag=gpu")
+    chart = render(
+        "image.repository=example.org:5000/muster",
+        "image.tag=1.2.3",
+        "workerImage.tag=gpu",
+        "runtimeImages.torchserve=example.org/ts:1",
+        "runtimeImages.tensorflowServing=example.org/tfs:2",
+    )
 
     assert operator(chart)["image"] == "example.org:5000/muster:1.2.3"
     assert environment(chart)["MUSTER_WORKER_IMAGE"] == "localhost/muster-worker:gpu"
+    assert environment(chart)["MUSTER_TORCHSERVE_IMAGE"] == "example.org/ts:1"
+    assert environment(chart)["MUSTER_TENSORFLOW_SERVING_IMAGE"] == "example.org/tfs:2"
 
 
 def test_the_lease_in_the_environment_is_the_one_that_may_be_changed():

@@ -36,8 +36,8 @@ from muster.plan.serving import (
     rollout,
     status,
 )
-from muster.plan.serving.containers import HTTP_PORT
 from muster.plan.serving.events import events
+from muster.plan.serving.runtimes.torch import HTTP_PORT
 from muster.plan.serving.view import View, view
 from muster.plan.trained_model import Missing
 

@@ -9,8 +9,9 @@ from muster.plan.ownership import owner
 from muster.plan.pod_parts import hardened_pod
 from muster.plan.pods import ATTEMPT, RANK
 from muster.plan.serving import identity
-from muster.plan.serving.containers import GROUP_PORT, container
+from muster.plan.serving.containers import container
 from muster.plan.serving.reachability import GATE
+from muster.plan.serving.runtimes.torch import GROUP_PORT
 from muster.plan.strategic_merge import merge
 
 if TYPE_CHECKING:

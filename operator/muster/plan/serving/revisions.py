@@ -86,9 +86,15 @@ def new(
         uid="",
         shape=wanted,
         model=model,
-        image=settings.worker_image,
+        image=image(deployment.spec.runtime, settings),
         pull_policy=settings.worker_image_pull_policy,
     )
+
+
+def image(runtime: str, settings: Settings) -> str:
+    """Return what pods of that runtime run, where the template names nothing else."""
+    others = {"torchserve": settings.torchserve_image, "tensorflowServing": settings.tensorflow_serving_image}
+    return others.get(runtime, settings.worker_image)
 
 
 def build(deployment: ModelDeployment, revision: Revision) -> dict[str, Any]:

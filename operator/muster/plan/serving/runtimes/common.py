@@ -1,0 +1,39 @@
+"""What the container that serves has in every runtime, and when clients have heard that a pod leaves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from muster.plan.pod_parts import hardened_container
+
+if TYPE_CHECKING:
+    from muster.api import ModelDeploymentSpec
+    from muster.plan.serving.revisions import Revision
+
+SCRATCH, MODEL = "/muster/run", "/muster/model"
+HEARD_OF = 5
+"""Seconds until everybody has heard that a pod takes no more requests."""
+
+
+def common(spec: ModelDeploymentSpec, revision: Revision) -> dict[str, Any]:
+    """Return what no runtime changes; the model is mounted at `MODEL`."""
+    below = revision.model.get("path")
+    mount = {"name": "storage", "mountPath": MODEL, "readOnly": "uri" not in revision.model}
+    return {
+        "name": "worker",
+        "env": [{"name": "HOME", "value": SCRATCH}, {"name": "TMPDIR", "value": SCRATCH}],
+        # The last lines of the log say why a process would not serve.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "resources": {name: amounts for name, amounts in spec.resources.manifest().items() if amounts},
+        "securityContext": hardened_container(),
+        "volumeMounts": [
+            {"name": "run", "mountPath": SCRATCH},
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - a mount, not a temporary file
+            mount | ({"subPath": below} if below else {}),
+        ],
+    }
+
+
+def waits(spec: ModelDeploymentSpec) -> dict[str, Any]:
+    """Return the lifecycle of a container that does not know that it has to answer on until everybody has heard."""
+    return {"preStop": {"sleep": {"seconds": min(HEARD_OF, spec.rollout.drain_seconds)}}}
