@@ -137,6 +137,11 @@ bench-throughput: .venv/ready ## Training in a Muster pod beside bare torchrun, 
 	exec $(BIN)/python -m tests.bench.throughput --image $(WORKER_IMAGE) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 	  $(if $(RECORD),--record docs/benchmarks.md)
 
+.PHONY: bench-deployments
+bench-deployments: .venv/ready ## Muster beside a floor with 500 ModelDeployments; DEPLOYMENTS=50 for a quick run, RECORD=1
+	@exec $(BIN)/python -m tests.bench.deployments $(if $(DEPLOYMENTS),--deployments $(DEPLOYMENTS)) \
+	  $(if $(RECORD),--record docs/benchmarks.md)
+
 .PHONY: bench-serving
 bench-serving: .venv/ready ## Muster's runtime beside torch alone, TorchServe and kserve; SECONDS=3 for a quick run, RECORD=1
 	@$(LOCAL_CLUSTER) build-image $(SERVING_IMAGE) tests/bench/serving/image --base torch

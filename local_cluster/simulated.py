@@ -13,6 +13,7 @@ GPUS = 8
 ZONES = 3
 PODS = "10.80.0.0/13"
 """The addresses of simulated pods. They lead nowhere; the clusters' own addresses lie beyond."""
+_GATES = Path(__file__).with_name("simulated_gates.yaml")
 _CONFIG: Object = {
     "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
     "kind": "KwokConfiguration",
@@ -31,7 +32,7 @@ def kwok(directory: Path, kubeconfig: Path) -> list[str | Path]:
     """The command that plays the nodes; its configuration is written into `directory`."""
     place = go_builds.build(go_builds.KWOK)
     # What becomes of a node and a pod, step by step, in kwok's own words.
-    stages = [path.read_text() for path in sorted(place.glob("*.yaml"))]
+    stages = [path.read_text() for path in (*sorted(place.glob("*.yaml")), _GATES)]
     config = directory / "kwok.yaml"
     write_atomically(config, "\n---\n".join([json.dumps(_CONFIG), *stages]))
     return [

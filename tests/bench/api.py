@@ -72,10 +72,13 @@ class Api:
     async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> dict[str, Any]:
         return await self._json("GET", f"{kind.path(namespace)}?labelSelector={selector}")
 
-    async def delete(self, kind: Kind, name: str) -> None:
+    async def merge(self, kind: Kind, namespace: str, name: str, patch: Mapping[str, Any]) -> None:
+        await self._json("PATCH", kind.path(namespace, name), patch, _MERGE)
+
+    async def delete(self, kind: Kind, name: str, namespace: str | None = None) -> None:
         """What is gone already is no error."""
         try:
-            await self._json("DELETE", kind.path(None, name))
+            await self._json("DELETE", kind.path(namespace, name))
         except Refused as refused:
             if refused.status != 404:
                 raise

@@ -1,7 +1,7 @@
-"""The floor: creates the Services and pods of the jobs that it is told of, and does nothing else.
+"""The floor: creates what the resources that it is told of are made of, and does nothing else.
 
-`python -m tests.bench.floor` says that it is ready, then reads one TrainingJob a line, as the API server answered
-its creation.
+`python -m tests.bench.floor` says that it is ready, then reads one resource a line, as the API server answered its
+creation.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import json
 import sys
 from typing import Any
 
-from muster.api import TrainingJob
-from muster.client import PODS, SERVICES
+from muster.api import ModelDeployment, TrainingJob
+from muster.client import BUDGETS, PODS, REVISIONS, SERVICES
 from muster.plan.model import Settings
+from muster.plan.serving import pods, revisions
+from muster.plan.serving.model import find
+from muster.plan.trained_model import Missing
 from muster.plan.training.pods import build_pod, build_service
 from tests.bench.api import Api
 
@@ -31,11 +34,34 @@ async def main() -> None:
 
 
 async def create(api: Api, resource: dict[str, Any]) -> None:
+    kinds = {"TrainingJob": create_job, "ModelDeployment": create_deployment}
+    await kinds[resource["kind"]](api, resource)
+
+
+async def create_job(api: Api, resource: dict[str, Any]) -> None:
     job = TrainingJob.model_validate(resource)
     await api.create(SERVICES, build_service(job))
     async with asyncio.TaskGroup() as tasks:
         for rank in range(job.spec.replicas):
             tasks.create_task(api.create(PODS, build_pod(job, SETTINGS, rank, attempt=1)))
+
+
+async def create_deployment(api: Api, resource: dict[str, Any]) -> None:
+    """Without the readiness gate, of which only Muster knows."""
+    deployment = ModelDeployment.model_validate(resource)
+    model = find(deployment, {})
+    assert not isinstance(model, Missing), model
+    revision = revisions.new(deployment, model, SETTINGS, {})
+    groups = deployment.spec.replicas
+    made = [pod for group in range(groups) for pod in pods.build_group(deployment, revision, group, 1 + group)]
+    await api.create(SERVICES, pods.build_service(deployment))
+    await api.create(SERVICES, pods.build_groups_service(deployment))
+    await api.create(BUDGETS, pods.build_budget(deployment, len(made)))
+    await api.create(REVISIONS, revisions.build(deployment, revision))
+    async with asyncio.TaskGroup() as tasks:
+        for pod in made:
+            del pod["spec"]["readinessGates"]
+            tasks.create_task(api.create(PODS, pod))
 
 
 if __name__ == "__main__":

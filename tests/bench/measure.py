@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.bench import agents, cluster, place, report
+from tests.bench.answers import answering
 from tests.bench.api import Api
 from tests.bench.scenario import Life, Scenario, Start
 from tests.bench.seen import watching
@@ -47,7 +48,7 @@ def main() -> int:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--jobs", type=_positive, default=1000, metavar="N", help="jobs of four workers (1000)")
+    parser.add_argument("--jobs", type=positive, default=1000, metavar="N", help="jobs of four workers (1000)")
     parser.add_argument(
         "--peers",
         type=_peers,
@@ -101,7 +102,7 @@ async def _floor(api: Api, number: int) -> Start:
 async def _life(api: Api, system: System, number: int) -> Life:
     await cluster.define(api, system)
     # Nobody but Muster asks the agents; the others wait for what the pods' status says.
-    async with watching(api, system) as seen, agents.answering(seen):
+    async with watching(api, system) as seen, answering(seen, agents.PORT, agents.state):
         await cluster.empty(api, seen)
         return await Scenario(api, seen, number, say).life()
 
@@ -110,7 +111,7 @@ def say(text: str) -> None:
     print(f"[{time.monotonic() - _STARTED:6.1f} s] {text}", flush=True)
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text}: wanted 1 or more")

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from tests.bench.systems.system import System
 
 _MIB = 2**20
-BENCH, THROUGHPUT, SERVING = (f"make {name} RECORD=1" for name in ("bench", "bench-throughput", "bench-serving"))
+BENCH, THROUGHPUT, SERVING, DEPLOYMENTS = (
+    f"make {name} RECORD=1" for name in ("bench", "bench-throughput", "bench-serving", "bench-deployments")
+)
 """What writes into documents, each between marks of its own."""
 
 
@@ -52,8 +54,8 @@ class Beside:
         """Return the floor's figure, the system's, their ratio, the goal and whether it is met."""
         floor = None if row.floor is None else self.floor(row.floor)
         value = row.life(self.life)
-        cells = [_amount(floor, row.unit)] if with_floor else []
-        cells += [_amount(value, row.unit), f"{value / floor:.2f}" if floor and value is not None else ""]
+        cells = [amount(floor, row.unit)] if with_floor else []
+        cells += [amount(value, row.unit), f"{value / floor:.2f}" if floor and value is not None else ""]
         if with_goal:
             judged = row.most is not None and value is not None
             cells += [row.goal, ("met" if value <= row.most(floor or 0.0) else "**missed**") if judged else ""]
@@ -274,7 +276,7 @@ def machine() -> str:
     return f"{len(os.sched_getaffinity(0))} cores ({cpu}), {memory:.0f} GiB"
 
 
-def _amount(value: float | None, unit: str) -> str:
+def amount(value: float | None, unit: str) -> str:
     if value is None:
         return ""
     digits = 0 if value >= 100 or value == int(value) else 1 if value >= 10 else 2 if value >= 0.1 else 4

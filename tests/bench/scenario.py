@@ -162,7 +162,7 @@ class Scenario:
         async def create(number: int) -> None:
             tell(await self._api.create(self._system.jobs, self._system.manifest(number)))
 
-        await _at_most([lambda number=number: create(number) for number in range(self._number)])
+        await at_most([lambda number=number: create(number) for number in range(self._number)])
         moments = await waiting
         await self._seen.quiet()
         assert len(self._seen.pods) == pods, f"{len(self._seen.pods)} pods"
@@ -204,7 +204,7 @@ class Scenario:
             return all(self._recovered(pod, job) for pod, job in zip(victims, jobs_before, strict=True))
 
         begun = time.monotonic()
-        await _at_most([lambda pod=pod: self._end_pod(pod, 1) for pod in victims])
+        await at_most([lambda pod=pod: self._end_pod(pod, 1) for pod in victims])
         pods = await self._until("all ranks of the jobs that lost a pod run", whole)
         running = await self._until("all jobs that lost a pod run again", recovered)
         return Loss(pods - begun, running - begun)
@@ -233,7 +233,7 @@ class Scenario:
             return self._seen.job_phases["Succeeded"] == self._number
 
         succeeded = asyncio.create_task(self._until("all jobs succeed", over))
-        await _at_most([lambda pod=pod: self._end_pod(pod, 0) for pod in running])
+        await at_most([lambda pod=pod: self._end_pod(pod, 0) for pod in running])
         last = time.monotonic()
         lag = max(0.0, await succeeded - last)
         await self._seen.quiet()
@@ -252,7 +252,7 @@ class Scenario:
         return await self._seen.until(f"{self._system.name}: {what}", holds, self._limit)
 
 
-async def _at_most(calls: list[Callable[[], Awaitable[None]]]) -> None:
+async def at_most(calls: list[Callable[[], Awaitable[None]]]) -> None:
     """Make all calls, as many at once as there are connections; in order, so that none waits for long in one."""
     left = iter(calls)
 

@@ -131,11 +131,11 @@ class Seen:
         if gone:
             return
         member = self.system.member(meta["labels"])
-        phase = "Terminating" if "deletionTimestamp" in meta else status.get("phase", "Pending")
+        phase = "Terminating" if "deletionTimestamp" in meta else self.system.phase(manifest)
         pod = Pod(*key, meta["uid"], *member, phase, status.get("podIP"))
         self.pods[key] = self.of_job[pod.namespace, pod.job][pod.name] = pod
         self.pod_phases[pod.phase] += 1
-        if pod.address is not None and pod.phase == "Running":
+        if pod.address is not None and pod.phase in {"Running", "Ready"}:
             self.by_address[pod.address] = pod
 
     def _drop_job(self, key: tuple[str, str]) -> None:

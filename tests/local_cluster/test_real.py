@@ -19,7 +19,7 @@ import pytest
 
 import local_cluster
 from local_cluster.images.engines import ContainerEngine
-from local_cluster.kubernetes_api import Access, Api
+from local_cluster.kubernetes_api import Access, Api, Object
 from local_cluster.stand_ins import FAKE_GPUS, GPU
 from tests.local_cluster.machine import proportional_memory, settings, traces
 
@@ -219,4 +219,15 @@ def test_simulated_nodes_take_pods(copy):
     eventually("the service account is there", lambda: api.find("/api/v1/namespaces/default/serviceaccounts/default"))
     api.create(pods, pod)
     eventually("the pod runs", lambda: api.get(f"{pods}/p")["status"]["phase"] == "Running")
+    gated = {"containers": [{"name": "c", "image": "none"}], "readinessGates": [{"conditionType": "example.org/g"}]}
+    api.create(pods, {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gated"}, "spec": gated})
+    eventually("it runs behind its gate", lambda: _condition(api.get(f"{pods}/gated"), "ContainersReady") == "True")
+    assert _condition(api.get(f"{pods}/gated"), "Ready") == "False"
+    conditions = [*api.get(f"{pods}/gated")["status"]["conditions"], {"type": "example.org/g", "status": "True"}]
+    api.merge(f"{pods}/gated/status", {"status": {"conditions": conditions}})
+    eventually("it is ready", lambda: _condition(api.get(f"{pods}/gated"), "Ready") == "True")
     copy.run("down")
+
+
+def _condition(pod: Object, kind: str) -> str | None:
+    return next((one["status"] for one in pod["status"].get("conditions", ()) if one["type"] == kind), None)

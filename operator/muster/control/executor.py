@@ -43,7 +43,7 @@ log = structlog.stdlib.get_logger(__name__)
 _KINDS = {kind.kind: kind for kind in (AUTOSCALERS, BUDGETS, PODS, REVISIONS, SERVICES, WORKLOADS)}
 _UNWATCHED = {kind.api_version: kind for kind in (COSCHEDULING_GROUPS, VOLCANO_GROUPS)}
 """What is applied and never looked at again: it does not enter the store, which would never hear of its end."""
-_AT_ONCE = 16  # creates in flight for one resource: a gang starts together, and no one else is crowded out
+_AT_ONCE = 16  # writes in flight for one resource: a gang starts together, and no one else is crowded out
 _NOTE = 1024  # bytes the API allows in an event's note
 
 
@@ -70,15 +70,11 @@ class Executor:
         resource = observed.resource
         if plan.creates or plan.deletes:
             await self._assure_fresh(kind, resource)
-        for delete in plan.deletes:
-            await self._delete(_KINDS.get(delete.kind, kind), resource, delete)
-        for manifest in plan.applies:
-            await self._apply(resource, manifest)
-        await _all(_AT_ONCE, (self._create(resource, manifest) for manifest in plan.creates))
-        for part in plan.parts:
-            await self._apply_part(part)
-        for event in plan.events:
-            await self._tell(kind, resource, event)
+        await _all(self._delete(_KINDS.get(delete.kind, kind), resource, delete) for delete in plan.deletes)
+        await _all(self._apply(resource, manifest) for manifest in plan.applies)
+        await _all(self._create(resource, manifest) for manifest in plan.creates)
+        await _all(self._apply_part(part) for part in plan.parts)
+        await _all(self._tell(kind, resource, event) for event in plan.events)
         status_written = await self._write_status(kind, resource, plan.status)
         return status_written or bool(plan.deletes or plan.applies or plan.creates or plan.parts)
 
@@ -250,9 +246,9 @@ def _shortened(message: str) -> str:
     return raw[: _NOTE - 3].decode(errors="ignore") + "…"
 
 
-async def _all(at_once: int, calls: Iterable[Awaitable[None]]) -> None:
-    """Await all of them, so many at once; when some fail, the others are still finished, then one is raised."""
-    room = asyncio.Semaphore(at_once)
+async def _all(calls: Iterable[Awaitable[None]]) -> None:
+    """Await all of them, some at once; when some fail, the others are still finished, then one is raised."""
+    room = asyncio.Semaphore(_AT_ONCE)
 
     async def one(call: Awaitable[None]) -> None:
         async with room:
@@ -262,4 +258,4 @@ async def _all(at_once: int, calls: Iterable[Awaitable[None]]) -> None:
     # A task that someone else cancelled (kopf does that to all it finds, at its end) is a failure, not success.
     if failures := [result for result in results if isinstance(result, BaseException)]:
         failure = failures[0]
-        raise Stale("a create was interrupted") if isinstance(failure, asyncio.CancelledError) else failure
+        raise Stale("a write was interrupted") if isinstance(failure, asyncio.CancelledError) else failure

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from tests.bench.usage import Usage
 
 LEASE_NAMESPACE = "muster-system"
-METRICS_PORT = 8080
+METRICS_PORT = 8088
+"""Not one that pods are asked at: the operators answer on all addresses."""
 
 
 class Told(NamedTuple):
@@ -48,13 +49,19 @@ CONTROLLER_RUNTIME = Meters(
 )
 
 
+def phase(pod: dict[str, Any]) -> str:
+    """Return what has become of it, in Kubernetes' words."""
+    return str(pod.get("status", {}).get("phase", "Pending"))
+
+
 @dataclass(frozen=True)
 class System:
     """`build` is what has to be built of it; None: nothing.
 
-    `label` is on every pod, with the job's name. `made` is everything that comes of a job, and the job, in the order
-    in which it is fastest removed. `resync` runs the operator until it has compared everything for an hour's worth;
-    None where that is not done by the hour. `most` is the number of jobs that it is given at most.
+    `label` is on every pod, with the job's name. `phase` says what became of a pod. `made` is everything that comes of
+    a job, and the job, in the order in which it is fastest removed. `resync` runs the operator until it has compared
+    everything for an hour's worth; None where that is not done by the hour. `most` is the number of jobs that it is
+    given at most.
     """
 
     name: str
@@ -68,6 +75,7 @@ class System:
     definitions: Callable[[], list[Path]]
     command: Callable[[], list[str]]
     meters: Meters
+    phase: Callable[[dict[str, Any]], str] = phase
     resync: Callable[[int], Awaitable[Usage]] | None = None
     build: GoBuild | None = None
     most: int | None = None

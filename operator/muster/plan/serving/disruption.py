@@ -16,7 +16,7 @@ def least(view: View) -> int:
     Kubernetes counts pods, and one that goes takes its group with it. So as many pods may go as groups may be missing:
     where there are more groups than wanted, as in a rollout, their pods count among those that have to stay.
     """
-    size = max((one.size for one in view.servers), default=1)
+    size = max((one.size for one in (*view.servers, view.target) if one is not None), default=1)
     sizes = sum(one.size for one in view.servers if one.answers)
     answering = sum(one.answers for one in view.servers)
     wanted = max(0, view.replicas - rollout.most_unavailable(view))

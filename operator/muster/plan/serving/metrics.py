@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 def measured(view: View) -> dict[str, str]:
     """Return them as `status.metrics` has them; empty while nobody answers."""
+    if any(one.answers and not view.was_asked(one) for one in view.servers):
+        # What is not known yet is as it was said to be: an operator that starts has nothing new to say.
+        return dict(view.recorded.get("metrics") or {})
     states = [state for one in view.servers if (state := view.state_now(one)) is not None]
     if not states:
         return {}

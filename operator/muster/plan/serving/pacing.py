@@ -1,8 +1,12 @@
-"""When a changed status is written: at once, but for what is measured, which changes all the time."""
+"""When a changed status is written: at once, but for counts, which come in swarms, and for what is measured.
+
+A phase, a condition, its reason, a loss, a step: at once. How many groups answer, and the sentence that says so: at
+most every other second. Rates and latencies change all the time.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from muster.plan.timestamps import to_epoch, to_timestamp
 
@@ -10,25 +14,38 @@ if TYPE_CHECKING:
     from muster.plan.model import Manifest
     from muster.plan.serving.view import View
 
-INTERVAL = 10.0
-"""Seconds between two writes that only bring measurements."""
+COUNTS, INTERVAL = 2.0, 10.0
+"""Seconds between two writes that only bring counts, and that only bring measurements. One of them may be lost, because
+the API's times are in whole ones."""
+
+_COUNTS = {"message", "replicas", "readyReplicas", "ready", "updatedReplicas"}
+_COUNTS_OF_ROLLOUT = {"updated", "step", "progressedAt"}
+_MEASURED = {"metrics", "measuredAt"}
 
 
 def settle(view: View, status: Manifest) -> tuple[Manifest | None, float | None]:
     """Return what to write now, and after how many seconds to look again for what is put off."""
-    if status == view.recorded:
-        return None, None
-    if _lasting(status) != _lasting(view.recorded):
-        return _dated(view, status), None
-    if status.get("metrics") == view.recorded.get("metrics"):
-        return None, None
-    left = to_epoch(view.recorded["measuredAt"]) + INTERVAL - view.now if "measuredAt" in view.recorded else 0.0
-    return (None, left) if left > 0 else (_dated(view, status), None)
+    if _without(status, _MEASURED) == _without(view.recorded, _MEASURED):
+        if status.get("metrics") == view.recorded.get("metrics"):
+            return None, None
+        left = _left(view, INTERVAL)
+    else:
+        left = _left(view, COUNTS) if _lasting(status) == _lasting(view.recorded) else 0.0
+    return (None, left) if left > 0 else ({**status, "measuredAt": to_timestamp(view.now)}, None)
+
+
+def _left(view: View, interval: float) -> float:
+    """Seconds until so many have gone by since the last write. A moment in the future is some other clock's."""
+    since = view.now - to_epoch(view.recorded["measuredAt"]) if "measuredAt" in view.recorded else interval
+    return interval - since if 0 <= since < interval else 0.0
 
 
 def _lasting(status: Manifest) -> Manifest:
-    return {name: value for name, value in status.items() if name not in {"metrics", "measuredAt"}}
+    return _without(status, _MEASURED | _COUNTS) | {
+        "rollout": _without(status.get("rollout") or {}, _COUNTS_OF_ROLLOUT),
+        "conditions": [_without(one, {"message"}) for one in status.get("conditions", ())],
+    }
 
 
-def _dated(view: View, status: Manifest) -> Manifest:
-    return {**status, "measuredAt": to_timestamp(view.now)} if "metrics" in status else status
+def _without(manifest: Manifest, names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in manifest.items() if name not in names}

@@ -1,6 +1,6 @@
 """Which pods are cut off, told to Kubernetes: seconds after a node is gone, not when its controller believes it.
 
-Every pod has the readiness gate `muster.dev/reachable`. It is opened as soon as the pod has an address, and closed when
+Every pod has the readiness gate `muster.dev/reachable`. It is opened as soon as the pod is made, and closed when
 the pod, or another of its group, has not answered the operator for `failover.unreachableSeconds` while some other pod
 does: where none answers, it is the operator who is cut off. A kubelet that is there draws its conclusion by itself; for
 one that is not, the pod is called not ready here, as the node controller does much later. With no operator, gates stay
@@ -48,7 +48,7 @@ def seconds_left(pod: Worker, report: WorkerReport | None, patience: float, now:
 
 def parts(servers: Iterable[Server], namespace: str, now: float) -> tuple[StatusPart, ...]:
     """Return which gates are to be opened or closed."""
-    there = ((one, pod) for one in servers for pod in one.pods if pod.address and not pod.ended and not pod.deleting)
+    there = ((one, pod) for one in servers for pod in one.pods if not (pod.ended or pod.deleting))
     return tuple(_part(one, pod, namespace, now) for one, pod in there if pod.gate is not (not one.cut_off))
 
 

@@ -66,6 +66,11 @@ class View:
         """How many groups the status says that were made."""
         return int(self.recorded.get("madeReplicas", 0))
 
+    def was_asked(self, server: Server) -> bool:
+        """Return whether it has had the time to say how it is, or is of those who never do."""
+        revision = self.revisions.get(server.revision)
+        return self._report(server) is not None or (revision is not None and not revision.tells)
+
     def state(self, server: Server) -> Mapping[str, Any] | None:
         """Return what the group last said of itself, if anything; its leader speaks for it."""
         report = self._report(server)

@@ -211,7 +211,8 @@ def test_as_many_pods_may_be_evicted_as_groups_may_be_missing(there, spec, least
 
 
 def test_what_is_measured_is_told_by_leaders_alone():
-    reports = {f"uid-{name}": answered() for name in ("digits-serve-0-1", "digits-serve-0-1-1")}
+    of_leaders = {f"uid-{name}": answered(requestsPerSecond=5.0) for name in ("digits-serve-0-1", "digits-serve-1-2")}
+    reports = of_leaders | {"uid-digits-serve-0-1-1": answered()}
     answer = look(*THERE, reports=reports)
     assert answer.status["metrics"]["requestsPerSecond"] == "10"
     assert len(answer.scrape) == 4

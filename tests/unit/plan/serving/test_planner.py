@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from muster.plan.model import Refusal
-from muster.plan.timestamps import to_timestamp
 from tests.unit.plan.fixtures import NOW, job
 from tests.unit.plan.serving.fixtures import answered, decide, deployment, known, made, pod, revision, said
 
@@ -114,17 +113,6 @@ def test_what_clients_see_is_put_together_from_all_groups():
         "requestsPerSecond": "40", "errorRate": "0.015", "latencyP50Milliseconds": "2", "latencyP99Milliseconds": "50",
     }  # fmt: skip
     assert [(target.pod_uid, target.port) for target in answer.scrape] == [(uid, 8080) for uid in reports]
-
-
-def test_measurements_alone_are_written_every_ten_seconds():
-    pods = (pod(0, 1, ONE), pod(1, 2, ONE))
-    first = decide(deployment(known(ONE)), *pods, revisions=(ONE,), reports={"uid-digits-serve-0-1": answered()}).status
-    assert first["measuredAt"] == to_timestamp(NOW)
-    busier = {"uid-digits-serve-0-1": answered(requestsPerSecond=11.0)}
-    soon = decide(deployment(first), *pods, revisions=(ONE,), reports=busier, now=NOW + 4)
-    assert (soon.status, soon.look_again) == (None, 6.0)
-    later = decide(deployment(first), *pods, revisions=(ONE,), reports=busier, now=NOW + 10)
-    assert later.status["metrics"]["requestsPerSecond"] == "11"
 
 
 def test_a_spec_that_this_version_does_not_know_is_told_and_nothing_is_touched():

@@ -1,0 +1,1 @@
+"""Muster looking after many ModelDeployments on simulated nodes, beside a floor."""
