@@ -84,7 +84,7 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
     frame = _frame(seen, observed)
     pause = refusals.pause(observed.refusal, seen.now) if step.made or frame else None
     made, demand = placement.admitted(seen, () if pause is not None else step.made)
-    creates = *_rest_of_groups(seen), *_new_groups(seen, made)
+    creates = () if pause is not None else (*_rest_of_groups(seen), *_new_groups(seen, made))
     wanted = status.active(seen, slots, lost, [group for group, _ in made], missing)
     if pause is not None and observed.refusal is not None:
         wanted |= {"reason": "Refused", "message": f"what it consists of is refused: {observed.refusal.message}"}
@@ -96,9 +96,12 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
             *autoscaling.to_delete(seen.deployment, observed.autoscalers),
         ),
         applies=frame if pause is None else (),
-        creates=creates if pause is None else (),
+        creates=creates,
         demand=demand,
-        parts=reachability.parts(seen.servers, seen.deployment.metadata.namespace, seen.now),
+        parts=(
+            *reachability.parts(seen.servers, seen.deployment.metadata.namespace, seen.now),
+            *reachability.opened(creates, seen.now),
+        ),
         scrape=_targets(seen),
         look_again=_soonest(
             pause,
@@ -198,6 +201,8 @@ def _refuse(resource: Manifest, message: str, now: float) -> Plan:
 def _write(seen: View, actions: Plan, wanted: Manifest, lost: tuple[Loss, ...]) -> Plan:
     """Add the status to write, if any, and when to look again."""
     now, later = pacing.settle(seen, wanted)
+    if not seen.recorded and actions.demand is not None and seen.admission is None:
+        now, later = None, None  # what can be said depends on the answer, which is there in a moment
     return replace(
         actions,
         status=now,

@@ -8,7 +8,7 @@ from muster.plan.serving import canary, rollout
 from muster.plan.timestamps import to_epoch, to_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from muster.plan.serving.groups import Server, Worker
     from muster.plan.serving.rollout import Slot
@@ -30,10 +30,14 @@ def is_whole(view: View, slots: Sequence[Slot]) -> bool:
     return bool(slots) and all(slot.is_done for slot in slots) and is_latest(view, slots)
 
 
-def is_latest(view: View, slots: Sequence[Slot]) -> bool:
-    """Whether every group has a pod, and all pods that are to stay have the target revision."""
+def is_latest(view: View, slots: Sequence[Slot], made: Collection[int] = ()) -> bool:
+    """Whether every group has a pod, and all pods that are to stay have the target revision.
+
+    `made`: the groups that are being made, of what they are to have.
+    """
     staying = (one for one in view.servers if not one.cut_off and not view.is_over(one))
-    return all(_is_of_target(view, one) for one in staying) and all(slot.servers for slot in slots)
+    there = all(slot.servers or (slot.group in made and _is_target(view, slot.wanted.name)) for slot in slots)
+    return there and all(_is_of_target(view, one) for one in staying)
 
 
 def failure(view: View, slots: Sequence[Slot]) -> str | None:
@@ -107,7 +111,11 @@ def _is_complete(view: View, slots: Sequence[Slot]) -> bool:
 
 
 def _is_of_target(view: View, server: Server) -> bool:
-    return view.target is not None and server.revision == view.target.name
+    return _is_target(view, server.revision)
+
+
+def _is_target(view: View, revision: str) -> bool:
+    return view.target is not None and revision == view.target.name
 
 
 def _is_broken(pod: Worker) -> bool:

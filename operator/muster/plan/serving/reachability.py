@@ -17,7 +17,7 @@ from muster.plan.timestamps import to_timestamp
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from muster.plan.model import WorkerReport
+    from muster.plan.model import Manifest, WorkerReport
     from muster.plan.serving.groups import Server, Worker
 
 GATE = "muster.dev/reachable"
@@ -52,16 +52,23 @@ def parts(servers: Iterable[Server], namespace: str, now: float) -> tuple[Status
     return tuple(_part(one, pod, namespace, now) for one, pod in there if pod.gate is not (not one.cut_off))
 
 
+def opened(created: Iterable[Manifest], now: float) -> tuple[StatusPart, ...]:
+    """Return the gates of pods that are being made: they are open before anybody waits for them."""
+    return tuple(
+        _status({name: pod["metadata"][name] for name in ("name", "namespace")}, [_condition(GATE, now, holds=True)])
+        for pod in created
+    )
+
+
 def _part(server: Server, pod: Worker, namespace: str, now: float) -> StatusPart:
     said = [_condition(GATE, now, holds=not server.cut_off)]
     if pod.cut_off:
         said.append(_condition("Ready", now, holds=False))
-    manifest = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": pod.name, "namespace": namespace, "uid": pod.uid},
-        "status": {"conditions": said},
-    }
+    return _status({"name": pod.name, "namespace": namespace, "uid": pod.uid}, said)
+
+
+def _status(metadata: dict[str, Any], conditions: list[dict[str, Any]]) -> StatusPart:
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": {"conditions": conditions}}
     return StatusPart(manifest, OWNER)
 
 

@@ -44,7 +44,7 @@ def active(
     if missing is not None:
         now = Phase("RollingOut", missing.reason, missing.message)
     answering = sum(one.answers and not view.is_over(one) for one in view.servers)
-    latest = missing is None and not view.failed and progress.is_latest(view, slots)
+    latest = missing is None and not view.failed and progress.is_latest(view, slots, made)
     ready = all(slot.is_done for slot in slots) and latest
     failing = now.name in {"Failed", "RolledBack"}
     said = (

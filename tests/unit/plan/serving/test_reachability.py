@@ -33,16 +33,20 @@ THERE = (pod(0, 1, ONE, gate="True"), pod(1, 2, ONE, gate="True"))
 AWAY = {"digits-serve-0-1": silent(NOW - 3.1), "digits-serve-1-2": answered()}
 
 
-def test_a_pod_with_an_address_is_let_in_and_then_left_alone():
-    assert gates(decide(deployment(), pod(0, 1, ONE, ready=False), revisions=(ONE,))) == {
-        "digits-serve-0-1": {GATE: "True"}
-    }
+def test_a_pod_is_let_in_when_it_is_made_and_then_left_alone():
+    opened = {GATE: "True"}
+    answer = decide(deployment(), pod(0, 1, ONE, ready=False), revisions=(ONE,))
+    assert gates(answer) == {"digits-serve-0-1": opened, "digits-serve-1-2": opened}
+    assert [one["metadata"]["name"] for one in answer.creates] == ["digits-serve-1-2"]
     assert gates(look(*THERE, reports={})) == {}
 
 
 def test_after_three_seconds_without_an_answer_it_is_called_not_ready_and_replaced_on_another_node():
     answer = look(*THERE, reports=AWAY)
-    assert gates(answer) == {"digits-serve-0-1": {GATE: "False", "Ready": "False"}}
+    assert gates(answer) == {
+        "digits-serve-0-1": {GATE: "False", "Ready": "False"},
+        "digits-serve-0-3": {GATE: "True"},
+    }
     assert (made(answer), leaving(answer)) == ([(0, name_of(ONE))], [])
     (term,) = answer.creates[0]["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
         "nodeSelectorTerms"
