@@ -48,8 +48,8 @@ def kubectl(*arguments: str, check: bool = True, text: str | None = None) -> sub
     )
 
 
-def local_cluster(*arguments: str) -> None:
-    subprocess.run(["python3", "-m", "local_cluster", *arguments], cwd=ROOT, check=True, timeout=120)
+def local_cluster(*arguments: str, limit: float = 120) -> None:
+    subprocess.run(["python3", "-m", "local_cluster", *arguments], cwd=ROOT, check=True, timeout=limit)
 
 
 def wait_for(what: str, condition: Any, limit: float) -> Any:

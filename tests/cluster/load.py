@@ -18,7 +18,8 @@ LIMIT = 5.0
 """Seconds that a client waits for an answer."""
 LOADS_NODE = "node-1"
 _COUNTS = "/tmp/counts.json"
-_PROGRAM = Path(__file__).with_name("load_generator.py")
+_HERE = Path(__file__).parent
+_WORKER_IMAGE = "localhost/muster-worker:dev"
 
 
 @dataclass
@@ -30,10 +31,19 @@ class Load:
     since: float = 0.0
 
     @classmethod
-    def start(cls, kube: Kube, model: str, path: str = "digits/model") -> Load:
+    def start(
+        cls,
+        kube: Kube,
+        model: str,
+        path: str = "digits/model",
+        program: str = "load_generator.py",
+        image: str = _WORKER_IMAGE,
+    ) -> Load:
+        """`path`: where the model is on the claim `models`; `program`: what asks, in pods of the image."""
         pod = f"load-{model}"
-        kubectl("create", "configmap", pod, "-n", kube.namespace, f"--from-file={_PROGRAM}")
-        kube.apply(yaml.safe_dump(_manifest(kube, pod, model, path)))
+        files = [f"--from-file={_HERE / name}" for name in (program, "open_loop.py")]
+        kubectl("create", "configmap", pod, "-n", kube.namespace, *files)
+        kube.apply(yaml.safe_dump(_manifest(kube, pod, model, path, program, image)))
         load = cls(kube, pod)
         wait_for("the load is on", lambda: load.counted().get("answered", 0) >= RATE, 60)
         return load
@@ -68,7 +78,7 @@ class Load:
         kubectl("delete", "configmap", self.pod, "-n", self.kube.namespace, check=False)
 
 
-def _manifest(kube: Kube, pod: str, model: str, path: str) -> dict[str, Any]:
+def _manifest(kube: Kube, pod: str, model: str, path: str, program: str, image: str) -> dict[str, Any]:
     host = f"{model}.{kube.namespace}.svc"
     volumes = [
         {"name": "program", "configMap": {"name": pod}},
@@ -86,9 +96,9 @@ def _manifest(kube: Kube, pod: str, model: str, path: str) -> dict[str, Any]:
             "containers": [
                 {
                     "name": "load",
-                    "image": "localhost/muster-worker:dev",
+                    "image": image,
                     "imagePullPolicy": "Never",
-                    "command": ["python3", "/program/load_generator.py", host, model, str(RATE), str(LIMIT), "/model"],
+                    "command": ["python3", f"/program/{program}", host, model, str(RATE), str(LIMIT), "/model"],
                     "env": [{"name": "COUNTS", "value": _COUNTS}],
                     "volumeMounts": [
                         {"name": "program", "mountPath": "/program"},

@@ -1,34 +1,23 @@
-"""Runs in a pod: asks a model at a steady rate, by HTTP and gRPC, and checks every answer.
+"""Runs in a pod: asks a model of Muster's own runtime, by HTTP and gRPC, and checks every answer.
 
-Open loop: a request is sent when its time has come, whatever became of those before. Every other HTTP request comes
-over a connection of its own, the others over kept ones, as clients with a pool do. What was counted is in a file that
-is replaced several times a second. No request is ever repeated.
+Every other HTTP request comes over a connection of its own, the others over kept ones, as clients with a pool do.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
 import socket
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import grpc
 import torch
+from open_loop import Client, Counts, Failed, Http, ask_steadily
 
 from muster_worker.serve.grpc_messages import MESSAGES
 from muster_worker.serve.model import ServedModel
-
-KEPT_FAILURES = 100
-WRITES_EVERY = 0.2
-
-
-class Failed(Exception):  # noqa: N818
-    """A request that was not answered as it should have been."""
 
 
 class Asked:
@@ -47,55 +36,13 @@ class Asked:
         self.bodies = [json.dumps({"inputs": [one]}).encode() for one in described]
         self.tensors = [(shape, tensor.numpy().tobytes()) for tensor in inputs]
 
+    def check_body(self, number: int, body: bytes) -> None:
+        self.check(number, json.loads(body)["outputs"][0]["data"])
+
     def check(self, number: int, answer: list[float]) -> None:
         wanted = self.answers[number % len(self.answers)]
         if len(answer) != len(wanted) or any(abs(a - b) > 1e-4 for a, b in zip(answer, wanted, strict=True)):
             raise Failed(f"wrong answer: {answer[:3]}, wanted {wanted[:3]}")
-
-
-class Http:
-    """HTTP/1.1 as far as it is needed; `pool` has connections that are kept."""
-
-    def __init__(self, host: str, port: int, model: str, asked: Asked) -> None:
-        self._host, self._port, self._path, self._asked = host, port, f"/v2/models/{model}/infer", asked
-        self._pool: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-
-    def way(self, number: int) -> str:
-        return "kept" if number % 2 == 0 else "new"
-
-    async def ask(self, number: int) -> None:
-        try:
-            await self._ask(number, kept=self.way(number) == "kept")
-        except asyncio.CancelledError:
-            self._pool.clear()  # no answer in time: what else is kept may lead to the same place
-            raise
-
-    async def _ask(self, number: int, *, kept: bool) -> None:
-        connection = self._usable() if kept else None
-        reader, writer = connection or await asyncio.open_connection(self._host, self._port)
-        body = self._asked.bodies[number % len(self._asked.bodies)]
-        head = f"POST {self._path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(body)}\r\n"
-        writer.write((head + ("" if kept else "Connection: close\r\n") + "\r\n").encode() + body)
-        status, headers, answer = await self._read(reader)
-        if kept and headers.get("connection") != "close":
-            self._pool.append((reader, writer))
-        else:
-            writer.close()
-        if status != 200:
-            raise Failed(f"HTTP {status}: {answer[:200]!r}")
-        self._asked.check(number, json.loads(answer)["outputs"][0]["data"])
-
-    def _usable(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        while self._pool:
-            reader, writer = self._pool.pop()
-            if not reader.at_eof() and not writer.is_closing():
-                return reader, writer
-        return None
-
-    async def _read(self, reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-        return int(head[0].split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
 
 
 class Grpc:
@@ -133,48 +80,16 @@ class Grpc:
         self._asked.check(number, floats)
 
 
-class Counts:
-    """`way`: new (a connection for it alone), kept or grpc. Times are seconds since the epoch."""
-
-    def __init__(self, path: Path, limit: float) -> None:
-        self._path, self._limit = path, limit
-        self.counted: dict[str, Any] = {"sent": 0, "answered": 0, "failed": 0, "failures": [], "slowest": 0.0}
-
-    async def one(self, way: str, request: Any) -> None:
-        self.counted["sent"] += 1
-        begun, sent = time.monotonic(), time.time()
-        try:
-            async with asyncio.timeout(self._limit):
-                await request
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client has no answer
-            self.counted["failed"] += 1
-            failure = {"sent": sent, "at": time.time(), "way": way, "what": f"{type(error).__name__}: {error}"[:2000]}
-            self.counted["failures"] = [*self.counted["failures"], failure][-KEPT_FAILURES:]
-        else:
-            self.counted["answered"] += 1
-            self.counted["slowest"] = max(self.counted["slowest"], time.monotonic() - begun)
-
-    async def keep_writing(self) -> None:
-        while True:
-            new = self._path.with_suffix(".new")
-            new.write_text(json.dumps(self.counted | {"at": time.time()}))
-            new.rename(self._path)
-            await asyncio.sleep(WRITES_EVERY)
-
-
 async def main(host: str, model: str, rate: float, limit: float, directory: Path, counts_at: Path) -> None:
     asked = Asked(directory)
     # Once: a name server that is lost with a node is nothing that Muster could do about.
     address = socket.gethostbyname(host)
-    http, by_grpc, counts = Http(address, 80, model, asked), Grpc(address, 9000, model, asked), Counts(counts_at, limit)
-    under_way: set[asyncio.Task[None]] = {asyncio.create_task(counts.keep_writing())}
-    begun = time.monotonic()
-    for number in itertools.count():
-        await asyncio.sleep(max(0.0, begun + number / rate - time.monotonic()))
-        client: Http | Grpc = by_grpc if number % 4 == 3 else http
-        task = asyncio.create_task(counts.one(client.way(number), client.ask(number)))
-        under_way.add(task)
-        task.add_done_callback(under_way.discard)
+    http, by_grpc = Http(address, f"/v2/models/{model}/infer", asked), Grpc(address, 9000, model, asked)
+
+    def client(number: int) -> Client:
+        return by_grpc if number % 4 == 3 else http
+
+    await ask_steadily(client, rate, Counts(counts_at, limit))
 
 
 if __name__ == "__main__":

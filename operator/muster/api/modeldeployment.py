@@ -294,11 +294,15 @@ class Service(Model):
     )
 
 
-def _of_custom(*, cel: str, holds: Callable[[Any], bool], message: str, at: str) -> Rule:
-    """Return a rule for one of the runtimes."""
+_OTHERS = ("tensorflowServing", "custom")
+"""The runtimes of which Muster knows what the kubelet says of their pods, and no more."""
+
+
+def _of(*runtimes: str, cel: str, holds: Callable[[Any], bool], message: str, at: str) -> Rule:
+    """Return a rule for those runtimes alone."""
     return Rule(
-        cel=f"!has(self.runtime) || self.runtime != 'custom' || ({cel})",
-        holds=lambda spec: spec.runtime != "custom" or holds(spec),
+        cel=f"!has(self.runtime) || !(self.runtime in {list(runtimes)}) || ({cel})",
+        holds=lambda spec: spec.runtime not in runtimes or holds(spec),
         message=message,
         at=at,
     )
@@ -309,7 +313,10 @@ class ModelDeploymentSpec(Model):
 
     model: ModelSource
     runtime: Literal["torch", "torchserve", "tensorflowServing", "custom"] = "torch"
-    """What answers the requests. Of these this version of Muster supports torch and custom.
+    """What answers the requests. Of these this version of Muster supports torch, tensorflowServing and custom.
+
+    tensorflowServing: TensorFlow's model server, and a SavedModel on a volume. `model.persistentVolumeClaim.path` is
+    the directory with saved_model.pb, and if that is called by a number, such as `digits/3`, it is the model's version.
 
     custom: the template's container `worker` names an image that serves by itself, with a port named `http` (and one
     named `grpc`, if it has one) and probes. It finds the model at MUSTER_MODEL, by the name MUSTER_MODEL_NAME.
@@ -335,7 +342,8 @@ class ModelDeploymentSpec(Model):
 
     rules = (
         *(refusal.rule() for refusal in MODEL_DEPLOYMENT),
-        _of_custom(
+        _of(
+            "custom",
             cel=(
                 "has(self.template) && has(self.template.spec) && has(self.template.spec.containers)"
                 " && self.template.spec.containers.exists(one, one.name == 'worker')"
@@ -346,21 +354,38 @@ class ModelDeploymentSpec(Model):
             message="spec.runtime is custom: write the container worker, with its image and a port named http",
             at=".template",
         ),
-        _of_custom(
+        _of(
+            *_OTHERS,
             cel=(
                 "!has(self.group) || (!has(self.group.parallelism) && (!has(self.group.size) || self.group.size == 1))"
             ),
             holds=lambda spec: spec.group == Group(),
-            message="spec.runtime is custom, which knows of no groups: leave this out",
+            message="only the runtime torch knows of groups: leave this out",
             at=".group",
         ),
-        _of_custom(
+        _of(
+            "custom",
             cel="!has(self.model.uri)",
             holds=lambda spec: spec.model.uri is None,
             message="spec.runtime is custom, for which Muster fetches nothing: name a volume or a training job",
             at=".model.uri",
         ),
-        _of_custom(
+        _of(
+            "tensorflowServing",
+            cel="has(self.model.persistentVolumeClaim)",
+            holds=lambda spec: spec.model.persistent_volume_claim is not None,
+            message="spec.runtime is tensorflowServing, which serves a SavedModel: name its persistentVolumeClaim",
+            at=".model",
+        ),
+        _of(
+            "tensorflowServing",
+            cel="!has(self.model.sha256)",
+            holds=lambda spec: spec.model.sha256 is None,
+            message="spec.runtime is tensorflowServing, which verifies no checksum: leave this out",
+            at=".model.sha256",
+        ),
+        _of(
+            "custom",
             cel=(
                 "!has(self.batching) || ((!has(self.batching.maxBatchSize) || self.batching.maxBatchSize == 1)"
                 " && (!has(self.batching.maxDelayMilliseconds) || self.batching.maxDelayMilliseconds == 0))"
@@ -369,10 +394,11 @@ class ModelDeploymentSpec(Model):
             message="spec.runtime is custom, which batches by itself: leave this out",
             at=".batching",
         ),
-        _of_custom(
+        _of(
+            *_OTHERS,
             cel="!has(self.canary) || !has(self.canary.analysis)",
             holds=lambda spec: spec.canary is None or spec.canary.analysis is None,
-            message="spec.runtime is custom, which tells nothing of errors and latencies: leave this out",
+            message="only the runtime torch tells of errors and latencies: leave this out",
             at=".canary.analysis",
         ),
     )

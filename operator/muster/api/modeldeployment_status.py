@@ -143,5 +143,5 @@ class ModelDeploymentStatus(Reported):
     slowest.
     """
     measured_at: Timestamp | None = None
-    """When `metrics` were written."""
+    """When all of this was last written. How many groups answer may be older by two seconds, `metrics` by ten."""
     model: ServedModel | None = None

@@ -157,6 +157,10 @@ CUSTOM = {
     "runtime": "custom",
     "template": {"spec": {"containers": [{"name": "worker", "image": "mine:1"}]}},
 }
+TENSORFLOW = {
+    "model": {"persistentVolumeClaim": {"claimName": "models", "path": "linear/1"}},
+    "runtime": "tensorflowServing",
+}
 
 
 @given(spec=changed("ModelDeployment"))
@@ -174,6 +178,12 @@ CUSTOM = {
 @example(spec=CUSTOM | {"batching": {"maxBatchSize": 2}})
 @example(spec=CUSTOM | {"batching": {"maxDelayMilliseconds": 1}})
 @example(spec=CUSTOM | {"canary": {"analysis": {}}})
+@example(spec=TENSORFLOW | {"batching": {"maxBatchSize": 2}})
+@example(spec=TENSORFLOW | {"model": {"fromTrainingJob": "a"}})
+@example(spec=TENSORFLOW | {"model": {"uri": "b"}})
+@example(spec=TENSORFLOW | {"model": TENSORFLOW["model"] | {"sha256": "a" * 64}})
+@example(spec=TENSORFLOW | {"group": {"size": 2}})
+@example(spec=TENSORFLOW | {"canary": {"analysis": {}}})
 def test_a_deployment_that_may_be_wrong_is_judged_alike(deployments: Server, spec: Spec):
     made, refusal = server_answer(deployments, deployment(**spec))
     read, complaint = model_answer(deployment(**spec))

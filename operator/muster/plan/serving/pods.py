@@ -9,7 +9,7 @@ from muster.plan.ownership import owner
 from muster.plan.pod_parts import hardened_pod
 from muster.plan.pods import ATTEMPT, RANK
 from muster.plan.serving import identity
-from muster.plan.serving.containers import container
+from muster.plan.serving.containers import beside, container
 from muster.plan.serving.reachability import GATE
 from muster.plan.serving.runtimes.torch import GROUP_PORT
 from muster.plan.strategic_merge import merge
@@ -116,7 +116,7 @@ def build_pod(
         del own["topologySpreadConstraints"]  # they say where groups are, not where the pods of one
     if revision.size > 1:
         own |= {"hostname": identity.name_of_rank(server, rank), "subdomain": identity.groups_name(deployment)}
-    template = merge({"metadata": {}, "spec": own}, spec.template)
+    template = merge(merge({"metadata": {}, "spec": own}, beside(deployment, spec)), spec.template)
     if shunned:
         _keep_off(template["spec"], shunned)
     return {
@@ -136,7 +136,8 @@ def url(deployment: ModelDeployment) -> str:
     """Return where the model answers, inside of the cluster."""
     meta, port = deployment.metadata, deployment.spec.service.port
     host = f"{meta.name}.{meta.namespace}.svc" + ("" if port == 80 else f":{port}")
-    return f"http://{host}/v2/models/{meta.name}"
+    protocol = "v1" if deployment.spec.runtime == "tensorflowServing" else "v2"
+    return f"http://{host}/{protocol}/models/{meta.name}"
 
 
 def _pod_spec(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: Revision) -> dict[str, Any]:

@@ -15,10 +15,10 @@ HEARD_OF = 5
 """Seconds until everybody has heard that a pod takes no more requests."""
 
 
-def common(spec: ModelDeploymentSpec, revision: Revision) -> dict[str, Any]:
-    """Return what no runtime changes; the model is mounted at `MODEL`."""
+def common(spec: ModelDeploymentSpec, revision: Revision, mounted_at: str = MODEL) -> dict[str, Any]:
+    """Return what no runtime changes. `mounted_at`: where the container finds the model."""
     below = revision.model.get("path")
-    mount = {"name": "storage", "mountPath": MODEL, "readOnly": "uri" not in revision.model}
+    mount = {"name": "storage", "mountPath": mounted_at, "readOnly": "uri" not in revision.model}
     return {
         "name": "worker",
         "env": [{"name": "HOME", "value": SCRATCH}, {"name": "TMPDIR", "value": SCRATCH}],
