@@ -69,6 +69,7 @@ CONFIG_MAPS = Kind("", "v1", "configmaps", "ConfigMap")
 BUDGETS = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 AUTOSCALERS = Kind("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 REVISIONS = Kind("apps", "v1", "controllerrevisions", "ControllerRevision")
+SLICES = Kind("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 VOLUME_CLAIMS = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 PRIORITY_CLASSES = Kind("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False)
 DEFINITIONS = Kind(

@@ -31,24 +31,26 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Watched:
+    """A kind to watch, and the labels that the API server is to select by."""
+
+    kind: Kind
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Controlled:
     """A kind of resource under control, and the kinds that are made for it beside pods and services.
 
-    `names` tells which others under control, by kind and name in the same namespace, one needs to know of.
+    `names` tells which others under control, by kind and name in the same namespace, one needs to know of. `sees`: what
+    Kubernetes makes of what is made for it.
     """
 
     kind: Kind
     planner: Planner
     names: Callable[[Manifest], tuple[tuple[str, str], ...]] = lambda _: ()
     makes: tuple[Kind, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """A kind to watch, and the labels that the API server is to select by."""
-
-    kind: Kind
-    label: str = ""
+    sees: tuple[Watched, ...] = ()
 
 
 FOREIGN = {one.kind.kind: one for one in (Watched(WORKLOADS, "muster.dev/training-job"), Watched(FLAVORS))}
@@ -59,4 +61,5 @@ def watched(controlled: Iterable[Controlled]) -> tuple[Watched, ...]:
     """All kinds to watch for these."""
     own = tuple(Watched(one.kind) for one in controlled)
     made = dict.fromkeys((PODS, SERVICES, *(kind for one in controlled for kind in one.makes)))
-    return (*own, *(Watched(kind, OURS) for kind in made), Watched(NODES))
+    seen = dict.fromkeys(other for one in controlled for other in one.sees)
+    return (*own, *(Watched(kind, OURS) for kind in made), *seen, Watched(NODES))

@@ -11,10 +11,23 @@ from collections import OrderedDict, defaultdict
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from muster.client import AUTOSCALERS, BUDGETS, FLAVORS, NODES, PODS, REVISIONS, SERVICES, WORKLOADS, Kind, Object
+from muster.client import (
+    AUTOSCALERS,
+    BUDGETS,
+    FLAVORS,
+    NODES,
+    PODS,
+    REVISIONS,
+    SERVICES,
+    SLICES,
+    WORKLOADS,
+    Kind,
+    Object,
+)
 from muster.control.kinds import Controlled, Key
 from muster.plan import requests
 from muster.plan.model import Observed, WorkerReport
+from muster.plan.serving import routing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -52,7 +65,9 @@ def lean(manifest: Mapping[str, Any]) -> Object:
 
 
 def kept(kind: Kind, manifest: Mapping[str, Any]) -> Object:
-    """What the store holds of an object. Of pods, which are many, only what a planner looks at."""
+    """What the store holds of an object. Of pods and of their addresses, which are many, what a planner looks at."""
+    if kind == SLICES:
+        return routing.kept(manifest)
     if kind != PODS:
         return lean(manifest)
     parts = {part: _only(names, manifest.get(part, {})) for part, names in _OF_PODS.items()}
@@ -181,6 +196,7 @@ class Store:
             workloads=self._of(uid, WORKLOADS) if self.follows(WORKLOADS.kind) else None,
             flavors={name: one for (_, name), one in self._objects[FLAVORS.kind].items()},
             heard_at=self._heard_at,
+            routed=routing.addresses(self._of(uid, SLICES)),
         )
 
     def _of(self, uid: str, kind: Kind) -> tuple[Object, ...]:

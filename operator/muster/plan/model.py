@@ -117,7 +117,7 @@ class Observed:
     the last plan; None while there is none. `refusal` is there when the last pods were refused. `workloads` and
     `flavors` are Kueue's, where a plan has needed them: the Workloads that bear the resource's UID, and every
     ResourceFlavor by name. None: the cluster has no such kind, or it is not watched yet. `heard_at` is when any agent
-    at all last answered.
+    at all last answered. `routed`: the addresses that the resource's Service leads to; None: not known.
     """
 
     resource: Manifest
@@ -134,6 +134,7 @@ class Observed:
     workloads: tuple[Manifest, ...] | None = None
     flavors: Mapping[str, Manifest] = field(default_factory=dict)
     heard_at: float = 0.0
+    routed: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

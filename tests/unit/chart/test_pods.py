@@ -43,7 +43,7 @@ def test_the_environment_is_what_muster_run_understands():
     understood = CliRunner().invoke(main, ["run", "--help"], catch_exceptions=False, terminal_width=400).output
     given = [name for name in environment(render("watchNamespaces={a}")) if name.startswith("MUSTER_")]
 
-    assert len(given) == 9
+    assert len(given) == 11
     assert [name for name in given if name not in understood] == []
     assert operator(render())["args"] == ["run"]
 

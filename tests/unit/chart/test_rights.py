@@ -21,6 +21,8 @@ JOB_RIGHTS = {
     ("apps", "controllerrevisions", "create"),  # server-side apply of what is not there yet
     ("apps", "controllerrevisions", "patch"),
     ("apps", "controllerrevisions", "delete"),  # beyond spec.rollout.revisionHistoryLimit
+    ("discovery.k8s.io", "endpointslices", "list"),  # the store
+    ("discovery.k8s.io", "endpointslices", "watch"),
     ("policy", "poddisruptionbudgets", "list"),  # the store
     ("policy", "poddisruptionbudgets", "watch"),
     ("policy", "poddisruptionbudgets", "create"),  # server-side apply of what is not there yet

@@ -38,6 +38,7 @@ RESOURCES = {
         Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False, status=False),
         Resource("events.k8s.io", "v1", "events", "Event", status=False),
         Resource("coordination.k8s.io", "v1", "leases", "Lease", status=False),
+        Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", status=False),
         # kopf looks for these two before it watches anything, though it never lists them here.
         Resource("", "v1", "namespaces", "Namespace", namespaced=False),
         Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition"),

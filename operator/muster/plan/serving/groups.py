@@ -12,7 +12,7 @@ from muster.plan.serving.reachability import GATE, cut_off
 from muster.plan.timestamps import to_epoch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from muster.plan.model import Manifest, Observed
 
@@ -57,6 +57,7 @@ class Server:
     """What answers for a group: the pods that were made together, by rank. The first takes the requests.
 
     It is only as well as the least of them. `name` is that of the first pod; `size`: how many pods it is to have.
+    `routed`: whether the Service leads to it, as far as anybody knows.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Server:
     revision: str
     size: int
     pods: tuple[Worker, ...]
+    routed: bool = True
 
     @property
     def leader(self) -> Worker | None:
@@ -85,7 +87,7 @@ class Server:
     def answers(self) -> bool:
         """Whether requests reach it, as far as anybody knows."""
         leader, whole = self.leader, not self.missing and all(pod.running for pod in self.pods)
-        return leader is not None and leader.ready and whole and not self.cut_off
+        return leader is not None and leader.ready and self.routed and whole and not self.cut_off
 
     @property
     def deleting(self) -> bool:
@@ -129,14 +131,16 @@ def servers(observed: Observed, patience: float, now: float) -> tuple[Server, ..
     workers = (_worker(pod, observed.nodes) for pod in observed.pods)
     found = [replace(one, cut_off=cut_off(one, reports.get(one.uid), heard_at, patience, now)) for one in workers]
     found.sort(key=lambda one: (one.group, one.attempt, one.rank))
-    return tuple(_server(pods) for _, pods in groupby(found, key=lambda one: (one.group, one.attempt)))
+    by_server = groupby(found, key=lambda one: (one.group, one.attempt))
+    return tuple(_server(pods, observed.routed) for _, pods in by_server)
 
 
-def _server(pods: Iterable[Worker]) -> Server:
+def _server(pods: Iterable[Worker], routed: Collection[str] | None) -> Server:
     there = tuple(pods)
     first = there[0]
     name = first.name.removesuffix(f"-{first.rank}") if first.rank else first.name
-    return Server(name, first.group, first.attempt, first.revision, first.size, there)
+    leads_there = routed is None or first.address in routed
+    return Server(name, first.group, first.attempt, first.revision, first.size, there, leads_there)
 
 
 def _worker(pod: Manifest, nodes: Mapping[str, Manifest]) -> Worker:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 GROUP = "muster.dev/group"
 REVISION = "muster.dev/revision"
 SIZE = "muster.dev/group-size"
-_UID = "muster.dev/deployment-uid"
+UID = "muster.dev/deployment-uid"
+"""Whose a pod is, and whose Service, and with it what Kubernetes makes of that."""
 
 
 def server_name(deployment: ModelDeployment, group: int, attempt: int) -> str:
@@ -57,7 +58,7 @@ def leaders(deployment: ModelDeployment) -> dict[str, str]:
 
 def everyone(deployment: ModelDeployment) -> dict[str, str]:
     """Return the label by which all pods are found."""
-    return {_UID: deployment.metadata.uid}
+    return {UID: deployment.metadata.uid}
 
 
 def role(rank: int) -> dict[str, str]:

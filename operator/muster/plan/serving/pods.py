@@ -28,11 +28,11 @@ HOST = "kubernetes.io/hostname"
 
 def build_service(deployment: ModelDeployment) -> Manifest:
     """Return the Service, by which clients reach whoever answers."""
-    service = deployment.spec.service
+    service, metadata = deployment.spec.service, identity.metadata(deployment, deployment.metadata.name)
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": identity.metadata(deployment, deployment.metadata.name),
+        "metadata": metadata | {"labels": metadata["labels"] | identity.everyone(deployment)},
         "spec": {
             "type": service.type,
             "selector": identity.leaders(deployment),

@@ -31,6 +31,7 @@ class Simulated:
         self.leaves_at: dict[str, float] = {}
         self.version = 100
         self.demand: Demand | None = None
+        self.routed: frozenset[str] = frozenset()
         self.broken: set[tuple[str, str]] = set()
         """Groups, and which attempt at them, that have lost a pod after the status had told that they were made."""
 
@@ -46,6 +47,7 @@ class Simulated:
             revisions=of("ControllerRevision"),
             nodes=copy.deepcopy(self.nodes),
             admission=self._admission(),
+            routed=self.routed,
         )
 
     def plan(self) -> Plan:
@@ -71,8 +73,12 @@ class Simulated:
         self._touch(self.resource)
 
     def advance(self, seconds: float = 3.0) -> None:
-        """Let the kubelets and the scheduler do what they would in so many seconds."""
+        """Let the kubelets and the scheduler do what they would in so many seconds.
+
+        Who became ready before is sent requests from now on; who does not answer any more is not, from then on.
+        """
         self.now += seconds
+        self.routed = frozenset(pod["status"]["podIP"] for pod in self.pods.values() if self._is_ready(pod))
         for name in [name for name, at in self.leaves_at.items() if at <= self.now and self._reachable(name)]:
             self.pods.pop(name, None)
             del self.leaves_at[name]
@@ -89,6 +95,9 @@ class Simulated:
         return [pod for pod in self.pods.values() if self.answers(pod)]
 
     def answers(self, pod: dict[str, Any]) -> bool:
+        return self._is_ready(pod) and pod["status"]["podIP"] in self.routed
+
+    def _is_ready(self, pod: dict[str, Any]) -> bool:
         ready = next(one for one in pod["status"]["conditions"] if one["type"] == "Ready")["status"] == "True"
         return ready and pod["metadata"]["labels"]["muster.dev/role"] == "leader" and self._is_whole(pod)
 
@@ -189,6 +198,7 @@ class Simulated:
         pod["metadata"]["uid"] = f"uid-{name}"
         pod["status"] = {
             "phase": "Pending",
+            "podIP": f"10.{self.version >> 16}.{self.version >> 8 & 255}.{self.version & 255}",
             "conditions": [],
             "containerStatuses": [{"name": "worker", "restartCount": 0}],
         }
