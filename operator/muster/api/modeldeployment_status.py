@@ -34,6 +34,15 @@ class Restarted(Reported):
     """When all groups had been restarted; absent until then."""
 
 
+class Counted(Reported):
+    """What one group had answered when it was last counted."""
+
+    requests: Int
+    """How many requests since its process began."""
+    failed_requests: Int
+    """How many of them failed by its fault (HTTP 500 and above)."""
+
+
 class RolloutProgress(Reported):
     """The last rollout, from one revision to another."""
 
@@ -53,6 +62,12 @@ class RolloutProgress(Reported):
     """When its groups answered; absent until then."""
     seconds: str | None = None
     """How long it took."""
+    requests: Int | None = None
+    """How many requests all groups answered from its beginning to its end, as far as they tell."""
+    failed_requests: Int | None = None
+    """How many of them failed by a group's fault (HTTP 500 and above)."""
+    counted: dict[str, Counted] | None = None
+    """By the name of a group's first pod, what of it is contained in these two; absent once it is over."""
 
 
 class Failover(Reported):

@@ -316,6 +316,7 @@ def test_it_tells_the_operator_how_it_is(asked, empty):
     assert (state["ready"], state["reason"], state["errorRate"]) == (True, None, 0.0)
     assert state["model"] == {"version": asked.service.model.version, "sha256": asked.service.model.sha256}
     assert state["requestsPerSecond"] > 0
+    assert (state["requests"], state["failedRequests"]) == (3, 0)
     assert 0 < state["latencyP50"] <= state["latencyP99"] < 1
     _, _, state = empty("GET", "/state")
     assert (state["ready"], state["reason"], state["model"]) == (False, "the model is being loaded", None)

@@ -62,7 +62,7 @@ def test_it_says_what_it_is(directory):
     assert description["inputs"] == [{"name": "points", "datatype": "FP32", "shape": [-1, 4]}]
     assert description["outputs"] == [{"name": "output", "datatype": "FP32", "shape": [-1, 2]}]
     assert description["versions"]["torch"] == torch.__version__
-    assert set(description["files"]) == {"model.safetensors", "program.pt2"}
+    assert set(description["files"]) == {"model.safetensors", "program.pt2", "example.safetensors"}
 
 
 def test_several_inputs_named_outputs_shared_parameters(directory):
@@ -88,7 +88,11 @@ def test_a_model_that_cannot_be_exported_is_published_without_program(directory,
     assert model.description["program"] is None
     assert model.description["programError"]
     assert set(model.weights()) == {"linear.weight", "linear.bias"}
-    assert [path.name for path in sorted(directory.iterdir())] == ["model.json", "model.safetensors"]
+    assert [path.name for path in sorted(directory.iterdir())] == [
+        "example.safetensors",
+        "model.json",
+        "model.safetensors",
+    ]
     assert "cannot be exported as a program" in caplog.text
     with pytest.raises(StorageError, match="has no program: "):
         model.program()
@@ -102,7 +106,7 @@ def test_an_old_model_is_replaced(directory):
     assert [path.name for path in directory.parent.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize("name", ["model.json", "model.safetensors", "program.pt2"])
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors", "program.pt2", "example.safetensors"])
 @pytest.mark.parametrize("damage", ["removed", "flipped", "truncated"])
 def test_a_damaged_model_is_refused_by_name(directory, name, damage):
     export_model(directory, trained(), "token")

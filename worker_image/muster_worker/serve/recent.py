@@ -1,4 +1,7 @@
-"""How the last half minute was: rate, errors, latencies. What the operator asks for, and judges a rollout by."""
+"""How the last half minute was: rate, errors, latencies. What the operator asks for, and judges a rollout by.
+
+And how many there were since the beginning, which the operator tells of a rollout.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +37,15 @@ class Summary:
 class Recent:
     def __init__(self, now: float) -> None:
         """`now`, here and below: seconds of one clock that does not run backwards."""
+        self.requests = self.failed = 0
         self._begun = int(now)
         self._seconds: deque[_Second] = deque()
 
     def note(self, now: float, seconds: float, *, failed: bool) -> None:
         """One request that was answered after so many seconds."""
         second = int(now)
+        self.requests += 1
+        self.failed += failed
         if not self._seconds or self._seconds[-1].begun != second:
             self._forget(second)
             self._seconds.append(_Second(second))

@@ -160,6 +160,8 @@ class Service:
             "ready": self.ready,
             "reason": self.why_not_ready,
             "model": model,
+            "requests": self.recent.requests,
+            "failedRequests": self.recent.failed,
             "requestsPerSecond": recent.requests_per_second,
             "errorRate": recent.error_rate,
             "latencyP50": recent.latency_p50,

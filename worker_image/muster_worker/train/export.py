@@ -19,6 +19,7 @@ from muster_worker.train.errors import StorageError, TrainingError
 from muster_worker.train.model_directory import (
     DATATYPES,
     DESCRIPTION,
+    EXAMPLE,
     FORMAT,
     PROGRAM,
     WEIGHTS,
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
+
+EXAMPLES = 4
+"""Samples that the model directory has at most, with what the model makes of them."""
 
 
 @dataclass(frozen=True)
@@ -71,16 +75,18 @@ def _write(directory: Path, model: nn.Module, trained: Trained) -> None:
     # Copies: parameters that share memory are refused by safetensors.
     save_file({name: t.detach().clone().contiguous() for name, t in model.state_dict().items()}, directory / WEIGHTS)
     reason = _write_program(directory / PROGRAM, model, trained.examples)
-    names = [WEIGHTS] if reason else [WEIGHTS, PROGRAM]
+    inputs = dict(zip(_input_names(model, trained.examples), trained.examples, strict=True))
+    with torch.no_grad():
+        outputs = named_outputs(model(*trained.examples))
+    _write_example(directory / EXAMPLE, inputs, outputs)
+    names = [WEIGHTS, EXAMPLE] if reason else [WEIGHTS, PROGRAM, EXAMPLE]
     for name in names:
         _settle(directory / name)
-    with torch.no_grad():
-        output = model(*trained.examples)
     description = {
         "format": FORMAT,
         "origin": trained.origin,
-        "inputs": signature(dict(zip(_input_names(model, trained.examples), trained.examples, strict=True))),
-        "outputs": signature(named_outputs(output)),
+        "inputs": signature(inputs),
+        "outputs": signature(outputs),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "metrics": trained.metrics,
         "program": None if reason else PROGRAM,
@@ -89,6 +95,13 @@ def _write(directory: Path, model: nn.Module, trained: Trained) -> None:
         "files": {name: record_of(directory / name) for name in names},
     }
     write_json(directory / DESCRIPTION, description)
+
+
+def _write_example(path: Path, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
+    named = {f"input.{name}": tensor for name, tensor in inputs.items()}
+    named |= {f"output.{name}": tensor for name, tensor in outputs.items()}
+    # A slice shares its memory with the whole, which safetensors would refuse or write.
+    save_file({name: tensor[:EXAMPLES].detach().clone().contiguous() for name, tensor in named.items()}, path)
 
 
 def _write_program(path: Path, model: nn.Module, examples: tuple[Tensor, ...]) -> str | None:

@@ -3,7 +3,8 @@
 model.json          what it is: signature, metrics, origin, checksums
 model.safetensors   the weights
 program.pt2         the torch.export program with a dynamic batch; absent where the model cannot be exported
-model.pt            instead of these two, in a directory made by `muster-worker package`: a TorchScript file
+example.safetensors real samples (input.NAME) and what the model makes of them (output.NAME), for whoever serves it
+model.pt            instead of these three, in a directory made by `muster-worker package`: a TorchScript file
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 DESCRIPTION = "model.json"
 WEIGHTS = "model.safetensors"
 PROGRAM = "program.pt2"
+EXAMPLE = "example.safetensors"
 SCRIPT = "model.pt"
 FORMAT = 1
 
@@ -82,6 +84,18 @@ class LoadedModel:
         except TypeError:
             module = program.module()
         return module
+
+
+def example(directory: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] | None:
+    """Inputs and outputs by name, of some samples; None where nobody wrote an example. Does not verify anything."""
+    if EXAMPLE not in read_json(directory / DESCRIPTION)["files"]:
+        return None
+    tensors = load_file(directory / EXAMPLE)
+    return _below("input.", tensors), _below("output.", tensors)
+
+
+def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def load_script(path: Path) -> nn.Module:

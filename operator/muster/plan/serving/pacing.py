@@ -20,17 +20,16 @@ the API's times are in whole ones."""
 
 _COUNTS = {"message", "replicas", "readyReplicas", "ready", "updatedReplicas"}
 _COUNTS_OF_ROLLOUT = {"updated", "step", "progressedAt"}
-_MEASURED = {"metrics", "measuredAt"}
+_MEASURED, _MEASURED_OF_ROLLOUT = {"metrics", "measuredAt"}, {"requests", "failedRequests", "counted"}
 
 
 def settle(view: View, status: Manifest) -> tuple[Manifest | None, float | None]:
     """Return what to write now, and after how many seconds to look again for what is put off."""
-    if _without(status, _MEASURED) == _without(view.recorded, _MEASURED):
-        if status.get("metrics") == view.recorded.get("metrics"):
-            return None, None
-        left = _left(view, INTERVAL)
-    else:
-        left = _left(view, COUNTS) if _lasting(status) == _lasting(view.recorded) else 0.0
+    if _without(status, {"measuredAt"}) == _without(view.recorded, {"measuredAt"}):
+        return None, None
+    left = 0.0
+    if _lasting(status) == _lasting(view.recorded):
+        left = _left(view, COUNTS if _counted(status) != _counted(view.recorded) else INTERVAL)
     return (None, left) if left > 0 else ({**status, "measuredAt": to_timestamp(view.now)}, None)
 
 
@@ -40,9 +39,14 @@ def _left(view: View, interval: float) -> float:
     return interval - since if 0 <= since < interval else 0.0
 
 
+def _counted(status: Manifest) -> Manifest:
+    """Return all but what is measured."""
+    return _without(status, _MEASURED) | {"rollout": _without(status.get("rollout") or {}, _MEASURED_OF_ROLLOUT)}
+
+
 def _lasting(status: Manifest) -> Manifest:
     return _without(status, _MEASURED | _COUNTS) | {
-        "rollout": _without(status.get("rollout") or {}, _COUNTS_OF_ROLLOUT),
+        "rollout": _without(status.get("rollout") or {}, _MEASURED_OF_ROLLOUT | _COUNTS_OF_ROLLOUT),
         "conditions": [_without(one, {"message"}) for one in status.get("conditions", ())],
     }
 

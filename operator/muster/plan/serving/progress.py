@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from muster.plan.serving import canary, rollout
+from muster.plan.serving import canary, counts, rollout
 from muster.plan.timestamps import to_epoch, to_timestamp
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def record(view: View, slots: Sequence[Slot]) -> dict[str, Any] | None:
     done = updated(view, slots)
     if before is None or target != view.target.name:
         now = to_timestamp(view.now)
-        before = {"startedAt": now, "progressedAt": now}
+        before = {"startedAt": now, "progressedAt": now, **counts.begun(view)}
     progressed = done > before.get("updated", 0)
     said = {
         "startedAt": before["startedAt"],
@@ -96,10 +96,15 @@ def record(view: View, slots: Sequence[Slot]) -> dict[str, Any] | None:
         "updated": done,
         "step": f"{done}/{len(slots)} groups",
     }
-    if "finishedAt" in before or not _is_complete(view, slots):
-        return said | {name: before[name] for name in ("finishedAt", "seconds") if name in before}
+    if "finishedAt" in before:
+        return (
+            said | {name: before[name] for name in ("finishedAt", "seconds") if name in before} | counts.ended(before)
+        )
+    answered = counts.gone_on(view, before)
+    if not _is_complete(view, slots):
+        return said | answered
     seconds = view.now - to_epoch(before["startedAt"])
-    return said | {"finishedAt": to_timestamp(view.now), "seconds": f"{seconds:.1f}"}
+    return said | {"finishedAt": to_timestamp(view.now), "seconds": f"{seconds:.1f}"} | counts.ended(answered)
 
 
 def _is_under_way(view: View, slots: Sequence[Slot]) -> bool:
