@@ -76,9 +76,9 @@ def test_a_torchrun_script_from_a_configmap_runs_unchanged(kube, measure):
     assert float(status["metrics"]["loss"]) > 0
 
 
-def test_the_articles_training_program_prints_its_parameters_on_rank_zero(kube, measure):
-    program = str(ROOT / "examples" / "article" / "train.py")
-    kubectl("create", "configmap", "article", "-n", kube.namespace, f"--from-file={program}")
+def test_the_articles_programs_print_what_they_found_on_rank_zero(kube, measure):
+    programs = str(ROOT / "examples" / "article")
+    kubectl("create", "configmap", "article", "-n", kube.namespace, f"--from-file={programs}")
     begun = time.time()
     kube.apply(jobs.example("article.yaml"))
     kube.wait_for_phase("article", "Succeeded", limit=180)
@@ -86,3 +86,7 @@ def test_the_articles_training_program_prints_its_parameters_on_rank_zero(kube, 
     assert "[rank 0] step 10 of 10, 3 ranks: [tensor(" in kube.logs("article-0-1")
     for quiet in ("article-1-1", "article-2-1"):
         assert "tensor(" not in kube.logs(quiet)
+    kube.apply(jobs.example("article-inference.yaml"))
+    kube.wait_for_phase("article-inference", "Succeeded", limit=180)
+    assert "[rank 0] 8 samples, 3 ranks: [" in kube.logs("article-inference-0-1")
+    assert "samples" not in kube.logs("article-inference-1-1")

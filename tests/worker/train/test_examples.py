@@ -56,6 +56,12 @@ def test_the_articles_program_prints_the_parameters_of_ten_steps_on_rank_0(run):
     assert "step" not in second
 
 
+def test_the_articles_inference_divides_the_samples_and_prints_on_rank_0(run):
+    first, second = run("article/infer.py")
+    assert re.search(r"^8 samples, 2 ranks: \[\d(, \d){7}\]$", first, re.MULTILINE)
+    assert "samples" not in second
+
+
 def test_the_plain_script_learns_and_reports(run, tmp_path):
     first, _ = run("script/train.py", "--epochs", "3")
     learned = json.loads(re.search(r"learned (\S+ \S+ \S+) wanted", first)[1])
