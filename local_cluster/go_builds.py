@@ -123,6 +123,7 @@ KUEUE = GoBuild(
     ),
     seconds=240,
 )
+METRICS_SERVER = GoBuild("metrics-server", version_of="sigs.k8s.io/metrics-server", seconds=200)
 KIND = GoBuild("kind", version_of="sigs.k8s.io/kind", seconds=30)
 # Whom the benchmark runs beside Muster.
 JOBSET = GoBuild(

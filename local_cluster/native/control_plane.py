@@ -55,6 +55,7 @@ class ControlPlane:
         self.directory.mkdir(parents=True)
         self.authority.create()
         self.authority.issue(pki.api_server(addresses))
+        self.authority.issue(pki.FRONT_PROXY)
         for identity in (pki.ADMIN, pki.CONTROLLER_MANAGER, pki.SCHEDULER, pki.PROXY, pki.STAND_INS):
             self.authority.issue(identity)
             self.authority.write_kubeconfig(identity, self.server, self.kubeconfig(identity))
@@ -113,6 +114,7 @@ class ControlPlane:
         files = self.authority.directory
         certificate, key = self.authority.files(pki.api_server([]))
         admin_certificate, admin_key = self.authority.files(pki.ADMIN)
+        front_certificate, front_key = self.authority.files(pki.FRONT_PROXY)
         return flags(
             self.programs / "kube-apiserver",
             etcd_servers="http://127.0.0.1:2379",
@@ -136,6 +138,15 @@ class ControlPlane:
             audit_log_path=self.checkout.logs / "audit.log",
             audit_log_maxsize=200,  # MB
             audit_log_maxbackup=2,
+            # API servers behind this one, such as metrics-server, are told in headers who asks, and believe whoever has
+            # this certificate.
+            proxy_client_cert_file=front_certificate,
+            proxy_client_key_file=front_key,
+            requestheader_client_ca_file=files / "ca.crt",
+            requestheader_allowed_names=pki.FRONT_PROXY.user,
+            requestheader_username_headers="X-Remote-User",
+            requestheader_group_headers="X-Remote-Group",
+            requestheader_extra_headers_prefix="X-Remote-Extra-",
         )
 
     def controller_manager(self) -> list[str | Path]:

@@ -28,6 +28,7 @@ CONTROLLER_MANAGER = Identity(
 )
 SCHEDULER = Identity("scheduler", "system:kube-scheduler", "system:kube-scheduler", ("DNS:localhost",))
 PROXY = Identity("kube-proxy", "system:kube-proxy", "system:node-proxier")
+FRONT_PROXY = Identity("front-proxy", "front-proxy-client", "local-cluster:front-proxy")
 STAND_INS = Identity("stand-ins", "local-cluster:stand-ins", "system:masters")
 SIMULATOR = Identity("simulator", "local-cluster:simulator", "system:masters")
 

@@ -66,11 +66,28 @@ def answers(name: str, process: subprocess.Popen[bytes], url: str, limit: float 
     wait_for(f"{name} is up", healthy, limit)
 
 
+def certificate(name: str, *names: str) -> tuple[Path, Path]:
+    """(certificate, key) of a server that is called so, signed by itself; tls.crt and tls.key of one directory."""
+    directory = LOGS / name
+    directory.mkdir(parents=True, exist_ok=True)
+    files = directory / "tls.crt", directory / "tls.key"
+    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "1", "-subj", f"/CN={name}"]
+    new += ["-addext", f"subjectAltName={','.join(f'DNS:{one}' for one in names or (name,))}"]
+    out = ["-out", files[0], "-keyout", files[1]]
+    subprocess.run(["openssl", "req", "-x509", *new, *map(str, out)], check=True, capture_output=True)
+    return files
+
+
+def slot() -> slots.Slot | None:
+    """Where the cluster's addresses come from, if it is this checkout's and made of namespaces."""
+    is_ours = Path(kubeconfig()) == this_checkout().kubeconfig
+    return slots.slot_of(this_checkout()) if is_ours else None
+
+
 def _place() -> list[str]:
     """The control plane's network, where the cluster is made of namespaces; else this machine's."""
-    slot = slots.slot_of(this_checkout())
-    is_ours = Path(kubeconfig()) == this_checkout().kubeconfig
-    return network.enter(slot, network.CONTROL_PLANE) if slot is not None and is_ours else []
+    found = slot()
+    return network.enter(found, network.CONTROL_PLANE) if found is not None else []
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

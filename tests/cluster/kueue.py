@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,7 +42,7 @@ exec "$@"
 def running() -> Iterator[None]:
     """Kueue with its resource definitions. Its webhooks are not registered: they are to fill in nothing for Muster."""
     place = go_builds.build(go_builds.KUEUE)
-    _issue_certificates()
+    beside.certificate(_CERTIFICATES.name)
     config = beside.write("kueue.yaml", _CONFIGURATION)
     private = ("unshare", "--mount", "--propagation", "private", "--", "/bin/sh", "-ec", _WITH_ITS_ETC, "sh")
     words = ("env", f"KUBECONFIG={kubeconfig()}", place / "kueue", f"--config={config}", "--zap-log-level=2")
@@ -104,10 +103,3 @@ def set_active(kube: Kube, job: str, active: bool) -> None:
 
 def _object(kind: str, name: str, **spec: Any) -> dict[str, Any]:
     return {"apiVersion": API, "kind": kind, "metadata": {"name": name}, "spec": spec}
-
-
-def _issue_certificates() -> None:
-    _CERTIFICATES.mkdir(parents=True, exist_ok=True)
-    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-days", "1", "-subj", "/CN=kueue"]
-    out = ["-keyout", _CERTIFICATES / "tls.key", "-out", _CERTIFICATES / "tls.crt"]
-    subprocess.run(["openssl", "req", "-x509", *new, *map(str, out)], check=True, capture_output=True)

@@ -38,12 +38,16 @@ class Load:
         path: str = "digits/model",
         program: str = "load_generator.py",
         image: str = _WORKER_IMAGE,
+        rate: float = RATE,
+        host: str = "",
     ) -> Load:
-        """`path`: where the model is on the claim `models`; `program`: what asks, in pods of the image."""
+        """`path`: where the model is on the claim `models`; `program`: what asks `host`, in pods of the image."""
         pod = f"load-{model}"
-        files = [f"--from-file={_HERE / name}" for name in (program, "open_loop.py")]
+        files = [f"--from-file={_HERE / name}" for name in sorted({program, "load_generator.py", "open_loop.py"})]
         kubectl("create", "configmap", pod, "-n", kube.namespace, *files)
-        kube.apply(yaml.safe_dump(_manifest(kube, pod, model, path, program, image)))
+        asked = host or f"{model}.{kube.namespace}.svc"
+        command = ["python3", f"/program/{program}", asked, model, str(rate), str(LIMIT), "/model"]
+        kube.apply(yaml.safe_dump(_manifest(pod, path, image, command)))
         load = cls(kube, pod)
         wait_for("the load is on", lambda: load.counted().get("answered", 0) >= RATE, 60)
         return load
@@ -78,8 +82,7 @@ class Load:
         kubectl("delete", "configmap", self.pod, "-n", self.kube.namespace, check=False)
 
 
-def _manifest(kube: Kube, pod: str, model: str, path: str, program: str, image: str) -> dict[str, Any]:
-    host = f"{model}.{kube.namespace}.svc"
+def _manifest(pod: str, path: str, image: str, command: list[str]) -> dict[str, Any]:
     volumes = [
         {"name": "program", "configMap": {"name": pod}},
         {"name": "models", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}},
@@ -98,7 +101,7 @@ def _manifest(kube: Kube, pod: str, model: str, path: str, program: str, image: 
                     "name": "load",
                     "image": image,
                     "imagePullPolicy": "Never",
-                    "command": ["python3", f"/program/{program}", host, model, str(RATE), str(LIMIT), "/model"],
+                    "command": command,
                     "env": [{"name": "COUNTS", "value": _COUNTS}],
                     "volumeMounts": [
                         {"name": "program", "mountPath": "/program"},

@@ -7,7 +7,7 @@ from local_cluster import manifests
 from local_cluster.checkout import Checkout
 from local_cluster.kind_provider import cluster_config
 from local_cluster.kubernetes_api import path_of
-from local_cluster.native import cgroups, network, node
+from local_cluster.native import cgroups, network, node, pki
 from local_cluster.native.control_plane import ControlPlane, etcd, flags, proxy_config
 from local_cluster.native.slots import LAST_SLOT, Slot
 from local_cluster.provider import Size
@@ -66,6 +66,17 @@ def test_the_api_server_writes_an_audit_log_into_the_checkout(tmp_path):
     argv = a_control_plane(tmp_path).api_server()
     assert f"--audit-log-path={tmp_path}/.cluster/logs/audit.log" in argv
     assert {"level": "Metadata"} in manifests.AUDIT_POLICY["rules"]
+
+
+def test_api_servers_behind_the_first_believe_it_by_its_certificate(tmp_path):
+    plane = a_control_plane(tmp_path)
+    certificate, key = plane.authority.files(pki.FRONT_PROXY)
+    assert {
+        f"--proxy-client-cert-file={certificate}",
+        f"--proxy-client-key-file={key}",
+        f"--requestheader-client-ca-file={plane.authority.certificate}",
+        "--requestheader-allowed-names=front-proxy-client",
+    } <= {*map(str, plane.api_server())}
 
 
 def test_a_lost_node_is_noticed_after_12_seconds(tmp_path):

@@ -56,6 +56,13 @@ def test_one_that_is_as_it_should_be_is_left_alone_and_one_that_is_not_put_right
     assert autoscalers(decide(deployment(known(ONE), **UP_TO_FIVE), *PODS, autoscalers=(changed,))) == [made]
 
 
+def test_what_others_say_of_how_fast_it_scales_is_left_alone():
+    (made,) = autoscalers(decide(deployment(**UP_TO_FIVE)))
+    slow = made["spec"] | {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 600}}}
+    there = made | {"metadata": made["metadata"] | {"uid": "u"}, "spec": slow}
+    assert autoscalers(decide(deployment(known(ONE), **UP_TO_FIVE), *PODS, autoscalers=(there,))) == []
+
+
 def test_one_that_is_not_asked_for_any_more_is_removed_and_the_groups_stay():
     (there,) = autoscalers(decide(deployment(**UP_TO_FIVE)))
     answer = decide(
