@@ -17,6 +17,8 @@ export KUBECONFIG ?= $(LOCAL_KUBECONFIG)
 OPERATOR_IMAGE := localhost/muster:dev
 WORKER_IMAGE := localhost/muster-worker:dev
 WORKER_TEST_IMAGE := localhost/muster-worker:test
+TORCHSERVE_IMAGE := localhost/muster-torchserve:dev
+TORCHSERVE_TEST_IMAGE := localhost/muster-torchserve:test
 SERVING_IMAGE := localhost/muster-bench-serving:dev
 NAMESPACE := muster-system
 RELEASE := muster
@@ -90,11 +92,11 @@ verify-chart: .venv/ready build/schemas/ready
 test: ## Every test: unit, worker and cluster; a part that fails does not keep the others from running
 	@rm -rf build/test && mkdir -p build/test
 	echo "== unit and worker tests, side by side: each is shown once it is done (meanwhile: build/test)"
-	$(MAKE) --jobs=2 --output-sync=target logged-unit logged-worker
+	$(MAKE) --jobs=2 --output-sync=target logged-unit logged-worker logged-torchserve
 	echo "== cluster tests"
 	$(MAKE) logged-cluster
 	echo
-	for part in unit worker cluster; do
+	for part in unit worker torchserve cluster; do
 	  grep -E '^=+ .* in [0-9.]+s.* =+$$' build/test/$$part.log | tail -n 1 || echo "$$part: pytest did not get to its end"
 	done
 	failed=$$(cd build/test && find . -name '*.failed' -printf ' %f')
@@ -114,7 +116,14 @@ test-unit: .venv/ready ## Planner, control layer, API, chart: no cluster, no tor
 .PHONY: test-worker
 test-worker: ## What runs in the pods, inside of the worker image with pytest added
 	@$(LOCAL_CLUSTER) build-image $(WORKER_TEST_IMAGE) worker_image --base torch-test
-	$(LOCAL_CLUSTER) run-in-image $(WORKER_TEST_IMAGE) -- python3 -m pytest tests/worker -m "not gpu"
+	$(LOCAL_CLUSTER) run-in-image $(WORKER_TEST_IMAGE) -- python3 -m pytest tests/worker -m "not gpu" \
+	  --ignore tests/worker/serve/torchserve
+
+.PHONY: test-torchserve
+test-torchserve: ## The same for what TorchServe computes, inside of an image that has it
+	@$(LOCAL_CLUSTER) build-image $(TORCHSERVE_TEST_IMAGE) worker_image/torchserve --base torch-test
+	$(LOCAL_CLUSTER) run-in-image $(TORCHSERVE_TEST_IMAGE) --env PYTHONPATH=$(CURDIR)/worker_image:$(CURDIR) -- \
+	  python3 -m pytest tests/worker/serve/torchserve -m "not gpu"
 
 .PHONY: test-cluster
 test-cluster: export KUBECONFIG := $(LOCAL_KUBECONFIG)
@@ -162,6 +171,11 @@ cluster-down: ## Take it away; nothing of it is left
 images: ## Build the operator's and the worker's image
 	@$(LOCAL_CLUSTER) build-image $(OPERATOR_IMAGE) . --file operator/Dockerfile --base python
 	$(LOCAL_CLUSTER) build-image $(WORKER_IMAGE) worker_image --base torch
+
+.PHONY: torchserve-image
+torchserve-image: ## Build the image of runtime: torchserve, on the worker's
+	@$(LOCAL_CLUSTER) build-image $(WORKER_IMAGE) worker_image --base torch
+	$(LOCAL_CLUSTER) build-image $(TORCHSERVE_IMAGE) worker_image/torchserve --base $(WORKER_IMAGE)
 
 .PHONY: install
 install: ## Build the images and install the chart into the cluster of $KUBECONFIG, else of this checkout

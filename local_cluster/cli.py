@@ -176,8 +176,8 @@ def _add_image_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     image.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE", type=_assignment)
     image.add_argument(
         "--base",
-        choices=list(bases.BASES),
-        help="pass a prepared Debian as BASE: with Python, with torch, or with torch and pytest",
+        metavar="BASE",
+        help=f"pass it as BASE: a prepared Debian ({', '.join(bases.BASES)}), or the TAG of an image built before",
     )
     image.set_defaults(run=_build_image)
     run = commands.add_parser("run-in-image", help="run a command in an image, this checkout mounted")

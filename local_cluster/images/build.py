@@ -17,14 +17,17 @@ _NEVER = {"__pycache__", ".git", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
 
 
 def build(checkout: Checkout, tag: str, recipe: Recipe, base: str | None) -> bool:
-    """Builds `tag`; False when the last build had the same inputs and is still there."""
+    """Builds `tag`; False when the last build had the same inputs and is still there.
+
+    `base`: a prepared one by its name, or an image by its tag, that this checkout has built.
+    """
     engine = choose()
     if isinstance(engine, Buildah):
         packages.ensure(packages.FOR_IMAGES)
     with cache.lock("images"):
         arguments = dict(recipe.arguments)
         if base is not None:
-            arguments["BASE"] = bases.image(base, engine)
+            arguments["BASE"] = bases.image(base, engine) if base in bases.BASES else _own_base(checkout, base, engine)
         bases.slim(engine)
         complete = Recipe(recipe.context, recipe.dockerfile, arguments)
         inputs = fingerprint(complete, engine.name)
@@ -56,6 +59,11 @@ def _find(checkout: Checkout, tag: str, engine: Engine) -> str:
     if image is None:
         raise ClusterError(f"{engine.name} has no image {tag}: build it with `build-image {tag} CONTEXT`")
     return image
+
+
+def _own_base(checkout: Checkout, tag: str, engine: Engine) -> str:
+    """By its id: the tag stays the same when the image is built anew. Docker takes an id only if it is shortened."""
+    return _find(checkout, tag, engine)[:12]
 
 
 def fingerprint(recipe: Recipe, engine: str) -> str:

@@ -19,6 +19,39 @@ if TYPE_CHECKING:
     from tests.cluster.conftest import Measure
 
 
+WRONG = """
+apiVersion: v1
+kind: Pod
+metadata: {name: tampering}
+spec:
+  restartPolicy: Never
+  securityContext: {runAsUser: 0}
+  containers:
+    - name: tampering
+      image: localhost/muster-worker:dev
+      imagePullPolicy: Never
+      command:
+        - python3
+        - -c
+        - |
+          # Intact by its checksums, and yet not what was trained.
+          import pathlib, shutil
+          from safetensors.torch import load_file, save_file
+          from muster_worker.train.durable import read_json, record_of, write_json
+          directory = pathlib.Path("/models/wrong")
+          shutil.copytree("/models/digits/model", directory)
+          weights = directory / "model.safetensors"
+          save_file({name: -tensor for name, tensor in load_file(weights).items()}, weights)
+          weights.chmod(0o644)
+          description = read_json(directory / "model.json")
+          description["program"] = None
+          description["files"][weights.name] = record_of(weights)
+          write_json(directory / "model.json", description)
+      volumeMounts: [{name: models, mountPath: /models}]
+  volumes: [{name: models, persistentVolumeClaim: {claimName: models}}]
+"""
+
+
 @pytest.fixture(scope="module")
 def under_load(trained: Kube) -> Iterator[Load]:
     """Two groups that answer, and a pod that asks them all the time."""
@@ -52,6 +85,7 @@ def test_a_rolling_restart_fails_no_request(served: Kube, load: Load, measure: M
     assert status["restart"]["observed"] == "2026-11-26"
     assert "completedAt" in status["restart"]
     assert "failovers" not in status, "whoever was to leave was not lost"
+    assert (status["rollout"]["requests"] > 100, status["rollout"]["failedRequests"]) == (True, 0)
 
 
 def test_scaling_up_and_down_fails_no_request(served: Kube, load: Load, measure: Measure):
@@ -95,6 +129,25 @@ def test_a_revision_that_does_not_load_is_rolled_back_and_fails_no_request(serve
     assert deployments.status(served)["readyReplicas"] == 2
     deployments.patch(served, json.dumps({"model": {"fromTrainingJob": "digits", "persistentVolumeClaim": None}}))
     assert deployments.wait_until_done(served)["revision"] == {"current": before, "target": before}
+    assert load.failures() == []
+
+
+def test_a_model_that_loads_and_answers_wrong_is_rolled_back_and_nobody_gets_a_wrong_answer(
+    served: Kube, load: Load, measure: Measure
+):
+    served.apply(WRONG)
+    made = ("wait", "-n", served.namespace, "pod/tampering", "--for=jsonpath={.status.phase}=Succeeded")
+    kubectl(*made, "--timeout=60s")
+    before = deployments.status(served)["revision"]["current"]
+    begun = time.monotonic()
+    wrong = {"claimName": "models", "path": "wrong"}
+    deployments.patch(served, json.dumps({"model": {"fromTrainingJob": None, "persistentVolumeClaim": wrong}}))
+    status = deployments.wait_for_phase(served, "RolledBack")
+    measure("a model that answers wrong: rolled back after", time.monotonic() - begun, "0 failed")
+    assert "does not compute what it computed when it was published" in status["message"], status["message"]
+    wait_for("its pods are gone", lambda: deployments.revisions(served) == {before}, 40)
+    deployments.patch(served, json.dumps({"model": {"fromTrainingJob": "digits", "persistentVolumeClaim": None}}))
+    deployments.wait_until_done(served)
     assert load.failures() == []
 
 

@@ -10,8 +10,9 @@ from pathlib import PurePosixPath
 
 import pytest
 
+from local_cluster.checkout import Checkout
 from local_cluster.errors import ClusterError
-from local_cluster.images import bases, buildah_storage
+from local_cluster.images import bases, build, buildah_storage
 from local_cluster.images.build import Rules, context_files, fingerprint
 from local_cluster.images.engines import Recipe
 from local_cluster.images.oci import Layout
@@ -34,6 +35,41 @@ from local_cluster.native import templates
 )
 def test_dockerignore_is_understood_as_docker_does(rules, path, left_out):
     assert Rules.parse(rules).leave_out(path) is left_out
+
+
+class Engine:
+    """Builds nothing, and knows what it was to build."""
+
+    name = "fake"
+
+    def __init__(self):
+        self.images, self.bases = {}, []
+
+    def build(self, tag, recipe):
+        self.bases.append(recipe.arguments.get("BASE"))
+        image = f"{len(self.bases):x}" * 64
+        self.images |= {tag: image, image: image}
+        return image
+
+    def find(self, reference):
+        return self.images.get(reference)
+
+
+def test_an_image_is_built_anew_once_the_one_is_that_it_is_based_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    engine, checkout = Engine(), Checkout(tmp_path)
+    monkeypatch.setattr(build, "choose", lambda: engine)
+    (tmp_path / "below").mkdir()
+    below, above = a_context(tmp_path / "below"), Recipe(tmp_path / "above", tmp_path / "below" / "Dockerfile", {})
+    above.context.mkdir()
+    made = []
+    for content in ("a", "a", "b"):
+        (below.context / "src" / "a.py").write_text(content)
+        made.append([build.build(checkout, "below", below, None), build.build(checkout, "above", above, "below")])
+    assert made == [[True, True], [False, False], [True, True]]
+    assert [engine.bases[number] for number in (1, 3)] == ["1" * 12, "3" * 12]
+    with pytest.raises(ClusterError, match="fake has no image other: build it"):
+        build.build(checkout, "above", above, "other")
 
 
 def a_context(tmp_path) -> Recipe:

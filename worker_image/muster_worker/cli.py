@@ -6,6 +6,9 @@ import argparse
 import math
 import os
 import sys
+import tempfile
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from muster_worker.serve.group.layout import GroupConfig
+    from muster_worker.serve.server import ServeConfig
 
 BAD_USE = 64
 BAD_CONFIGURATION = 78
@@ -42,37 +46,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     if found.command == "serve":
         _serve(found)
+    if found.command == "torchserve":
+        _torchserve(found)
     if found.command == "package":
         return _package(found)
     return _agent(found)
 
 
 def _serve(found: argparse.Namespace) -> NoReturn:
-    from muster_worker.serve.batcher import Batching  # noqa: PLC0415 - brings torch
-    from muster_worker.serve.server import ServeConfig, run  # noqa: PLC0415
-    from muster_worker.serve.service import Limits  # noqa: PLC0415
+    from muster_worker.serve.server import run  # noqa: PLC0415 - brings torch
     from muster_worker.train.errors import ConfigurationError  # noqa: PLC0415
 
-    name = found.name or found.directory.resolve().name
+    config = _serving(found)
     try:
-        group = _group(found, name)
+        group = _group(found, config.name)
     except ConfigurationError as error:
         print(f"muster-worker serve: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    run(replace(config, group=group))
+
+
+def _torchserve(found: argparse.Namespace) -> NoReturn:
+    from muster_worker.serve.server import run  # noqa: PLC0415 - brings torch
+    from muster_worker.serve.torchserve.model import load  # noqa: PLC0415
+
+    # TorchServe may still be writing there while it is ended.
+    with tempfile.TemporaryDirectory(prefix="torchserve-", ignore_cleanup_errors=True) as place:
+        run(replace(_serving(found), load=partial(load, workers=found.workers, place=Path(place))))
+
+
+def _serving(found: argparse.Namespace) -> ServeConfig:
+    from muster_worker.serve.batcher import Batching  # noqa: PLC0415 - brings torch
+    from muster_worker.serve.server import ServeConfig  # noqa: PLC0415
+    from muster_worker.serve.service import Limits  # noqa: PLC0415
+
     batching = Batching(found.max_batch_size, found.max_delay_milliseconds / 1000, found.max_waiting)
-    run(
-        ServeConfig(
-            directory=found.directory,
-            name=name,
-            sha256=found.sha256,
-            fetch=found.fetch,
-            host=found.host,
-            port=found.port,
-            grpc_port=found.grpc_port,
-            drain_seconds=found.drain_seconds,
-            limits=Limits(found.max_request_bytes, found.request_seconds, batching),
-            group=group,
-        )
+    return ServeConfig(
+        directory=found.directory,
+        name=found.name or found.directory.resolve().name,
+        sha256=found.sha256,
+        fetch=found.fetch,
+        host=found.host,
+        port=found.port,
+        grpc_port=found.grpc_port,
+        drain_seconds=found.drain_seconds,
+        limits=Limits(found.max_request_bytes, found.request_seconds, batching),
     )
 
 
@@ -141,32 +159,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve", help="answer requests with a trained model", description=_SERVE, epilog=_SERVE_EXAMPLE
     )
-    serve.add_argument("directory", type=Path, metavar="DIRECTORY", help="the model's, as a training job publishes it")
-    serve.add_argument("--name", help="how clients call the model (the directory's name)")
-    serve.add_argument(
-        "--fetch", metavar="URI", help="copy the model from there first: https://…, s3://…, whatever fsspec reads"
-    )
-    serve.add_argument("--sha256", help="refuse any other model (the checksum of its model.json)")
-    serve.add_argument("--host", default="", metavar="ADDRESS", help="where to listen (everywhere)")
-    serve.add_argument("--port", type=_port, default=8080, help="for HTTP (8080)")
-    serve.add_argument("--grpc-port", type=_port, default=9000, metavar="PORT", help="for gRPC (9000)")
-    serve.add_argument("--max-batch-size", type=_count, default=1, metavar="N", help="samples computed together (1)")
-    serve.add_argument(
-        "--max-delay-milliseconds", type=_amount, default=0.0, metavar="N", help="waited for a batch to fill (0)"
-    )
-    serve.add_argument(
-        "--max-waiting", type=_count, default=1000, metavar="N", help="requests that may wait; more get a 503 (1000)"
-    )
-    serve.add_argument(
-        "--max-request-bytes", type=_count, default=64 << 20, metavar="N", help="larger ones get a 413 (64 MiB)"
-    )
-    serve.add_argument(
-        "--request-seconds", type=_amount, default=60.0, metavar="N", help="then a request gets a 504 (60)"
-    )
-    serve.add_argument(
-        "--drain-seconds", type=_amount, default=30.0, metavar="N", help="that leaving takes at most (30)"
-    )
-
+    _add_serving(serve)
     group = serve.add_argument_group("several processes", _GROUP)
     group.add_argument("--data", type=_count, default=1, metavar="N", help="parts of a batch computed at once (1)")
     group.add_argument("--tensor", type=_count, default=1, metavar="N", help="processes that divide each layer (1)")
@@ -177,6 +170,14 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--group", metavar="NAME", help="processes of another group are refused (the model's name)")
     group.add_argument(
         "--group-port", type=_port, default=8090, metavar="PORT", help="where pod 0 listens for the processes (8090)"
+    )
+
+    torchserve = commands.add_parser(
+        "torchserve", help="the same, computed by TorchServe", description=_TORCHSERVE, epilog=_TORCHSERVE_EXAMPLE
+    )
+    _add_serving(torchserve)
+    torchserve.add_argument(
+        "--workers", type=_count, metavar="N", help="TorchServe's, each with the whole model (one for each GPU, or one)"
     )
 
     package = commands.add_parser(
@@ -201,6 +202,35 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("version", help="print the version")
     return parser
+
+
+def _add_serving(parser: argparse.ArgumentParser) -> None:
+    """What it is to serve, and how."""
+    parser.add_argument("directory", type=Path, metavar="DIRECTORY", help="the model's, as a training job publishes it")
+    parser.add_argument("--name", help="how clients call the model (the directory's name)")
+    parser.add_argument(
+        "--fetch", metavar="URI", help="copy the model from there first: https://…, s3://…, whatever fsspec reads"
+    )
+    parser.add_argument("--sha256", help="refuse any other model (the checksum of its model.json)")
+    parser.add_argument("--host", default="", metavar="ADDRESS", help="where to listen (everywhere)")
+    parser.add_argument("--port", type=_port, default=8080, help="for HTTP (8080)")
+    parser.add_argument("--grpc-port", type=_port, default=9000, metavar="PORT", help="for gRPC (9000)")
+    parser.add_argument("--max-batch-size", type=_count, default=1, metavar="N", help="samples computed together (1)")
+    parser.add_argument(
+        "--max-delay-milliseconds", type=_amount, default=0.0, metavar="N", help="waited for a batch to fill (0)"
+    )
+    parser.add_argument(
+        "--max-waiting", type=_count, default=1000, metavar="N", help="requests that may wait; more get a 503 (1000)"
+    )
+    parser.add_argument(
+        "--max-request-bytes", type=_count, default=64 << 20, metavar="N", help="larger ones get a 413 (64 MiB)"
+    )
+    parser.add_argument(
+        "--request-seconds", type=_amount, default=60.0, metavar="N", help="then a request gets a 504 (60)"
+    )
+    parser.add_argument(
+        "--drain-seconds", type=_amount, default=30.0, metavar="N", help="that leaving takes at most (30)"
+    )
 
 
 def _count(text: str) -> int:
@@ -238,6 +268,8 @@ nobody asks any more. Ctrl-C ends it at once."""
 _GROUP = """They compute together and are asked as if they were one: as many as the product of --data, --tensor and
 --pipeline. One that dies is started again, and no request is lost by that."""
 _SERVE_EXAMPLE = "example: muster-worker serve muster/digits/model --name digits --max-batch-size 32"
+_TORCHSERVE = """Has TorchServe compute, and answers as `muster-worker serve` does. The image has to have TorchServe."""
+_TORCHSERVE_EXAMPLE = "example: muster-worker torchserve muster/digits/model --name digits --max-batch-size 32"
 _PACKAGE = """Makes a directory that `muster-worker serve` and a ModelDeployment take. The outputs are found by
 computing with zeros."""
 _PACKAGE_EXAMPLE = "example: muster-worker package model.pt models/digits --input images:FP32:-1,1,8,8"

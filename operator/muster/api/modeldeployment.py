@@ -313,7 +313,11 @@ class ModelDeploymentSpec(Model):
 
     model: ModelSource
     runtime: Literal["torch", "torchserve", "tensorflowServing", "custom"] = "torch"
-    """What answers the requests. Of these this version of Muster supports torch, tensorflowServing and custom.
+    """What answers the requests.
+
+    torch: Muster's own server, by one process or by those of a group.
+
+    torchserve: the same, in front of TorchServe, which computes in workers of its own.
 
     tensorflowServing: TensorFlow's model server, and a SavedModel on a volume. `model.persistentVolumeClaim.path` is
     the directory with saved_model.pb, and if that is called by a number, such as `digits/3`, it is the model's version.
@@ -355,6 +359,7 @@ class ModelDeploymentSpec(Model):
             at=".template",
         ),
         _of(
+            "torchserve",
             *_OTHERS,
             cel=(
                 "!has(self.group) || (!has(self.group.parallelism) && (!has(self.group.size) || self.group.size == 1))"
@@ -398,7 +403,7 @@ class ModelDeploymentSpec(Model):
             *_OTHERS,
             cel="!has(self.canary) || !has(self.canary.analysis)",
             holds=lambda spec: spec.canary is None or spec.canary.analysis is None,
-            message="only the runtime torch tells of errors and latencies: leave this out",
+            message="only the runtimes torch and torchserve tell of errors and latencies: leave this out",
             at=".canary.analysis",
         ),
     )

@@ -57,7 +57,6 @@ TRAINING_JOB = (
 )
 
 MODEL_DEPLOYMENT = (
-    Unsupported("runtime", allowed=("torch", "tensorflowServing", "custom")),
     Unsupported("compression"),
     Unsupported("explain"),
     Unsupported("canary.gateway"),

@@ -69,8 +69,8 @@ def loading(tmp_path):
 def _serve():
     started = []
 
-    def start(directory, *words, ready=True, **ports):
-        served = Served(directory, *words, **ports)
+    def start(directory, *words, ready=True, **more):
+        served = Served(directory, *words, **more)
         started.append(served)
         if ready:
             served.until("serving ")

@@ -19,14 +19,14 @@ def free_ports(count):
 
 
 class Served:
-    """`muster-worker serve DIRECTORY WORDS…` on free ports."""
+    """`muster-worker serve DIRECTORY WORDS…` on free ports, or another command of the same words."""
 
-    def __init__(self, directory, *words, port=None, grpc_port=None):
+    def __init__(self, directory, *words, port=None, grpc_port=None, command="serve"):
         free = free_ports(2)
         self.port, self.grpc_port = port or free[0], grpc_port or free[1]
         ports = "--port", str(self.port), "--grpc-port", str(self.grpc_port)
-        command = [sys.executable, "-m", "muster_worker", "serve", str(directory), *ports, *words]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        line = [sys.executable, "-m", "muster_worker", command, str(directory), *ports, *words]
+        self.process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def until(self, words):
         """The line in which it says so."""

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from muster_worker.serve.batcher import Batching
 from muster_worker.serve.http import Application
 from muster_worker.serve.metrics import Metrics
-from muster_worker.serve.model import ServedModel
+from muster_worker.serve.model import Model, ServedModel
 from muster_worker.serve.service import Limits, Service
 
 POINT = {"name": "points", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
@@ -242,7 +242,7 @@ def test_while_it_leaves_it_is_not_ready_and_answers_and_ends_connections(asked)
 
 
 def test_a_model_that_hangs_ends_the_request_readiness_and_life(affine):
-    class Hanging:
+    class Hanging(Model):
         signature = ServedModel.load(affine, torch.device("cpu")).signature
         version = "1"
 

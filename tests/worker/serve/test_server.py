@@ -239,6 +239,12 @@ def test_wrong_words_are_named(serve, affine, words, wanted):
     assert wanted in served.rest()
 
 
+def test_an_image_without_torchserve_says_which_one_has_it(serve, affine):
+    served = serve(affine, command="torchserve", ready=False)
+    assert "error: this image has no TorchServe (java, torch-model-archiver is missing): use one that" in served.rest()
+    assert served.process.returncode == 2
+
+
 @pytest.mark.parametrize("which", ["port", "grpc_port"])
 def test_a_port_that_is_taken_is_named(serve, affine, which):
     with socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True) as other:

@@ -104,7 +104,7 @@ class Application:
                 answer = service.state()
             case "/metrics":
                 text = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-                return 200, [text], service.metrics.exposition()
+                return 200, [text], service.exposition()
             case _:
                 raise NotFoundError(f"{path}: not here; GET /v2/models/{service.name} says what can be asked")
         _allow(method, "GET", path)

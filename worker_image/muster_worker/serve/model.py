@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from muster_worker.train.recipe import Recipe
 
 _WARM_UP = 5
-"""The first computations allocate, plan and cache; after these, times hold."""
+"""The first computations allocate, plan and cache; the best of these is what a sample takes."""
 
 WORTH_THREADS = 0.002
 """Seconds for a sample from which on several threads compute it. They wait for one another by spinning, and where other
@@ -54,11 +54,21 @@ class Model(Protocol):
     version: str
     sha256: str
 
+    @property
+    def missing(self) -> str | None:
+        """Why it cannot compute now, if it cannot."""
+        return None
+
+    @property
+    def exposition(self) -> bytes:
+        """What /metrics says of it, beside what the server counts."""
+        return b""
+
     def compute(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs in the order of the signature; raises RequestError."""
 
 
-class ServedModel:
+class ServedModel(Model):
     """Computes outputs from inputs, both in the order of its signature, on the CPU or one device."""
 
     def __init__(self, signature: Signature, program: Callable[..., Any], device: torch.device, sha256: str) -> None:
@@ -96,13 +106,14 @@ class ServedModel:
         return by_one
 
     def _timed(self) -> float:
-        """Seconds that one sample takes."""
+        """Seconds that one sample takes, at best: on a busy machine any other time says how busy it was."""
         inputs = tuple(spec.zeros() for spec in self.signature.inputs)
+        took = []
         for _ in range(_WARM_UP):
             begun = time.perf_counter()
             self.compute(inputs)
-            took = time.perf_counter() - begun
-        return took
+            took.append(time.perf_counter() - begun)
+        return min(took)
 
     def compute(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Raises ComputationError with the model's own words."""

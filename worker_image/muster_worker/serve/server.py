@@ -17,6 +17,7 @@ import torch
 import uvloop
 
 from muster_worker.serve import grpc
+from muster_worker.serve.example import check_example
 from muster_worker.serve.fetch import fetch_apart
 from muster_worker.serve.group import pod
 from muster_worker.serve.group.front import Front
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from muster_worker.serve.group.layout import GroupConfig
     from muster_worker.serve.model import Model
 
+    Load = Callable[["ServeConfig", Callable[[int], None]], tuple[Model, float, int]]
+
 _T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
@@ -51,6 +54,12 @@ FINISH = 2.0
 """Seconds kept, of those that leaving may take, for requests that are in flight at the end."""
 
 _TICK = 0.1
+
+
+def load_here(config: ServeConfig, _lost: Callable[[int], None]) -> tuple[Model, float, int]:
+    """The model, for this process to compute."""
+    model = ServedModel.load(config.directory, config.device, config.sha256)
+    return model, model.warm_up(), 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,13 @@ class ServeConfig:
     limits: Limits = field(default_factory=Limits)
     group: GroupConfig | None = None
     """None: one process computes and answers."""
+
+    load: Load = load_here
+    """Gives the model, the seconds that a sample takes, and how many batches may be computed at once.
+
+    Whoever is to compute them calls what it was given with the exit code that this process shall have, when it cannot
+    do so any more. Raises TrainingError.
+    """
 
 
 def run(config: ServeConfig) -> NoReturn:
@@ -108,9 +124,10 @@ class _Server:
         self._front = front
         self._told_to_leave = asyncio.Event()
         self._at_once = False
+        self._lost = 0
 
     async def run(self) -> int:
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._told_to_leave.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupted)
         service = self._service()
@@ -131,7 +148,7 @@ class _Server:
         http.should_exit = True
         await asyncio.gather(calls.stop(left), listening)
         service.close()
-        return code
+        return code or self._lost
 
     def _service(self) -> Service:
         name, limits = self._config.name, self._config.limits
@@ -144,14 +161,23 @@ class _Server:
         self._at_once = True
         self._told_to_leave.set()
 
+    def _lose(self, code: int) -> None:
+        """From another thread: nobody computes any more. What was asked is answered so, and another process begins."""
+
+        def end() -> None:
+            self._lost = code
+            self._interrupted()
+
+        self._loop.call_soon_threadsafe(end)
+
     async def _load(self, service: Service) -> int:
         config = self._config
         begun = time.monotonic()
         try:
-            model, seconds = await _in_thread(self._loaded)
+            model, seconds, at_once = await _in_thread(self._loaded)
         except TrainingError as error:
             return _says(str(error), error.exit_code)
-        service.serve(model, seconds, config.group.layout.at_once if config.group else 1)
+        service.serve(model, seconds, at_once)
         self._told.serving()
         log.info(
             "serving %s (%s) on ports %d (HTTP) and %d (gRPC) after %.1f s: %.2g ms a sample on %s",
@@ -160,16 +186,21 @@ class _Server:
         )
         return 0
 
-    def _loaded(self) -> tuple[Model, float]:
+    def _loaded(self) -> tuple[Model, float, int]:
+        """The model, once it has shown that it computes what it was published with."""
+        config, front = self._config, self._front
+        loaded = config.load(config, self._lose) if front is None else self._assembled(front)
+        check_example(loaded[0], config.directory)
+        return loaded
+
+    def _assembled(self, front: Front) -> tuple[Model, float, int]:
         config = self._config
-        if self._front is not None:
-            self._front.listen()
-            _, signature, sha256 = intact(config.directory, config.sha256)
-            # Those who ask the place of a front that died are answered by whoever is there.
-            seconds = self._front.assemble(sha256, whole=self._death is None)
-            return GroupModel(signature, sha256, self._front, config.limits.request_seconds), seconds
-        model = ServedModel.load(config.directory, config.device, config.sha256)
-        return model, model.warm_up()
+        front.listen()
+        _, signature, sha256 = intact(config.directory, config.sha256)
+        # Those who ask the place of a front that died are answered by whoever is there.
+        seconds = front.assemble(sha256, whole=self._death is None)
+        model = GroupModel(signature, sha256, front, config.limits.request_seconds)
+        return model, seconds, front.layout.at_once
 
     async def _drain(self, service: Service) -> float:
         """Says that it is not ready, and answers as before until nobody asks; gives the seconds that are left then.

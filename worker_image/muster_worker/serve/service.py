@@ -99,7 +99,7 @@ class Service:
             return "leaving: other replicas answer"
         if self._computing_for >= self.limits.request_seconds:
             return f"a computation has been going on for {self._computing_for:.0f} s"
-        return None
+        return self._model.missing
 
     @property
     def answers(self) -> bool:
@@ -176,6 +176,10 @@ class Service:
             return None
         dead = {"count": self._death.count, "exitCode": self._death.exit_code, "diedAt": self._death.at}
         return dead | {"seconds": self._down_for, "rank": None}
+
+    def exposition(self) -> bytes:
+        """What is counted, for Prometheus."""
+        return self.metrics.exposition() + (self._model.exposition if self._model is not None else b"")
 
     def close(self) -> None:
         if self._batcher is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from muster.plan.serving.runtimes import custom, tensorflow_serving, torch
+from muster.plan.serving.runtimes import custom, tensorflow_serving, torch, torchserve
 
 if TYPE_CHECKING:
     from muster.api import ModelDeployment, ModelDeploymentSpec
@@ -17,6 +17,8 @@ def container(deployment: ModelDeployment, revision: Revision, server: str, rank
     match spec.runtime:
         case "custom":
             return custom.container(deployment, spec, revision)
+        case "torchserve":
+            return torchserve.container(deployment, spec, revision)
         case "tensorflowServing":
             return tensorflow_serving.container(deployment, spec, revision)
         case _:

@@ -25,7 +25,9 @@ def gone_on(view: View, before: Mapping[str, Any]) -> dict[str, Any]:
     known, told = before.get("counted") or {}, _told(view)
     if not told and not known:
         return {}
-    said: dict[str, Any] = {"counted": told}
+    there = {one.name for one in view.servers}
+    counted = {server: known[server] for server in known if server in there} | told  # who is silent may tell again
+    said: dict[str, Any] = {"counted": counted} if counted else {}
     for name in ("requests", "failedRequests"):
         new = sum(_since(known.get(server, {}), now, name) for server, now in told.items())
         said[name] = int(before.get(name, 0)) + new

@@ -46,7 +46,7 @@ class Revision:
     @property
     def tells(self) -> bool:
         """Whether its pods can be asked how they are."""
-        return self.shape.get("runtime") in {None, "torch"}
+        return self.shape.get("runtime") in {None, "torch", "torchserve"}
 
     @property
     def spec(self) -> ModelDeploymentSpec:

@@ -19,6 +19,8 @@ _SERVICE = "kubernetes.io/service-name"
 
 def kept(endpoint_slice: Manifest) -> dict[str, Any]:
     """Return what matters of it, under the name of whose Service it is: Kubernetes copies that one's labels."""
+    if "addresses" in endpoint_slice:
+        return dict(endpoint_slice)  # that is it already: a list is made of such
     meta = endpoint_slice["metadata"]
     labels = meta.get("labels") or {}
     owner = {

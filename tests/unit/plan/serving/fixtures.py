@@ -12,7 +12,7 @@ from muster.plan.timestamps import to_timestamp
 from tests.unit.plan.fixtures import NOW, node, nodes
 
 UID = "7e57ab1e-0000-4000-8000-000000000002"
-SETTINGS = Settings(worker_image="muster-worker:test")
+SETTINGS = Settings(worker_image="muster-worker:test", torchserve_image="muster-torchserve:test")
 CLAIM = {"persistentVolumeClaim": {"claimName": "models", "path": "digits/model"}}
 
 

@@ -15,6 +15,23 @@ CUSTOM = {"runtime": "custom", "template": {"spec": {"containers": [WORKER]}}}
 OWN = revision(**CUSTOM)
 
 
+def test_torchserve_answers_as_torch_does_by_an_image_and_a_command_of_its_own():
+    def made(runtime):
+        (made, _) = decide(deployment(runtime=runtime, batching={"maxBatchSize": 8})).creates
+        return made["spec"]["containers"][0]
+
+    torch, torchserve = made("torch"), made("torchserve")
+    assert (torchserve["image"], torchserve["args"][0]) == ("muster-torchserve:test", "torchserve")
+    assert torchserve | {"image": torch["image"], "args": ["serve", *torchserve["args"][1:]]} == torch
+
+
+def test_torchserve_is_asked_how_it_is():
+    serves = revision(runtime="torchserve")
+    there = (pod(0, 1, serves), pod(1, 2, serves))
+    answer = decide(deployment(known(serves), runtime="torchserve"), *there, revisions=(serves,))
+    assert [one.pod_uid for one in answer.scrape] == ["uid-digits-serve-0-1", "uid-digits-serve-1-2"]
+
+
 def test_a_custom_server_has_its_own_image_ports_and_probes_and_is_told_where_the_model_is():
     (made, _) = decide(deployment(**CUSTOM)).creates
     (container,) = made["spec"]["containers"]

@@ -47,6 +47,20 @@ def test_a_process_that_was_started_again_has_begun_anew():
     assert (under_way["rollout"]["requests"], under_way["rollout"]["failedRequests"]) == (3, 1)
 
 
+def test_an_operator_that_has_heard_nobody_yet_counts_nothing_twice_later():
+    before = look(begun(), pod(0, 1, ONE), pod(0, 2, NEXT, ready=False), told={OLD: (1010, 8)}, seconds=11)
+    taken_over = look(before, pod(0, 1, ONE), pod(0, 2, NEXT, ready=False), told={}, seconds=22)
+    assert taken_over["rollout"]["counted"] == {OLD: {"requests": 1010, "failedRequests": 8}}
+    later = look(taken_over, pod(0, 1, ONE), pod(0, 2, NEXT, ready=False), told={OLD: (1012, 8)}, seconds=33)
+    assert (later["rollout"]["requests"], later["rollout"]["failedRequests"]) == (12, 1)
+
+
+def test_when_all_that_were_counted_are_gone_no_empty_map_is_said_which_the_api_server_would_make_null():
+    before = look(begun(), pod(0, 1, ONE), pod(0, 2, NEXT, ready=False), told={OLD: (1010, 8)}, seconds=11)
+    gone = look(before, pod(0, 2, NEXT, ready=False), told={}, seconds=22)
+    assert ("counted" in gone["rollout"], gone["rollout"]["requests"]) == (False, 10)
+
+
 def test_of_servers_that_do_not_tell_nothing_is_said():
     before = known(ONE, madeReplicas=1, attempt=1)
     resource = deployment(before, replicas=1, rollout={"restart": "now"})

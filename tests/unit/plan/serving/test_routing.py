@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from muster.client import SLICES
+from muster.control.controlled import CONTROLLED
+from muster.control.kinds import MODEL_DEPLOYMENTS, Key
+from muster.control.store import Store
 from muster.plan.serving import routing
 from tests.unit.plan.serving.fixtures import decide, deployment, known, leaving, made, pod, revision, said
 
@@ -29,6 +33,15 @@ SLICE: dict[str, Any] = {
 def test_a_slice_is_the_deployments_whose_service_it_is_of():
     (owner,) = routing.kept(SLICE)["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"], owner["uid"]) == ("ModelDeployment", "digits", "uid-digits")
+
+
+def test_what_was_kept_of_a_slice_is_kept_when_a_list_brings_it():
+    store = Store(CONTROLLED)
+    store.put(MODEL_DEPLOYMENTS, deployment() | {"metadata": deployment()["metadata"] | {"uid": "uid-digits"}})
+    store.correct(SLICES, [store.known(SLICES, SLICE)], "12")
+    observed = store.observe(Key("ModelDeployment", "research", "digits"))
+    assert observed is not None
+    assert observed.routed == {"10.0.0.1", "10.0.0.3"}
 
 
 def test_requests_are_sent_to_what_is_ready_or_does_not_say():

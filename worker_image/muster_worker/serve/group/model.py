@@ -10,6 +10,7 @@ import torch
 
 from muster_worker.serve.errors import ComputationError, NotReadyError, TimedOutError
 from muster_worker.serve.group.shard import Task
+from muster_worker.serve.model import Model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,7 @@ TRIES = 3
 """When so many ranks have died of a part of a batch, more would."""
 
 
-class GroupModel:
+class GroupModel(Model):
     """Computes by the ranks of `front`; `limit`: seconds that a batch may take."""
 
     def __init__(self, signature: Signature, sha256: str, front: Front, limit: float) -> None:

@@ -18,15 +18,18 @@ def container(
     deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: Revision, server: str, rank: int
 ) -> dict[str, Any]:
     """Return that of one pod of the group that `server` names."""
-    alone = _alone(deployment, spec, revision)
+    alone = single(deployment, spec, revision)
     return alone if spec.group.divided.processes == 1 else _in_group(deployment, spec, alone, server, rank)
 
 
-def _alone(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: Revision) -> dict[str, Any]:
+def single(
+    deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: Revision, command: str = "serve"
+) -> dict[str, Any]:
+    """Return that of the only pod of a group; `command`: which of `muster-worker`."""
     return common(spec, revision) | {
         "image": revision.image,
         "imagePullPolicy": revision.pull_policy,
-        "args": _arguments(deployment, spec, revision),
+        "args": [command, *_arguments(deployment, spec, revision)],
         "ports": [
             {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
@@ -40,7 +43,6 @@ def _alone(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: Rev
 def _arguments(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: Revision) -> list[str]:
     checksum, uri = revision.model.get("sha256"), revision.model.get("uri")
     return [
-        "serve",
         MODEL,
         f"--name={deployment.metadata.name}",
         f"--port={HTTP_PORT}",
