@@ -124,6 +124,22 @@ KUEUE = GoBuild(
     seconds=240,
 )
 METRICS_SERVER = GoBuild("metrics-server", version_of="sigs.k8s.io/metrics-server", seconds=200)
+TRAEFIK = GoBuild(
+    "traefik",
+    version_of="sigs.k8s.io/gateway-api",
+    data=tuple(
+        f"config/crd/standard/gateway.networking.k8s.io_{plural}.yaml"
+        for plural in (
+            "backendtlspolicies",
+            "gatewayclasses",
+            "gateways",
+            "grpcroutes",
+            "httproutes",
+            "referencegrants",
+        )
+    ),
+    seconds=300,
+)
 KIND = GoBuild("kind", version_of="sigs.k8s.io/kind", seconds=30)
 # Whom the benchmark runs beside Muster.
 JOBSET = GoBuild(

@@ -179,7 +179,10 @@ class CanaryStep(Model):
     """One step of a canary."""
 
     weight: Annotated[Int, Field(ge=1, le=100)]
-    """The share of the groups, in per cent and rounded up, that have the new revision."""
+    """The share of the groups, in per cent and rounded up, that have the new revision.
+
+    With `gateway`, the share of the requests as well, exactly.
+    """
     pause_seconds: Annotated[Int, Field(ge=0, le=A_DAY)] = 60
     """How many seconds its groups are watched, once they answer, before the next step."""
 
@@ -197,7 +200,11 @@ class Analysis(Model):
 
 
 class Gateway(Model):
-    """A Gateway of the Gateway API."""
+    """A Gateway of the Gateway API, to which an HTTPRoute of the deployment's name is added.
+
+    By it, exactly `weight` per cent of the requests for the path /v2/models/NAME that come through the Gateway go to
+    the new revision. Where the Gateway API, or the Gateway, is not there, no other revision is rolled out.
+    """
 
     name: ObjectName
     """Its name, in the same namespace."""
@@ -213,7 +220,6 @@ class Canary(Model):
     """In order; then all groups. Without steps it is an ordinary rolling update, that is judged."""
     analysis: Analysis | None = None
     gateway: Gateway | None = None
-    """For exact weights. Not supported by this version yet; absent: the weight is the number of groups."""
 
 
 class Failover(Model):

@@ -70,6 +70,17 @@ class RolloutProgress(Reported):
     """By the name of a group's first pod, what of it is contained in these two; absent once it is over."""
 
 
+class Route(Reported):
+    """What the gateway of spec.canary.gateway was last known to do."""
+
+    observed_generation: Int
+    """The metadata.generation of the HTTPRoute that it has taken up."""
+    weights: dict[str, Int]
+    """The per cent of the requests that go to each revision; the others get none."""
+    since: Timestamp
+    """When that was noticed."""
+
+
 class Failover(Reported):
     """One group that was lost, and what it cost."""
 
@@ -125,10 +136,11 @@ class ModelDeploymentStatus(Reported):
     message: str | None = None
     """Why, in a sentence."""
     conditions: Annotated[tuple[Condition, ...], Field(max_length=16), ListType(keys=("type",))] = ()
-    """Servable, UpToDate, Ready and Progressing, each with a reason and a sentence.
+    """Servable, UpToDate, Ready, Progressing and, with spec.canary.gateway, Routed: each with a reason and a sentence.
 
     Servable: at least one group answers now. UpToDate: every group has what spec asks for. Ready: both, and every group
     answers; Unknown while that is being brought about, False only when it has failed. Progressing: something changes.
+    Routed: the gateway has taken the HTTPRoute, by which each revision gets its share of the requests.
     """
     url: str | None = None
     """Where the model answers, inside of the cluster."""
@@ -149,6 +161,7 @@ class ModelDeploymentStatus(Reported):
     revision: Revisions | None = None
     restart: Restarted | None = None
     rollout: RolloutProgress | None = None
+    route: Route | None = None
     failovers: Annotated[tuple[Failover, ...], ATOMIC] = ()
     """The last ten losses of groups, the oldest first."""
     metrics: dict[str, str] = Field(default_factory=dict)

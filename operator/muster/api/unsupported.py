@@ -59,5 +59,4 @@ TRAINING_JOB = (
 MODEL_DEPLOYMENT = (
     Unsupported("compression"),
     Unsupported("explain"),
-    Unsupported("canary.gateway"),
 )

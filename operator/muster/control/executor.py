@@ -17,6 +17,7 @@ from muster.client import (
     BUDGETS,
     COSCHEDULING_GROUPS,
     EVENTS,
+    HTTP_ROUTES,
     PODS,
     REVISIONS,
     SERVICES,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 log = structlog.stdlib.get_logger(__name__)
 
-_KINDS = {kind.kind: kind for kind in (AUTOSCALERS, BUDGETS, PODS, REVISIONS, SERVICES, WORKLOADS)}
+_KINDS = {kind.kind: kind for kind in (AUTOSCALERS, BUDGETS, HTTP_ROUTES, PODS, REVISIONS, SERVICES, WORKLOADS)}
 _UNWATCHED = {kind.api_version: kind for kind in (COSCHEDULING_GROUPS, VOLCANO_GROUPS)}
 """What is applied and never looked at again: it does not enter the store, which would never hear of its end."""
 _AT_ONCE = 16  # writes in flight for one resource: a gang starts together, and no one else is crowded out

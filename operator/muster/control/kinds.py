@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from muster.client import FLAVORS, NODES, PODS, SERVICES, WORKLOADS, Kind
+from muster.client import FLAVORS, HTTP_ROUTES, NODES, PODS, SERVICES, WORKLOADS, Kind
 from muster.plan.model import Manifest, Observed, Plan, Settings
 
 Planner: TypeAlias = Callable[[Observed, Settings, float], Plan]
@@ -53,7 +53,14 @@ class Controlled:
     sees: tuple[Watched, ...] = ()
 
 
-FOREIGN = {one.kind.kind: one for one in (Watched(WORKLOADS, "muster.dev/training-job"), Watched(FLAVORS))}
+FOREIGN = {
+    one.kind.kind: one
+    for one in (
+        Watched(WORKLOADS, "muster.dev/training-job"),
+        Watched(FLAVORS),
+        Watched(HTTP_ROUTES, "muster.dev/model-deployment"),
+    )
+}
 """Kinds that others define, by name: watched only where the cluster has them."""
 
 

@@ -104,6 +104,7 @@ class Operator:
             on_started=self._take_signals,
         )
         self._foreign = Foreign(client, self.store, self._resync, self._watches, self._enqueue)
+        self._looked = asyncio.Event()  # for kinds that others define: whoever is there is to be known before any plan
         self._resync.on_gone = self._gone
         self._reconciler = Reconciler(
             controlled=controlled,
@@ -150,6 +151,7 @@ class Operator:
         try:
             await self._unless_stopped(stop, self._resync.first())
             await self._unless_stopped(stop, self._foreign.look())
+            self._looked.set()
             watching = [asyncio.create_task(self._watches.run())]
             parts = [*writing, *observing, *electing, *watching]
             done, _ = await asyncio.wait([stop, *parts], return_when=asyncio.FIRST_COMPLETED)
@@ -193,6 +195,7 @@ class Operator:
             if self._options.leader_election:
                 await self._elector.leading.wait()
             await self._resync.synced.wait()
+            await self._looked.wait()
             await self._resync.first()
             self._enqueue(self.store.keys())
             self._reconciler.active.set()

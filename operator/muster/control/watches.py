@@ -132,3 +132,6 @@ class Watches:
         # A watch of what is not served any more it gives up, and does not tell either.
         if (call.verb, call.code) in {("list", "200"), ("list", "404"), ("watch", "404")}:
             self._resync.ask(call.resource)
+        # Nor does it always end then, with none of its watches left: they wait for somebody to log them in again.
+        if (call.verb, call.code) == ("watch", "404"):
+            self.change()

@@ -111,13 +111,14 @@ class Refusal:
 class Observed:
     """One resource and everything that exists for it, at one moment.
 
-    `pods`, `services`, `budgets`, `autoscalers` and `revisions` hold what bears the resource's UID in its owner
-    references. `nodes` holds every node known, by name. `reports` holds the agents' answers by pod UID. `named` holds
-    the other resources under control that this one names, by kind and name. `admission` is the answer to the demand of
-    the last plan; None while there is none. `refusal` is there when the last pods were refused. `workloads` and
-    `flavors` are Kueue's, where a plan has needed them: the Workloads that bear the resource's UID, and every
-    ResourceFlavor by name. None: the cluster has no such kind, or it is not watched yet. `heard_at` is when any agent
-    at all last answered. `routed`: the addresses that the resource's Service leads to; None: not known.
+    `pods`, `services`, `budgets`, `autoscalers`, `revisions` and `routes` hold what bears the resource's UID in its
+    owner references. `nodes` holds every node known, by name. `reports` holds the agents' answers by pod UID. `named`
+    holds the other resources under control that this one names, by kind and name. `admission` is the answer to the
+    demand of the last plan; None while there is none. `refusal` is there when the last pods were refused. `workloads`
+    and `flavors` are Kueue's, where a plan has needed them: the Workloads that bear the resource's UID, and every
+    ResourceFlavor by name. Workloads or routes None: the cluster has no such kind, or it is not watched yet. `heard_at`
+    is when any agent at all last answered. `routed`: the addresses that the resource's Service leads to; None: not
+    known.
     """
 
     resource: Manifest
@@ -132,6 +133,7 @@ class Observed:
     admission: Admission | None = None
     refusal: Refusal | None = None
     workloads: tuple[Manifest, ...] | None = None
+    routes: tuple[Manifest, ...] | None = None
     flavors: Mapping[str, Manifest] = field(default_factory=dict)
     heard_at: float = 0.0
     routed: frozenset[str] | None = None
@@ -157,7 +159,9 @@ class Delete:
     node is unreachable. None leaves the object's own grace period.
     """
 
-    kind: Literal["ControllerRevision", "HorizontalPodAutoscaler", "Pod", "Service", "TrainingJob", "Workload"]
+    kind: Literal[
+        "ControllerRevision", "HTTPRoute", "HorizontalPodAutoscaler", "Pod", "Service", "TrainingJob", "Workload"
+    ]
     name: str
     uid: str
     grace_seconds: int | None = None

@@ -33,6 +33,12 @@ JOB_RIGHTS = {
     ("autoscaling", "horizontalpodautoscalers", "create"),  # server-side apply of what is not there yet
     ("autoscaling", "horizontalpodautoscalers", "patch"),
     ("autoscaling", "horizontalpodautoscalers", "delete"),  # spec.autoscaling is not asked for any more
+    ("gateway.networking.k8s.io", "httproutes", "get"),  # a delete or a create that met another object of that name
+    ("gateway.networking.k8s.io", "httproutes", "list"),  # the store, where the cluster has the Gateway API
+    ("gateway.networking.k8s.io", "httproutes", "watch"),
+    ("gateway.networking.k8s.io", "httproutes", "create"),  # server-side apply of what is not there yet
+    ("gateway.networking.k8s.io", "httproutes", "patch"),
+    ("gateway.networking.k8s.io", "httproutes", "delete"),  # spec.canary.gateway is not asked for any more
     ("", "pods", "get"),  # a create or a delete that met another object of that name
     ("", "pods", "list"),  # the store
     ("", "pods", "watch"),
@@ -67,7 +73,7 @@ CLUSTER_RIGHTS = {
     ("scheduling.k8s.io", "priorityclasses", "get"),
     ("storage.k8s.io", "storageclasses", "get"),  # whether the one that a job names is there
     ("scheduling.k8s.io", "priorityclasses", "list"),  # the order of those that wait
-    ("apiextensions.k8s.io", "customresourcedefinitions", "get"),  # whether a job's scheduler is installed, or Kueue
+    ("apiextensions.k8s.io", "customresourcedefinitions", "get"),  # of Kueue, schedulers, HTTPRoute
     ("kueue.x-k8s.io", "resourceflavors", "list"),  # the store, where the cluster has Kueue
     ("kueue.x-k8s.io", "resourceflavors", "watch"),
 }

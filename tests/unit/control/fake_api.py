@@ -98,8 +98,8 @@ class FakeApi:
         self.storage = Storage()
         self.log: list[Seen] = []
         self.fault: Callable[[Seen], Fault | None] = lambda _: None
-        self.unknown = {"workloads", "resourceflavors"}
-        """What the server does not serve: nobody has installed Kueue yet."""
+        self.unknown = {"httproutes", "workloads", "resourceflavors"}
+        """What the server does not serve: nobody has installed Kueue yet, nor the Gateway API."""
         self.url = ""
         self.bookmark_every = 0.2
         self._watching: set[asyncio.Event] = set()

@@ -48,6 +48,7 @@ RESOURCES = {
         Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
         Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget"),
         Resource("kueue.x-k8s.io", "v1beta1", "workloads", "Workload"),
+        Resource("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute"),
         Resource("kueue.x-k8s.io", "v1beta1", "resourceflavors", "ResourceFlavor", namespaced=False, status=False),
     )
 }

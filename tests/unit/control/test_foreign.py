@@ -6,6 +6,7 @@ import copy
 
 import pytest
 
+from muster.control.kinds import FOREIGN
 from muster.plan.model import Plan, StatusPart
 from tests.unit.control.fake_api import Answer, FakeApi
 from tests.unit.control.harness import Counting, create, job, operator, owned, status_of, until
@@ -28,7 +29,7 @@ def impatient(monkeypatch):
 def install(api: FakeApi) -> None:
     for plural in ("workloads", "resourceflavors"):
         create(api, "customresourcedefinitions", {"metadata": {"name": f"{plural}.kueue.x-k8s.io"}})
-    api.unknown.clear()
+    api.unknown -= {"workloads", "resourceflavors"}
 
 
 def uninstall(api: FakeApi) -> None:
@@ -61,7 +62,7 @@ async def test_without_need_a_cluster_that_lacks_them_is_asked_once_at_the_start
     async with operator(api):
         await until(lambda: status_of(api).get("phase") == "Running")
     assert asked(api, "workloads", "resourceflavors") == []
-    assert len(asked(api, "customresourcedefinitions")) == 2
+    assert len(asked(api, "customresourcedefinitions")) == len(FOREIGN)
 
 
 async def test_what_is_there_at_the_start_is_watched_at_once(api):
@@ -99,6 +100,23 @@ async def test_once_they_are_gone_nothing_is_known_and_everything_else_goes_on(a
         await until(lambda: status_of(api, "another") == {"knows": "nothing"}, limit=30)
         install(api)
         await until(lambda: status_of(api).get("knows") == "new", limit=30)
+
+
+async def test_while_they_go_and_are_listed_but_not_watched_everything_else_goes_on(api):
+    """So it is for a moment when a definition is deleted."""
+    install(api)
+    create(api, "trainingjobs", job())
+    async with operator(api, in_a_queue) as one:
+        await until(lambda: status_of(api).get("knows") == "new")
+        last = sum(seen.verb == "watch" and seen.resource == "workloads" for seen in api.log) + 1
+        api.fault = lambda seen: (
+            Answer(404) if (seen.verb, seen.resource, seen.number) == ("watch", "workloads", last) else None
+        )
+        api.end_watches()
+        await until(lambda: asked(api, "workloads").count(("watch", "workloads")) > last, limit=30)
+        await until(lambda: one.synced, limit=30)
+        create(api, "trainingjobs", job("another"))
+        await until(lambda: status_of(api, "another").get("knows") == "new", limit=30)
 
 
 @pytest.mark.parametrize("fault", [Answer(500), Answer(403)], ids=["500", "403"])

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from muster.client import NODES, PODS
+from muster.client import HTTP_ROUTES, NODES, PODS
 from muster.control.kinds import TRAINING_JOBS, Controlled, Key
 from muster.control.store import Store
 from muster.plan.model import Admission, Plan, WorkerReport
@@ -44,6 +44,18 @@ def test_what_belongs_to_a_resource_is_found_by_the_uid_of_its_owner():
     assert store.put(PODS, pod("stranger", owner=resource(uid="u0"))) == {DIGITS}
     observed = store.observe(DIGITS)
     assert [one["metadata"]["name"] for one in observed.pods] == ["p"]
+
+
+def test_a_route_is_known_of_once_the_cluster_is_known_to_have_the_kind():
+    store = a_store()
+    store.put(TRAINING_JOBS, resource())
+    assert store.observe(DIGITS).routes is None
+    store.follow(HTTP_ROUTES)
+    assert store.observe(DIGITS).routes == ()
+    made = owned(resource(), "HTTPRoute", "digits")
+    made["metadata"] |= {"uid": "uid-route", "resourceVersion": "1"}
+    assert store.put(HTTP_ROUTES, made) == {DIGITS}
+    assert [one["metadata"]["name"] for one in store.observe(DIGITS).routes] == ["digits"]
 
 
 def test_what_belongs_to_others_concerns_no_one():

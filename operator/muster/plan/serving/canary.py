@@ -1,6 +1,7 @@
 """A rollout in steps: in each, so many groups have the new revision, and what clients see of them is judged.
 
-The highest numbers come first, as with `partition`. A step lasts `pauseSeconds` from the moment that its groups answer.
+The highest numbers come first, as with `partition`. A step lasts `pauseSeconds` from the moment that its groups answer,
+and that a gateway gives them their share of the requests, where it has one.
 Judged is every look of the whole rollout, by what the groups of the new revision say of their last half minute.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from muster.plan.serving import gateway
 from muster.plan.timestamps import to_epoch, to_timestamp
 
 if TYPE_CHECKING:
@@ -38,7 +40,21 @@ def kept(view: View) -> int:
     under_way = step(view)
     if under_way > len(steps(view)):
         return 0
-    return view.replicas - math.ceil(view.replicas * steps(view)[under_way - 1].weight / 100)
+    weight = steps(view)[under_way - 1].weight
+    new = math.ceil(view.replicas * weight / 100)
+    if view.gateway is not None and weight < 100:  # the other requests are somebody's, too
+        new = max(1, min(new, view.replicas - 1))
+    return view.replicas - new
+
+
+def share(view: View, updated: int) -> int:
+    """Return the per cent of a gateway's requests that are the new revision's; `updated`: as for `record`."""
+    if view.failed or not view.replicas:
+        return 0
+    under_way, planned = step(view), [0, *(one.weight for one in steps(view))]
+    if under_way > len(steps(view)):
+        return max(planned[-1], math.ceil(100 * updated / view.replicas))
+    return planned[under_way if _is_reached(view, updated) else under_way - 1]
 
 
 def record(view: View, updated: int) -> dict[str, Any]:
@@ -47,7 +63,7 @@ def record(view: View, updated: int) -> dict[str, Any]:
     if under_way > len(steps(view)):
         return {"canaryStep": under_way} if "canaryStep" in _recorded(view) else {}
     since = _recorded(view).get("canaryStepSince")
-    if since is None and updated >= view.replicas - kept(view):
+    if since is None and _is_reached(view, updated) and _is_given(view):
         since = to_timestamp(view.now)
     if seconds_left(view) == 0:
         return {"canaryStep": under_way + 1}
@@ -57,10 +73,10 @@ def record(view: View, updated: int) -> dict[str, Any]:
 def seconds_left(view: View) -> float | None:
     """Return after how many seconds the next step begins; None where more than time has to pass.
 
-    Its groups do not answer, it is paused, or there is none.
+    Its groups do not answer, it is paused, a gateway does not do its part, or there is none.
     """
     under_way, since = step(view), _recorded(view).get("canaryStepSince")
-    stays = view.failed or view.deployment.spec.rollout.paused
+    stays = view.failed or view.deployment.spec.rollout.paused or gateway.withheld(view) is not None
     if under_way > len(steps(view)) or since is None or stays:
         return None
     return max(0.0, to_epoch(since) + steps(view)[under_way - 1].pause_seconds - view.now)
@@ -101,6 +117,19 @@ def steps(view: View) -> tuple[CanaryStep, ...]:
     """Return those of the spec; none where there is no canary."""
     canary = view.deployment.spec.canary
     return canary.steps if canary is not None else ()
+
+
+def _is_reached(view: View, updated: int) -> bool:
+    """Whether the step's groups answer, or did: one that was lost since takes nothing from the others."""
+    return "canaryStepSince" in _recorded(view) or updated >= view.replicas - kept(view)
+
+
+def _is_given(view: View) -> bool:
+    """Whether the step's groups get their share; more of it where nobody else answers."""
+    if view.gateway is None:
+        return True
+    assert view.target is not None, "asked of rollouts alone"
+    return view.weights.get(view.target.name, 0) >= steps(view)[step(view) - 1].weight
 
 
 def _recorded(view: View) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from muster.plan.serving import canary, failovers, progress, rollout
+from muster.plan.serving import canary, failovers, gateway, progress, rollout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +62,8 @@ def _rolling(view: View, slots: Sequence[Slot]) -> Phase:
     message = f"{new} of {_groups(len(slots))} answer with revision {view.target.name}"
     if view.deployment.spec.rollout.paused:
         return Phase("RollingOut", "Paused", f"{message}; spec.rollout.paused is true", progressing=False)
+    if (withheld := gateway.withheld(view)) is not None:
+        return Phase("RollingOut", withheld.reason, f"{message}; {withheld.message}", progressing=False)
     step, steps = canary.step(view), len(canary.steps(view))
     if step <= steps:
         return Phase("RollingOut", "Canary", f"step {step} of {steps}: {message}{_why(view, slots)}")

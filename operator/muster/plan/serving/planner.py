@@ -6,6 +6,8 @@ Invariants, whatever was lost, late or stale before this call:
 - a group has all of its pods, made together, or none stays; no pod is ever made in the place of one of them;
 - what a lost pod tells is recorded in the status before its object is removed;
 - the status says that something answers only while something does.
+
+What a gateway sends where has invariants of its own: see `gateway`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from muster.plan.serving import (
     canary,
     disruption,
     failovers,
+    gateway,
     model,
     pacing,
     placement,
@@ -80,9 +83,12 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
     if missing is None and progress.is_whole(seen, slots):
         seen = replace(seen, current=seen.target)
     lost = failovers.losses(seen, slots)
-    step = rollout.moves(seen)
+    intended = rollout.moves(seen)
+    step = gateway.safe(seen, intended)
     frame = _frame(seen, observed)
-    pause = refusals.pause(observed.refusal, seen.now) if step.made or frame else None
+    weights = gateway.weights(seen, canary.share(seen, progress.updated(seen, slots)), intended.leaving)
+    routing = gateway.to_apply(seen, observed.services, weights)
+    pause = refusals.pause(observed.refusal, seen.now) if step.made or frame or routing else None
     made, demand = placement.admitted(seen, () if pause is not None else step.made)
     creates = () if pause is not None else (*_rest_of_groups(seen), *_new_groups(seen, made))
     wanted = status.active(seen, slots, lost, [group for group, _ in made], missing)
@@ -94,8 +100,10 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
             *_remains(seen),
             *_old_revisions(seen),
             *autoscaling.to_delete(seen.deployment, observed.autoscalers),
+            *gateway.to_delete(seen, observed.services),
         ),
-        applies=frame if pause is None else (),
+        # Whatever else is refused: a route that is there must not lead to nobody.
+        applies=(*frame, *routing) if pause is None else routing if observed.routes else (),
         creates=creates,
         demand=demand,
         parts=(
@@ -108,9 +116,11 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
             failovers.patience(seen),
             progress.seconds_left(seen, slots),
             canary.seconds_left(seen),
+            gateway.seconds_left(seen, intended.leaving),
             _until_cut_off(seen),
             _until_taken_back(seen),
         ),
+        needs=gateway.needs(seen),
     )
     return _write(seen, actions, wanted, lost)
 

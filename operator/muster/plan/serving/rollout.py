@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from muster.plan.serving import canary
+from muster.plan.serving import canary, gateway
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -103,9 +103,11 @@ def most_unavailable(view: View) -> int:
 
 
 def is_held(view: View) -> bool:
-    """Whether no group gets another revision: it is paused, or was given up and is to stay as it is."""
+    """Whether no group gets another revision: it is paused, was given up and is to stay, or has no gateway for it."""
     rollout = view.deployment.spec.rollout
-    return rollout.paused or (view.failed and rollout.on_failure == "Pause")
+    if rollout.paused or view.failed:
+        return rollout.paused or rollout.on_failure == "Pause"
+    return view.is_rolling and view.current is not None and gateway.withheld(view) is not None
 
 
 def _count(of: int | str, replicas: int, *, up: bool) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.conditions import condition, merged
-from muster.plan.serving import failovers, identity, progress
+from muster.plan.serving import failovers, gateway, identity, progress
 from muster.plan.serving.metrics import measured
 from muster.plan.serving.phase import Phase, phase
 from muster.plan.serving.pods import url
@@ -52,6 +52,7 @@ def active(
         _condition(view, "UpToDate", now, holds=latest),
         _condition(view, "Ready", now, holds=False if failing else ready if view.replicas and ready else None),
         _condition(view, "Progressing", now, holds=now.progressing),
+        *_routed(view),
     )
     fresh = {
         "attempt": view.attempt + len(made),
@@ -60,6 +61,7 @@ def active(
         "revision": _revision(view, slots),
         "restart": _restart(view, slots, missing),
         "rollout": progress.record(view, slots),
+        "route": gateway.record(view),
         "failovers": failovers.record(view, slots, lost) or None,
         "metrics": measured(view) or None,
         "model": dict(view.target.model) if view.target is not None else view.recorded.get("model"),
@@ -121,11 +123,21 @@ def _restart(view: View, slots: Sequence[Slot], missing: Missing | None) -> dict
     return {"observed": asked} | done
 
 
+def _routed(view: View) -> tuple[Manifest, ...]:
+    """Return whether a gateway sends each revision its share, where it is asked to."""
+    if view.gateway is None:
+        return ()
+    why = gateway.withheld(view)
+    now = why if why is not None else gateway.Withheld("Routed", gateway.sentence(view))
+    return (_condition(view, "Routed", now, holds=why is None),)
+
+
 def _conditions(view: View, *said: Manifest) -> list[Manifest]:
-    return merged(view.recorded.get("conditions", []), *said)
+    earlier = view.recorded.get("conditions", [])
+    return merged((one for one in earlier if one["type"] != "Routed" or view.gateway is not None), *said)
 
 
-def _condition(view: View, kind: str, now: Phase, *, holds: bool | None) -> dict[str, Any]:
+def _condition(view: View, kind: str, now: Phase | gateway.Withheld, *, holds: bool | None) -> dict[str, Any]:
     return condition(
         view.recorded.get("conditions", []),
         kind,

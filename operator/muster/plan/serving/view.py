@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from muster.api import ModelDeployment
-    from muster.plan.model import Admission, Observed, WorkerReport
+    from muster.plan.model import Admission, Manifest, Observed, WorkerReport
     from muster.plan.serving.revisions import Revision
 
 
@@ -21,7 +21,7 @@ class View:
     """`recorded` is the status as the resource has it; `revisions` are those kept, the oldest first, and the target.
 
     `target` is what the spec asks for, None as long as its model is not there. `current` is the last revision that all
-    groups had: what a rollback returns to.
+    groups had: what a rollback returns to. `routes` holds its HTTPRoute; None: the cluster has no such kind.
     """
 
     deployment: ModelDeployment
@@ -32,12 +32,27 @@ class View:
     current: Revision | None
     reports: Mapping[str, WorkerReport]
     admission: Admission | None
+    routes: tuple[Manifest, ...] | None
     now: float
 
     @property
     def replicas(self) -> int:
         """How many groups are wanted."""
         return 0 if self.deployment.spec.suspend else self.deployment.spec.replicas
+
+    @property
+    def gateway(self) -> str | None:
+        """The Gateway that is to send each revision its share of the requests; None where none is asked for."""
+        canary = self.deployment.spec.canary
+        return canary.gateway.name if canary is not None and canary.gateway is not None else None
+
+    @property
+    def weights(self) -> Mapping[str, int]:
+        """The per cent of the requests that go to each revision, as its HTTPRoute has it."""
+        prefix = f"{self.deployment.metadata.name}-"
+        rules = (rule for route in self.routes or () for rule in route["spec"].get("rules") or ())
+        backends = (one for rule in rules for one in rule.get("backendRefs") or ())
+        return {one["name"].removeprefix(prefix): one["weight"] for one in backends if one["weight"]}
 
     @property
     def is_rolling(self) -> bool:
@@ -140,5 +155,6 @@ def view(deployment: ModelDeployment, observed: Observed, target: Revision | Non
         current=kept.get(current),
         reports=observed.reports,
         admission=observed.admission,
+        routes=observed.routes,
         now=now,
     )

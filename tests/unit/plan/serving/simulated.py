@@ -2,6 +2,7 @@
 
 Writes are carried out in the executor's order and may stop after any of them, as when the operator dies. A pod that is
 told to leave answers no more requests and is there for a while yet. A group answers when all of its pods are there.
+A gateway says that it has taken a route up, and does so a moment later.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ BROKEN = "broken"
 """A restart of this text makes a revision that does not load."""
 
 
+GATEWAY, LATE = "inference", 3.0
+"""The Gateway, and for how many seconds it sends requests where it did before it said that it has changed that."""
+
+
 class Simulated:
     def __init__(self) -> None:
         self.now = NOW
@@ -32,6 +37,7 @@ class Simulated:
         self.version = 100
         self.demand: Demand | None = None
         self.routed: frozenset[str] = frozenset()
+        self.taken_up: list[tuple[float, set[str]]] = []
         self.broken: set[tuple[str, str]] = set()
         """Groups, and which attempt at them, that have lost a pod after the status had told that they were made."""
 
@@ -48,6 +54,7 @@ class Simulated:
             nodes=copy.deepcopy(self.nodes),
             admission=self._admission(),
             routed=self.routed,
+            routes=of("HTTPRoute"),
         )
 
     def plan(self) -> Plan:
@@ -78,6 +85,7 @@ class Simulated:
         Who became ready before is sent requests from now on; who does not answer any more is not, from then on.
         """
         self.now += seconds
+        self._take_routes_up()
         self.routed = frozenset(pod["status"]["podIP"] for pod in self.pods.values() if self._is_ready(pod))
         for name in [name for name, at in self.leaves_at.items() if at <= self.now and self._reachable(name)]:
             self.pods.pop(name, None)
@@ -100,6 +108,12 @@ class Simulated:
     def _is_ready(self, pod: dict[str, Any]) -> bool:
         ready = next(one for one in pod["status"]["conditions"] if one["type"] == "Ready")["status"] == "True"
         return ready and pod["metadata"]["labels"]["muster.dev/role"] == "leader" and self._is_whole(pod)
+
+    def weighted(self) -> set[str]:
+        """The revisions that the gateway sends requests to, or will."""
+        before = [revisions for at, revisions in self.taken_up if at + LATE <= self.now][-1:]
+        since = [revisions for at, revisions in self.taken_up if at + LATE > self.now]
+        return set().union(*before, *since, *map(weighted_by, self._routes()))
 
     def living(self) -> list[dict[str, Any]]:
         """The first pods of groups of which nobody told any to leave, and none is on a node that is away."""
@@ -141,6 +155,18 @@ class Simulated:
         for one in self._group(pod):
             self._set(one, "Ready", "False")
             self._touch(one)
+
+    def _routes(self) -> list[dict[str, Any]]:
+        return [one for (kind, _), one in self.kept.items() if kind == "HTTPRoute"]
+
+    def _take_routes_up(self) -> None:
+        for route in self._routes():
+            generation = {"observedGeneration": route["metadata"]["generation"]}
+            said = [{"type": kind, "status": "True"} | generation for kind in ("Accepted", "ResolvedRefs")]
+            parents = [{"parentRef": {"name": GATEWAY}, "conditions": said}]
+            if route["status"].get("parents") != parents:
+                route["status"] = {"parents": parents}
+                self.taken_up.append((self.now, weighted_by(route)))
 
     def _node(self, number: int) -> str:
         return sorted(self.nodes)[number % len(self.nodes)]
@@ -188,6 +214,10 @@ class Simulated:
     def _apply(self, manifest: Any) -> None:
         made = copy.deepcopy(manifest)
         made["metadata"]["uid"] = f"uid-{made['metadata']['name']}"
+        if made["kind"] == "HTTPRoute":
+            before = self.kept.get((made["kind"], made["metadata"]["name"]), {"metadata": {"generation": 0}})
+            made["metadata"]["generation"] = before["metadata"]["generation"] + 1
+            made["status"] = before.get("status", {})
         self.kept[made["kind"], made["metadata"]["name"]] = made
 
     def _create(self, manifest: Any) -> None:
@@ -230,12 +260,17 @@ class Simulated:
         else:
             started = self._is_whole(pod) and all("nodeName" in one["spec"] for one in self._group(pod))
             self._set(pod, "Ready", str(started))
+            if started != self._is_set(pod, "ContainersReady"):
+                self._set(pod, "ContainersReady", str(started))
         self._touch(pod)
 
     def _reachable(self, name: str) -> bool:
         pod = self.pods.get(name)
         where = pod["spec"].get("nodeName") if pod is not None else None
         return where is None or self.nodes[where]["status"]["conditions"][0]["status"] == "True"
+
+    def _is_set(self, pod: dict[str, Any], kind: str) -> bool:
+        return any((one["type"], one["status"]) == (kind, "True") for one in pod["status"]["conditions"])
 
     def _set(self, pod: dict[str, Any], kind: str, status: str, **more: str) -> None:
         others = [one for one in pod["status"]["conditions"] if one["type"] != kind]
@@ -250,6 +285,12 @@ class Simulated:
 def _of(pod: dict[str, Any]) -> tuple[str, str]:
     labels = pod["metadata"]["labels"]
     return labels["muster.dev/group"], labels["muster.dev/attempt"]
+
+
+def weighted_by(route: dict[str, Any]) -> set[str]:
+    (rule,) = route["spec"]["rules"]
+    assert sum(one["weight"] for one in rule["backendRefs"]) == 100
+    return {one["name"].removeprefix("digits-") for one in rule["backendRefs"]}
 
 
 def _takes_pods(node: dict[str, Any]) -> bool:

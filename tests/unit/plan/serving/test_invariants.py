@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.plan.serving.simulated import BROKEN, Simulated
+from tests.unit.plan.serving.simulated import BROKEN, GATEWAY, Simulated, weighted_by
 
 texts = st.sampled_from(["", "a", "b", BROKEN])
 rollouts = st.fixed_dictionaries(
@@ -23,13 +23,14 @@ rollouts = st.fixed_dictionaries(
 canaries = st.none() | st.lists(
     st.fixed_dictionaries({"weight": st.integers(1, 100), "pauseSeconds": st.sampled_from([0, 5])}), max_size=2
 ).map(lambda steps: {"steps": steps, "analysis": {"maxErrorRate": "0.1"}})
+by_gateway = canaries.map(lambda canary: (canary or {}) | {"gateway": {"name": GATEWAY}})
 numbers = st.integers(0, 9)
 sizes = st.sampled_from([1, 2])
 steps = st.one_of(
     st.tuples(st.just("reconcile"), st.none() | st.integers(0, 4)),
     st.tuples(st.just("advance")),
     st.tuples(st.just("edit"), st.fixed_dictionaries({"rollout": rollouts})),
-    st.tuples(st.just("edit"), st.fixed_dictionaries({"canary": canaries})),
+    st.tuples(st.just("edit"), st.fixed_dictionaries({"canary": canaries | by_gateway})),
     st.tuples(st.just("edit"), st.sampled_from([{"failover": {"maxGroupRestarts": most}} for most in (0, 1, 10)])),
     st.tuples(st.just("edit"), st.fixed_dictionaries({"replicas": st.integers(0, 5)})),
     st.tuples(st.just("edit"), st.fixed_dictionaries({"suspend": st.booleans()})),
@@ -61,10 +62,13 @@ def reconcile(cluster: Simulated, writes: int | None = None) -> bool:
     """Look once, and hold what is done against what was there; returns whether anything was to be done."""
     answer = cluster.plan()
     before, living = cluster.answering(), cluster.living()
+    requests_reach_somebody(cluster, answer)
     status = answer.status if answer.status is not None else cluster.resource.get("status")
     if writes is None and status:
         is_true_of(cluster, status)
     cluster.carry_out(answer, writes)
+    if writes is None:
+        assert not cluster.answering() or routed_to(cluster) <= revisions_of(cluster.answering())
     nobody_missed_leaves(cluster, before)
     not_more_than_asked_for(cluster, living)
     if writes is not None:
@@ -94,6 +98,30 @@ def nobody_missed_leaves(cluster: Simulated, before: list[dict[str, Any]]) -> No
     groups_before = {one["metadata"]["labels"]["muster.dev/group"] for one in before}
     groups_after = {one["metadata"]["labels"]["muster.dev/group"] for one in cluster.answering()}
     assert len(groups_after) >= min(len(groups_before), replicas - missing)
+
+
+def revisions_of(pods: list[dict[str, Any]]) -> set[str]:
+    return {one["metadata"]["labels"]["muster.dev/revision"] for one in pods}
+
+
+def routed_to(cluster: Simulated) -> set[str]:
+    return set().union(*(weighted_by(one) for one in cluster.observed().routes))
+
+
+def by_a_gateway(cluster: Simulated) -> bool:
+    return bool((cluster.resource["spec"].get("canary") or {}).get("gateway"))
+
+
+def requests_reach_somebody(cluster: Simulated, answer: Any) -> None:
+    """Whether nothing that is written has a gateway send requests to a revision of which no group answers."""
+    told = {one.name for one in answer.deletes if one.kind == "Pod"}
+    stay = revisions_of([one for one in cluster.answering() if one["metadata"]["name"] not in told])
+    if not stay or not by_a_gateway(cluster):
+        return
+    assert cluster.weighted() & revisions_of(cluster.answering()) <= stay
+    for route in (one for one in answer.applies if one["kind"] == "HTTPRoute"):
+        assert weighted_by(route) <= stay
+        assert {f"digits-{one}" for one in weighted_by(route)} <= {name for kind, name in cluster.kept}
 
 
 def not_more_than_asked_for(cluster: Simulated, before: list[dict[str, Any]]) -> None:
@@ -141,6 +169,15 @@ def test_every_history_comes_to_rest_with_what_was_asked_for_last(history, size)
     status = cluster.resource["status"]
     assert (status["phase"], status["ready"], status["updatedReplicas"]) == ("Ready", "3/3", 3)
     assert len(cluster.pods) == 3 * size
+    only_what_is_asked_for_is_left(cluster)
+
+
+def only_what_is_asked_for_is_left(cluster: Simulated) -> None:
+    target = cluster.resource["status"]["revision"]["target"]
+    asked = by_a_gateway(cluster)
+    services = {name for kind, name in cluster.kept if kind == "Service"} - {"digits", "digits-groups"}
+    assert (services, routed_to(cluster)) == (({f"digits-{target}"}, {target}) if asked else (set(), set()))
+    event("by a gateway" if asked else "without a gateway")
 
 
 @settings(max_examples=300, deadline=None)
@@ -158,6 +195,20 @@ def test_a_revision_that_does_not_load_leaves_what_was_there(history, size):
     cluster.edit(rollout={"restart": ""})
     settle(cluster)
     assert cluster.resource["status"]["revision"] == {"current": good, "target": good}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.just(("advance",)) | st.just(("reconcile", None)) | steps, max_size=40), by_gateway, sizes)
+def test_whatever_happens_a_gateway_sends_no_request_to_nobody(history, canary, size):
+    cluster = Simulated()
+    cluster.edit(replicas=3, group={"size": size}, canary=canary)
+    settle(cluster)
+    cluster.edit(rollout={"restart": "a"})
+    play(cluster, [step for step in history if not (step[0] == "edit" and "canary" in step[1])])
+    cluster.edit(replicas=3, suspend=False, rollout={"restart": "last"}, group={"size": size})
+    settle(cluster)
+    assert cluster.resource["status"]["phase"] == "Ready"
+    only_what_is_asked_for_is_left(cluster)
 
 
 @settings(max_examples=300, deadline=None)
