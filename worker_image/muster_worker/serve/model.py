@@ -30,7 +30,7 @@ _WARM_UP = 5
 """The first computations allocate, plan and cache; the best of these is what a sample takes."""
 
 WORTH_THREADS = 0.002
-"""Seconds for a sample from which on several threads compute it. They wait for one another by spinning, and where other
+"""Seconds of computing a sample from which on several threads do it. They wait for one another by spinning: where other
 pods want the cores too, a sample takes many times as long and burns what the others need."""
 
 
@@ -97,23 +97,25 @@ class ServedModel(Model):
         """
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        by_one = self._timed()
+        by_one, computing = self._timed()
         torch.set_num_threads(threads)
-        by_all = self._timed()
-        if by_one >= WORTH_THREADS or "OMP_NUM_THREADS" in os.environ:
+        by_all, _ = self._timed()
+        # On a busy machine, time that goes by says how busy it is: what counts is for how much of it one computes.
+        if computing >= WORTH_THREADS or "OMP_NUM_THREADS" in os.environ:
             return by_all
         torch.set_num_threads(1)
         return by_one
 
-    def _timed(self) -> float:
-        """Seconds that one sample takes, at best: on a busy machine any other time says how busy it was."""
+    def _timed(self) -> tuple[float, float]:
+        """Seconds that one sample takes, and for which this thread computes meanwhile; each at best."""
         inputs = tuple(spec.zeros() for spec in self.signature.inputs)
-        took = []
+        took, computed = [], []
         for _ in range(_WARM_UP):
-            begun = time.perf_counter()
+            begun, idle = time.perf_counter(), time.thread_time()
             self.compute(inputs)
             took.append(time.perf_counter() - begun)
-        return min(took)
+            computed.append(time.thread_time() - idle)
+        return min(took), min(computed)
 
     def compute(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Raises ComputationError with the model's own words."""
