@@ -10,9 +10,10 @@ import asyncio
 import signal
 import sys
 import time
+from collections.abc import Coroutine
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tests.bench import agents, cluster, place, report
 from tests.bench.answers import answering
@@ -30,6 +31,7 @@ PEERS = {"jobset": JOBSET, "pytorchjob": PYTORCHJOB}
 WARM_UP = 20
 """Jobs of a first run of the floor that does not count: an API server that has just started is slower."""
 _STARTED = time.monotonic()
+_T = TypeVar("_T")
 
 
 def main() -> int:
@@ -38,7 +40,7 @@ def main() -> int:
     given = parser.parse_args()
     try:
         with place.addresses_of_pods():
-            result = asyncio.run(_until_told(given.jobs, given.peers))
+            result = asyncio.run(until_told(_run(given.jobs, [PEERS[name] for name in given.peers])))
     except asyncio.CancelledError:
         return 128 + signal.SIGTERM
     print(f"\n{result.text}")
@@ -61,9 +63,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-async def _until_told(jobs: int, peers: list[str]) -> report.Report:
+async def until_told(work: Coroutine[Any, Any, _T]) -> _T:
     """Run to the end, or until a signal comes."""
-    task = asyncio.ensure_future(_run(jobs, [PEERS[name] for name in peers]))
+    task = asyncio.ensure_future(work)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await task
 

@@ -117,7 +117,7 @@ class Scenario:
             start = await self._start(lambda: usage(operator.process.pid), lambda _: None, until_jobs=True)
             later = await operator.metrics()
             self._say(f"{name}: all pods run after {start.pods_run:.1f} s, all jobs after {start.jobs_run:.1f} s")
-            calm = await self._calm(operator)
+            calm = await observe(self._api, operator)
             peak = usage(operator.process.pid).peak
         resync = await self._resync()
         async with processes.operator(self._system, jobs=self._number) as operator:
@@ -168,12 +168,6 @@ class Scenario:
         assert len(self._seen.pods) == pods, f"{len(self._seen.pods)} pods"
         after, used_after = await server(self._api), used()
         return Start(pods, moments[0] - begun, moments[-1] - begun, after - before, used_after - used_before)
-
-    async def _calm(self, operator: Operator) -> Calm:
-        before, used = await server(self._api), usage(operator.process.pid)
-        await asyncio.sleep(OBSERVED)
-        after = await server(self._api) - before
-        return Calm(after.cpu / OBSERVED, (usage(operator.process.pid) - used).cpu / OBSERVED)
 
     async def _resync(self) -> Resync | None:
         """Begin before the operator does: its start is not to write anything either."""
@@ -250,6 +244,14 @@ class Scenario:
 
     async def _until(self, what: str, holds: Callable[[], bool]) -> float:
         return await self._seen.until(f"{self._system.name}: {what}", holds, self._limit)
+
+
+async def observe(api: Api, operator: Operator) -> Calm:
+    """What is busy while nothing happens."""
+    before, used = await server(api), usage(operator.process.pid)
+    await asyncio.sleep(OBSERVED)
+    after = await server(api) - before
+    return Calm(after.cpu / OBSERVED, (usage(operator.process.pid) - used).cpu / OBSERVED)
 
 
 async def at_most(calls: list[Callable[[], Awaitable[None]]]) -> None:

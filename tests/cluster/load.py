@@ -40,17 +40,13 @@ class Load:
         image: str = _WORKER_IMAGE,
         rate: float = RATE,
         host: str = "",
-        limit: float = LIMIT,
     ) -> Load:
-        """`path`: where the model is on the claim `models`; `program`: what asks `host`, in pods of the image.
-
-        `limit`: seconds that a client waits for an answer.
-        """
+        """`path`: where the model is on the claim `models`; `program`: what asks `host`, in pods of the image."""
         pod = f"load-{model}"
         files = [f"--from-file={_HERE / name}" for name in sorted({program, "load_generator.py", "open_loop.py"})]
         kubectl("create", "configmap", pod, "-n", kube.namespace, *files)
         asked = host or f"{model}.{kube.namespace}.svc"
-        command = ["python3", f"/program/{program}", asked, model, str(rate), str(limit), "/model"]
+        command = ["python3", f"/program/{program}", asked, model, str(rate), str(LIMIT), "/model"]
         kube.apply(yaml.safe_dump(_manifest(pod, path, image, command)))
         load = cls(kube, pod)
         wait_for("the load is on", lambda: load.counted().get("answered", 0) >= RATE, 60)

@@ -21,16 +21,6 @@ if TYPE_CHECKING:
 WEIGHTS = (20, 50)
 COUNTED = 500
 """Requests in each step."""
-RATE, LIMIT = 25.0, 30.0
-"""Of requests a second; and seconds for an answer: what a gateway sends to nobody fails at once."""
-SLOW = {"timeoutSeconds": 20}
-PATIENT: dict[str, Any] = {
-    "failover": {"unreachableSeconds": 30},
-    "template": {
-        "spec": {"containers": [{"name": "worker"} | dict.fromkeys(("livenessProbe", "readinessProbe"), SLOW)]}
-    },
-}
-"""A group that is only slow, on a machine with much to do, is to keep its share."""
 POINTS = 3.0
 
 
@@ -60,10 +50,10 @@ def under_load(two_models: Kube) -> Iterator[Load]:
     """Two groups, asked through the gateway."""
     kube = two_models
     with gateway.running(kube) as address:
-        kube.apply(yaml.safe_dump(deployments.manifest("digits", canary=canary(), **PATIENT)))
+        kube.apply(yaml.safe_dump(deployments.manifest("digits", canary=canary())))
         deployments.wait_until_done(kube)
         wait_for("the gateway has taken the route", lambda: weights(kube) and routed(kube) == "True", 60)
-        load = Load.start(kube, "digits", path="", program="load_gateway.py", rate=RATE, host=address, limit=LIMIT)
+        load = Load.start(kube, "digits", path="", program="load_gateway.py", host=address)
         yield load
         load.stop()
 

@@ -55,12 +55,7 @@ class Report:
             _alone("the operator starts anew: writes", life.restarted, "", ("0", life.restarted == 0)),
             _alone(f"rolling restart of {LARGE} groups at maxSurge {SURGE}", rollout.seconds),
             _alone("… fewest groups that answered", rollout.fewest, "", (f"{LARGE}", rollout.fewest >= LARGE)),
-            _alone(
-                "… most groups at once",
-                rollout.most,
-                "",
-                (f"≤ {most}", rollout.most <= most),
-            ),
+            _alone("… most groups at once", rollout.most, "", (f"≤ {most}", rollout.most <= most)),
             _alone("… writes a pod", rollout.server.writes() / (LARGE * SIZE), ""),
             _alone("… CPU of the operator", rollout.operator),
             _alone(f"a pod of each of {DELETED} groups of one deployment deleted: all whole", life.of_one.pods),
@@ -81,9 +76,8 @@ class Report:
     def _requests(self) -> list[list[str]]:
         starts = (*self.floors, self.life.start)
         rows = []
-        for key in sorted(
-            {key for one in starts for key in one.server.requests}, key=lambda key: (key[0] not in WRITES, key)
-        ):
+        found = {key for one in starts for key in one.server.requests}
+        for key in sorted(found, key=lambda key: (key[0] not in WRITES, key)):
             before, after, value = (one.server.requests[key] / one.pods for one in starts)
             floor = (before + after) / 2
             if max(floor, value) >= 0.005:

@@ -20,7 +20,7 @@ from tests.bench.deployments import servers
 from tests.bench.deployments.figures import Report
 from tests.bench.deployments.resources import DEPLOYMENTS
 from tests.bench.deployments.scenario import Life, Scenario
-from tests.bench.measure import WARM_UP, positive, say
+from tests.bench.measure import WARM_UP, positive, say, until_told
 from tests.bench.seen import watching
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main() -> int:
     given = parser.parse_args()
     try:
         with place.addresses_of_pods():
-            result = asyncio.run(_until_told(given.deployments))
+            result = asyncio.run(until_told(_run(given.deployments)))
     except asyncio.CancelledError:
         return 128 + signal.SIGTERM
     print(f"\n{result.text}")
@@ -49,13 +49,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record", type=Path, metavar="FILE", help="put the table in the place of that in this document"
     )
-
-
-async def _until_told(number: int) -> Report:
-    """Run to the end, or until a signal comes."""
-    task = asyncio.ensure_future(_run(number))
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await task
 
 
 async def _run(number: int) -> Report:

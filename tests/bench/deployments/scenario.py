@@ -13,7 +13,7 @@ from muster.client import PODS
 from tests.bench import cluster, processes
 from tests.bench.counts import Latency, Server, latency, server
 from tests.bench.deployments.resources import GROUPS, LARGE, SIZE, SURGE, manifest
-from tests.bench.scenario import OBSERVED, Calm, Start, at_most
+from tests.bench.scenario import Calm, Start, at_most, observe
 from tests.bench.usage import Usage, usage
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Scenario:
             start = await self._start(lambda: usage(operator.process.pid), lambda _: None, until_told=True)
             later = await operator.metrics()
             self._say(f"Muster: all pods ready after {start.pods_run:.1f} s, all deployments {start.jobs_run:.1f} s")
-            calm = await self._calm(operator)
+            calm = await observe(self._api, operator)
             peak = usage(operator.process.pid).peak
         before = await server(self._api)
         async with processes.operator(system, jobs=self._number) as operator:
@@ -133,12 +133,6 @@ class Scenario:
         return Start(
             pods, moments[0] - begun, moments[-1] - begun, await server(self._api) - before, used() - used_before
         )
-
-    async def _calm(self, operator: Operator) -> Calm:
-        before, used = await server(self._api), usage(operator.process.pid)
-        await asyncio.sleep(OBSERVED)
-        after = await server(self._api) - before
-        return Calm(after.cpu / OBSERVED, (usage(operator.process.pid) - used).cpu / OBSERVED)
 
     async def _large(self) -> Key:
         made = manifest(self._number, LARGE)

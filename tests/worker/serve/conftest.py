@@ -66,11 +66,12 @@ def loading(tmp_path):
     return tmp_path / "loading"
 
 
-def _serve():
+def starting(kind):
+    """Starts servers of this kind; whatever runs is killed at the end."""
     started = []
 
     def start(directory, *words, ready=True, **more):
-        served = Served(directory, *words, **more)
+        served = kind(directory, *words, **more)
         started.append(served)
         if ready:
             served.until("serving ")
@@ -84,13 +85,13 @@ def _serve():
 @pytest.fixture
 def serve():
     """`Served`, waited for until it serves; whatever runs is killed at the end."""
-    yield from _serve()
+    yield from starting(Served)
 
 
 @pytest.fixture(scope="module")
 def serve_for_module():
     """The same, for all tests of a module."""
-    yield from _serve()
+    yield from starting(Served)
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from muster_worker.serve.errors import ComputationError
 from muster_worker.serve.model import ServedModel
+from muster_worker.serve.threads import set_threads
 from muster_worker.train.errors import ConfigurationError, StorageError
 from muster_worker.train.export import Trained, export_model
 from tests.worker.train.recipes import DataDependent
@@ -76,9 +78,9 @@ def test_what_the_model_says_of_an_input_is_told(affine):
 @pytest.fixture
 def four_threads():
     before = torch.get_num_threads()
-    torch.set_num_threads(4)
+    set_threads(4)
     yield
-    torch.set_num_threads(before)
+    set_threads(before)
 
 
 @pytest.mark.usefixtures("four_threads")
@@ -93,3 +95,4 @@ def test_a_small_model_is_computed_by_one_thread(affine, monkeypatch, worth, env
     ServedModel.load(affine, CPU).warm_up()
     with ThreadPoolExecutor(1) as elsewhere:
         assert elsewhere.submit(torch.get_num_threads).result() == threads
+    assert {one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"} == {threads}

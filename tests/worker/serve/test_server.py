@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import tritonclient.http
 
-from muster_worker.serve.server import LINGER
+from muster_worker.serve.server import LINGER, _in_thread
 from muster_worker.serve.supervisor import end_with
 from muster_worker.train.model_directory import load_model, summary
 from tests.worker.serve.served import LIMIT
@@ -217,6 +219,20 @@ def test_a_model_that_is_not_what_it_should_be_is_refused(serve, affine, tmp_pat
     served = serve(directory, *words, ready=False)
     assert wanted in served.rest()
     assert served.process.returncode == code
+
+
+def test_who_computes_takes_over_the_number_of_threads_that_was_chosen_while_loading():
+    before = torch.get_num_threads()
+
+    async def load() -> int:
+        torch.set_num_threads(2)  # this thread has a number of its own from now on
+        await _in_thread(lambda: torch.set_num_threads(1))
+        return torch.get_num_threads()
+
+    try:
+        assert asyncio.run(load()) == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_model_that_is_asked_for_by_its_checksum_is_served(serve, affine):

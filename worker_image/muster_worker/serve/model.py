@@ -12,6 +12,7 @@ import torch
 
 from muster_worker.serve.errors import ComputationError
 from muster_worker.serve.tensors import ANY, TensorSpec
+from muster_worker.serve.threads import set_threads
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.export import named_outputs
 from muster_worker.train.model_directory import load_model, summary
@@ -96,14 +97,14 @@ class ServedModel(Model):
         rank of a shard, whatever each finds: they compute together.
         """
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)
+        set_threads(1)
         by_one, computing = self._timed()
-        torch.set_num_threads(threads)
+        set_threads(threads)
         by_all, _ = self._timed()
         # On a busy machine, time that goes by says how busy it is: what counts is for how much of it one computes.
         if computing >= WORTH_THREADS or "OMP_NUM_THREADS" in os.environ:
             return by_all
-        torch.set_num_threads(1)
+        set_threads(1)
         return by_one
 
     def _timed(self) -> tuple[float, float]:

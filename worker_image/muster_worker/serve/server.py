@@ -225,9 +225,13 @@ class _Server:
 
 
 async def _in_thread(function: Callable[[], _T]) -> _T:
-    """As `asyncio.to_thread`, but when the process is told to leave, nobody waits for the thread's end."""
+    """As `asyncio.to_thread`, but when the process is told to leave, nobody waits for the thread's end.
+
+    By how many threads torch computes is each thread's own once it has computed: this one, which computes small models,
+    takes over what was chosen there.
+    """
     loop = asyncio.get_running_loop()
-    result: asyncio.Future[_T] = loop.create_future()
+    result: asyncio.Future[tuple[_T, int]] = loop.create_future()
 
     def tell(setter: Callable[[Any], None], value: object) -> None:
         # When the loop is closed already, nobody is there to be told.
@@ -236,14 +240,16 @@ async def _in_thread(function: Callable[[], _T]) -> _T:
 
     def work() -> None:
         try:
-            value = function()
+            value = function(), torch.get_num_threads()
         except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
             tell(result.set_exception, error)
         else:
             tell(result.set_result, value)
 
     threading.Thread(target=work, daemon=True).start()
-    return await result
+    value, threads = await result
+    torch.set_num_threads(threads)
+    return value
 
 
 def _says(error: str, exit_code: int) -> int:

@@ -1,7 +1,8 @@
 """When a changed status is written: at once, but for counts, which come in swarms, and for what is measured.
 
 A phase, a condition, its reason, a loss, a step: at once. How many groups answer, and the sentence that says so: at
-most every other second. Rates and latencies change all the time.
+most every other second. Rates and latencies change all the time. The first word waits for the count of room, which is
+there a moment later.
 """
 
 from __future__ import annotations
@@ -23,8 +24,13 @@ _COUNTS_OF_ROLLOUT = {"updated", "step", "progressedAt"}
 _MEASURED, _MEASURED_OF_ROLLOUT = {"metrics", "measuredAt"}, {"requests", "failedRequests", "counted"}
 
 
-def settle(view: View, status: Manifest) -> tuple[Manifest | None, float | None]:
-    """Return what to write now, and after how many seconds to look again for what is put off."""
+def settle(view: View, status: Manifest, *, asks: bool = False) -> tuple[Manifest | None, float | None]:
+    """Return what to write now, and after how many seconds to look again for what is put off.
+
+    `asks`: whether it asks for room.
+    """
+    if asks and view.admission is None and not view.recorded:
+        return None, None
     if _without(status, {"measuredAt"}) == _without(view.recorded, {"measuredAt"}):
         return None, None
     left = 0.0

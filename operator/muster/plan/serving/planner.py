@@ -210,9 +210,7 @@ def _refuse(resource: Manifest, message: str, now: float) -> Plan:
 
 def _write(seen: View, actions: Plan, wanted: Manifest, lost: tuple[Loss, ...]) -> Plan:
     """Add the status to write, if any, and when to look again."""
-    now, later = pacing.settle(seen, wanted)
-    if not seen.recorded and actions.demand is not None and seen.admission is None:
-        now, later = None, None  # what can be said depends on the answer, which is there in a moment
+    now, later = pacing.settle(seen, wanted, asks=actions.demand is not None)
     return replace(
         actions,
         status=now,

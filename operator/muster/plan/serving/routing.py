@@ -19,26 +19,23 @@ _SERVICE = "kubernetes.io/service-name"
 
 def kept(endpoint_slice: Manifest) -> dict[str, Any]:
     """Return what matters of it, under the name of whose Service it is: Kubernetes copies that one's labels."""
-    if "addresses" in endpoint_slice:
-        return dict(endpoint_slice)  # that is it already: a list is made of such
     meta = endpoint_slice["metadata"]
-    labels = meta.get("labels") or {}
+    labels = {name: value for name, value in (meta.get("labels") or {}).items() if name in {_SERVICE, UID}}
     owner = {
         "apiVersion": "muster.dev/v1alpha1",
         "kind": "ModelDeployment",
         "name": labels.get(_SERVICE, ""),
         "uid": labels.get(UID, ""),
     }
-    ready = (
-        address
+    own = {name: meta[name] for name in ("name", "namespace", "uid", "resourceVersion") if name in meta}
+    ready = [
+        {"addresses": endpoint["addresses"]}
         for endpoint in endpoint_slice.get("endpoints") or ()
         if (endpoint.get("conditions") or {}).get("ready") is not False
-        for address in endpoint["addresses"]
-    )
-    own = {name: meta[name] for name in ("name", "namespace", "uid", "resourceVersion") if name in meta}
-    return {"metadata": own | {"ownerReferences": [owner]}, "addresses": tuple(ready)}
+    ]
+    return {"metadata": own | {"labels": labels, "ownerReferences": [owner]}, "endpoints": ready}
 
 
 def addresses(slices: Iterable[Manifest]) -> frozenset[str]:
-    """Return those that requests are sent to."""
-    return frozenset(address for one in slices for address in one["addresses"])
+    """Return those that requests are sent to, of slices as they are kept."""
+    return frozenset(address for one in slices for endpoint in one["endpoints"] for address in endpoint["addresses"])

@@ -5,35 +5,20 @@ from __future__ import annotations
 import pytest
 
 from muster_worker.train.export import Trained, export_model
-from tests.worker.serve.conftest import ORIGIN
+from tests.worker.serve.conftest import ORIGIN, starting
 from tests.worker.serve.torchserve.served import TorchServed
-
-
-def _torchserve():
-    started = []
-
-    def start(directory, *words, ready=True):
-        served = TorchServed(directory, *words)
-        started.append(served)
-        if ready:
-            served.until("serving ")
-        return served
-
-    yield start
-    for served in started:
-        served.stop()
 
 
 @pytest.fixture
 def torchserve():
     """`TorchServed`, waited for until it serves; whatever runs is killed at the end, and is gone then."""
-    yield from _torchserve()
+    yield from starting(TorchServed)
 
 
 @pytest.fixture(scope="module")
 def torchserve_for_module():
     """The same, for all tests of a module."""
-    yield from _torchserve()
+    yield from starting(TorchServed)
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ from muster_worker.serve.group.meeting import Meeting, is_of_a_peer
 from muster_worker.serve.group.wire import Frame
 from muster_worker.serve.model import ServedModel
 from muster_worker.serve.supervisor import AGAIN
+from muster_worker.serve.threads import set_threads
 from muster_worker.train.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class Rank:
         layout = self._group.layout
         threads = threads_per_rank(layout.per_pod, layout.processes)
         if threads is not None and "OMP_NUM_THREADS" not in os.environ:
-            torch.set_num_threads(threads)
+            set_threads(threads)
 
     def _connection(self) -> socket.socket:
         """To the front, however long it takes until there is one: its pod may still be on its way."""
