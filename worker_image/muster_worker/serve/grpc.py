@@ -61,15 +61,18 @@ fails what they had sent before they heard of it; one that goes on while they ch
 """
 
 
-async def start(service: Service, host: str, port: int) -> grpc.aio.Server:
-    """A server that answers there (`host` empty: everywhere); raises RuntimeError where it cannot listen."""
+async def start(service: Service, host: str, port: int, *, beside: bool = False) -> grpc.aio.Server:
+    """A server that answers there (`host` empty: everywhere); raises RuntimeError where it cannot listen.
+
+    `beside`: somebody listens there already, who lets it.
+    """
     limit = service.limits.request_bytes
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", limit),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_connection_age_ms", _CONNECTION_AGE),
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(beside)),
         ]
     )
     calls = _Calls(service)

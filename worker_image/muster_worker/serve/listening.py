@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from muster_worker.serve.service import Service
 
-_BACKLOG = 2048
+BACKLOG = 2048
 _KEPT = 75
 """Seconds that an idle connection is kept: longer than clients keep theirs, who would else send when it is closed."""
 
@@ -44,9 +44,14 @@ def http_server(service: Service) -> HttpServer:
     )
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """`host` empty: every address, of both families where there are both. Raises OSError."""
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """`host` empty: every address, of both families where there are both. Raises OSError.
+
+    `shared`: others may listen there beside it.
+    """
     if not host and socket.has_dualstack_ipv6():
-        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
+        return socket.create_server(
+            ("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG, reuse_port=shared
+        )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    return socket.create_server((host, port), family=family, backlog=BACKLOG, reuse_port=shared)

@@ -23,6 +23,7 @@ from muster_worker.serve.group import pod
 from muster_worker.serve.group.front import Front
 from muster_worker.serve.group.model import GroupModel
 from muster_worker.serve.group.service import FrontService
+from muster_worker.serve.held import hold, lead_on
 from muster_worker.serve.listening import http_server, listen
 from muster_worker.serve.metrics import Metrics
 from muster_worker.serve.model import ServedModel, intact
@@ -32,7 +33,7 @@ from muster_worker.train.errors import TrainingError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from muster_worker.serve.group.layout import GroupConfig
@@ -98,13 +99,14 @@ def run(config: ServeConfig) -> NoReturn:
         sys.exit(code)
     try:
         listening = listen(config.host, config.port)
+        held = hold(config.host, config.grpc_port) if not group or group.leads else None
         for_ranks = listen(config.host, group.port) if group and group.leads else None
     except OSError as error:
         sys.exit(_says(f"it cannot listen: {error}", TrainingError.exit_code))
 
     def serve(death: Death | None, told: Told) -> int:
         front = Front(group, for_ranks, death) if group and for_ranks else None
-        code: int = uvloop.run(_Server(config, listening, death, told, front).run())
+        code: int = uvloop.run(_Server(config, listening, held, death, told, front).run())
         return code
 
     ranks = pod.ranks(config, group, listening) if group else []
@@ -116,12 +118,13 @@ class _Server:
         self,
         config: ServeConfig,
         listening: socket.socket,
+        held: socket.socket | None,
         death: Death | None,
         told: Told,
         front: Front | None,
     ) -> None:
-        self._config, self._listening, self._death, self._told = config, listening, death, told
-        self._front = front
+        self._config, self._listening, self._held = config, listening, held
+        self._death, self._told, self._front = death, told, front
         self._told_to_leave = asyncio.Event()
         self._at_once = False
         self._lost = 0
@@ -133,7 +136,7 @@ class _Server:
         service = self._service()
         http = http_server(service)
         try:
-            calls = await grpc.start(service, self._config.host, self._config.grpc_port)
+            stop_calls = await self._grpc(service)
         except (OSError, RuntimeError) as error:
             return _says(f"it cannot listen: {error}", TrainingError.exit_code)
         listening = asyncio.create_task(http.serve([self._listening]))
@@ -146,7 +149,7 @@ class _Server:
             # uvicorn waits for what is in flight for so long, and without end by itself.
             http.config.timeout_graceful_shutdown = math.ceil(left)
         http.should_exit = True
-        await asyncio.gather(calls.stop(left), listening)
+        await asyncio.gather(stop_calls(left), listening)
         service.close()
         return code or self._lost
 
@@ -155,6 +158,19 @@ class _Server:
         if self._front is None:
             return Service(name, limits, Metrics(), self._death)
         return FrontService(name, limits, Metrics(), self._front, self._death)
+
+    async def _grpc(self, service: Service) -> Callable[[float], Awaitable[None]]:
+        """Answers by gRPC; gives what ends that, where the seconds are given that are left for it."""
+        host, port = self._config.host, self._config.grpc_port
+        calls = await grpc.start(service, host, port, beside=self._held is not None)
+        led = await lead_on(self._held, host, port) if self._held else None
+
+        async def stop(left: float) -> None:
+            if led:
+                led.close()
+            await calls.stop(left)
+
+        return stop
 
     def _interrupted(self) -> None:
         """Somebody sits before it: only what it has begun is finished."""
