@@ -15,6 +15,7 @@ import pytest
 
 from tests.cluster import audit, jobs
 from tests.cluster.kube import Kube, kubectl
+from tests.cluster.load import LOADS_NODE
 from tests.cluster.training import running, wait_until_it_trains
 
 if TYPE_CHECKING:
@@ -79,10 +80,12 @@ def trained(installed: None) -> Iterator[Kube]:
 
 
 @pytest.fixture
-def load(under_load: Load) -> Load:
-    """Of the test's module, told only of what fails from now on."""
+def load(under_load: Load) -> Iterator[Load]:
+    """Of the test's module, told only of what fails from now on; what is known of it then is printed."""
     under_load.begin_anew()
-    return under_load
+    yield under_load
+    if under_load.counted().get("failures"):
+        print(under_load.witness.tells(LOADS_NODE))
 
 
 @pytest.fixture

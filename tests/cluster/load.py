@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tests.cluster.kube import Kube, kubectl, wait_for
+from tests.cluster.witness import Witness
 
 RATE = 50.0
 """Requests a second: three by HTTP for each by gRPC."""
@@ -28,6 +29,7 @@ class Load:
 
     kube: Kube
     pod: str
+    witness: Witness = field(repr=False)
     since: float = 0.0
 
     @classmethod
@@ -48,7 +50,7 @@ class Load:
         asked = host or f"{model}.{kube.namespace}.svc"
         command = ["python3", f"/program/{program}", asked, model, str(rate), str(LIMIT), "/model"]
         kube.apply(yaml.safe_dump(_manifest(pod, path, image, command)))
-        load = cls(kube, pod)
+        load = cls(kube, pod, Witness(kube.namespace))
         wait_for("the load is on", lambda: load.counted().get("answered", 0) >= RATE, 60)
         return load
 
@@ -78,6 +80,7 @@ class Load:
         return [failure for failure in counted["failures"] if failure["sent"] >= self.since]
 
     def stop(self) -> None:
+        self.witness.stop()
         kubectl("delete", "pod", self.pod, "-n", self.kube.namespace, "--grace-period=0", "--force", check=False)
         kubectl("delete", "configmap", self.pod, "-n", self.kube.namespace, check=False)
 

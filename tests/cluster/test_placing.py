@@ -39,6 +39,7 @@ def test_workers_that_belong_together_are_placed_in_one_zone_or_not_at_all(kube,
     assert kube.status("fits")["topologyDomain"] == "west"
     kubectl("delete", "pod", "-n", kube.namespace, "fits-3-1", "--grace-period=1")
     wait_for("its successor runs", lambda: "fits-3-2" in running(kube, "fits"), 60)
+    assert len(running(kube, "fits")) == 6, (kube.pods("fits"), kube.status("fits"))
     assert nodes_of(kube, "fits") == {"node-1", "node-3"}
 
     kube.apply(job("waits", replicas=5, scheduling=together))
