@@ -20,6 +20,7 @@ WORKER_TEST_IMAGE := localhost/muster-worker:test
 TORCHSERVE_IMAGE := localhost/muster-torchserve:dev
 TORCHSERVE_TEST_IMAGE := localhost/muster-torchserve:test
 SERVING_IMAGE := localhost/muster-bench-serving:dev
+KSERVE_IMAGE := localhost/muster-kserve:test
 NAMESPACE := muster-system
 RELEASE := muster
 # More for `helm upgrade`, for instance HELM_ARGS='--set replicas=1'.
@@ -92,11 +93,11 @@ verify-chart: .venv/ready build/schemas/ready
 test: ## Every test: unit, worker and cluster; a part that fails does not keep the others from running
 	@rm -rf build/test && mkdir -p build/test
 	echo "== unit and worker tests, side by side: each is shown once it is done (meanwhile: build/test)"
-	$(MAKE) --jobs=2 --output-sync=target logged-unit logged-worker logged-torchserve
+	$(MAKE) --jobs=2 --output-sync=target logged-unit logged-worker logged-torchserve logged-kserve
 	echo "== cluster tests"
 	$(MAKE) logged-cluster
 	echo
-	for part in unit worker torchserve cluster; do
+	for part in unit worker torchserve kserve cluster; do
 	  grep -E '^=+ .* in [0-9.]+s.* =+$$' build/test/$$part.log | tail -n 1 || echo "$$part: pytest did not get to its end"
 	done
 	failed=$$(cd build/test && find . -name '*.failed' -printf ' %f')
@@ -117,13 +118,19 @@ test-unit: .venv/ready ## Planner, control layer, API, chart: no cluster, no tor
 test-worker: ## What runs in the pods, inside of the worker image with pytest added
 	@$(LOCAL_CLUSTER) build-image $(WORKER_TEST_IMAGE) worker_image --base torch-test
 	$(LOCAL_CLUSTER) run-in-image $(WORKER_TEST_IMAGE) -- python3 -m pytest tests/worker -m "not gpu" \
-	  --ignore tests/worker/serve/torchserve
+	  --ignore tests/worker/serve/torchserve --ignore tests/worker/serve/kserve
 
 .PHONY: test-torchserve
 test-torchserve: ## The same for what TorchServe computes, inside of an image that has it
 	@$(LOCAL_CLUSTER) build-image $(TORCHSERVE_TEST_IMAGE) worker_image/torchserve --base torch-test
 	$(LOCAL_CLUSTER) run-in-image $(TORCHSERVE_TEST_IMAGE) --env PYTHONPATH=$(CURDIR)/worker_image:$(CURDIR) -- \
 	  python3 -m pytest tests/worker/serve/torchserve -m "not gpu"
+
+.PHONY: test-kserve
+test-kserve: ## Muster's server, asked by kserve's clients
+	@$(LOCAL_CLUSTER) build-image $(KSERVE_IMAGE) tests/worker/serve/kserve --base torch-test
+	$(LOCAL_CLUSTER) run-in-image $(KSERVE_IMAGE) --env PYTHONPATH=$(CURDIR)/worker_image:$(CURDIR) -- \
+	  python3 -m pytest tests/worker/serve/kserve
 
 .PHONY: test-cluster
 test-cluster: export KUBECONFIG := $(LOCAL_KUBECONFIG)
@@ -153,7 +160,8 @@ bench-deployments: .venv/ready ## Muster beside a floor with 500 ModelDeployment
 
 .PHONY: bench-serving
 bench-serving: .venv/ready ## Muster's runtime beside torch alone, TorchServe and kserve; SECONDS=3 for a quick run, RECORD=1
-	@$(LOCAL_CLUSTER) build-image $(SERVING_IMAGE) tests/bench/serving/image --base torch
+	@$(LOCAL_CLUSTER) build-image $(KSERVE_IMAGE) tests/worker/serve/kserve --base torch-test
+	$(LOCAL_CLUSTER) build-image $(SERVING_IMAGE) tests/bench/serving/image --base $(KSERVE_IMAGE)
 	exec $(BIN)/python -m tests.bench.serving --image $(SERVING_IMAGE) $(if $(SECONDS),--seconds $(SECONDS)) \
 	  $(if $(RECORD),--record docs/benchmarks.md)
 

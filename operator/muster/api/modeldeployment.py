@@ -119,9 +119,9 @@ class Batching(Model):
     """How requests that come at the same time are computed together."""
 
     max_batch_size: Annotated[Int, Field(ge=1, le=65_536)] = 1
-    """How many samples may be computed together. 1: each request by itself."""
+    """How many samples may be computed together, of requests that wait at the same time. 1: each by itself."""
     max_delay_milliseconds: Annotated[Int, Field(ge=0, le=10_000)] = 0
-    """How long a request may wait for others while the model is idle."""
+    """How long a request may wait for others while the model is idle. 0: not at all."""
 
 
 class Explain(Model):

@@ -16,7 +16,7 @@ from typing import Any
 from tests.bench.serving.figures import BATCH, CONNECTIONS, MUSTER, Point, Shards, same
 from tests.bench.serving.models import MODELS, PROGRAM
 from tests.bench.serving.running import Running, ServerError, on_cores, running
-from tests.bench.serving.servers import Server, all_of, batches, muster
+from tests.bench.serving.servers import DELAY, Server, all_of, batches, muster
 
 SHARDS, SHARD_CONNECTIONS = (1, 2, 4), 16
 _ROOT = Path(__file__).parents[3]
@@ -82,7 +82,7 @@ class Measurement:
 
     def _shards(self, model: str) -> None:
         for count in SHARDS:
-            for words in ((), batches()):
+            for words in ((), batches(DELAY)):
                 server = muster(self.place / model, MUSTER, "--data", str(count), *words)
                 place = self.place / "logs" / f"shards-{count}{'-batches' * bool(words)}"
                 with running(server, place, self.cores, _ROOT) as one:

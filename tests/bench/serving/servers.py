@@ -11,11 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench.serving.figures import BATCH, KSERVE, MUSTER, MUSTER_BATCHES, TORCHSERVE, TORCHSERVE_BATCHES
+from tests.bench.serving.figures import (
+    BATCH,
+    KSERVE,
+    MUSTER,
+    MUSTER_BATCHES,
+    MUSTER_DELAY,
+    TORCHSERVE,
+    TORCHSERVE_DELAY,
+)
 from tests.bench.serving.models import INPUTS, PROGRAM
 
 DELAY = 2
-"""Milliseconds that a batch may wait for more samples, at Muster and at TorchServe."""
+"""Milliseconds that a batch may wait for more samples, at Muster and at TorchServe, to which 0 is 100."""
 
 _HERE = Path(__file__).parent
 _ENVIRONMENTS = Path("/opt")
@@ -48,14 +56,15 @@ def all_of(model: Path, place: Path) -> dict[str, Callable[[], Server]]:
     return {
         MUSTER: lambda: muster(model, MUSTER),
         MUSTER_BATCHES: lambda: muster(model, MUSTER_BATCHES, *batches()),
+        MUSTER_DELAY: lambda: muster(model, MUSTER_DELAY, *batches(DELAY)),
         TORCHSERVE: lambda: torchserve(model, place / "without", TORCHSERVE, 1),
-        TORCHSERVE_BATCHES: lambda: torchserve(model, place / "with", TORCHSERVE_BATCHES, BATCH),
+        TORCHSERVE_DELAY: lambda: torchserve(model, place / "with", TORCHSERVE_DELAY, BATCH),
         KSERVE: lambda: kserve(model),
     }
 
 
-def batches() -> tuple[str, ...]:
-    return "--max-batch-size", str(BATCH), "--max-delay-milliseconds", str(DELAY)
+def batches(delay: int = 0) -> tuple[str, ...]:
+    return "--max-batch-size", str(BATCH), "--max-delay-milliseconds", str(delay)
 
 
 def muster(model: Path, name: str, *words: str) -> Server:

@@ -12,7 +12,7 @@ from tests.bench.serving.figures import (
     GOAL_HEAD,
     KSERVE,
     MUSTER,
-    MUSTER_BATCHES,
+    MUSTER_DELAY,
     POINT_HEAD,
     SHARDS_HEAD,
     TORCHSERVE,
@@ -68,7 +68,7 @@ def test_five_times_the_requests_of_a_peer_are_wanted(peer, rate, verdict):
 
 @pytest.mark.parametrize(("rate", "verdict"), [(800.0, "met"), (799.0, "**missed**")])
 def test_of_torch_alone_its_mean_before_and_after_counts(rate, verdict):
-    points = [point(MUSTER_BATCHES, rate, model="medium", connections=CONNECTIONS[-1])]
+    points = [point(MUSTER_DELAY, rate, model="medium", connections=CONNECTIONS[-1])]
     assert list(verdicts(points).values()) == [verdict]
 
 

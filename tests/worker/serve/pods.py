@@ -72,9 +72,13 @@ class Pods:
         self.pods[pod] = self._start(pod, *words)
 
     def until_whole(self):
-        self.pods[0].until("serving ")
-        until(self.is_ready)
+        until(self._is_whole)
         return self
+
+    def _is_whole(self):
+        assert all(pod.process.poll() is None for pod in self.pods), [pod.process.poll() for pod in self.pods]
+        with contextlib.suppress(OSError):
+            return self.is_ready()
 
     def process(self, name, pod=0):
         """The number of the process that has this name; None while there is none."""

@@ -85,6 +85,16 @@ def test_one_that_is_not_full_waits_for_the_delay_and_no_longer(seconds):
     assert took >= 0.049
 
 
+@pytest.mark.parametrize("seconds", [SLOW, QUICK])
+def test_without_a_delay_those_of_the_same_turn_are_computed_together(seconds):
+    async def work(batcher, _):
+        await asyncio.gather(*(doubles(batcher, n) for n in range(5)))
+        await asyncio.wait_for(doubles(batcher, 5), 5)
+
+    model, _, _ = in_loop(work, Batching(max_size=4), seconds=seconds)
+    assert model.sizes == [4, 1, 1]
+
+
 def test_while_one_batch_is_computed_the_next_gathers():
     async def work(batcher, model):
         model.go.clear()
@@ -104,8 +114,10 @@ def test_while_one_batch_is_computed_the_next_gathers():
 def test_as_many_batches_as_may_be_are_computed_at_the_same_time():
     async def work(batcher, model):
         model.go.clear()
-        asked = [asyncio.create_task(doubles(batcher, n)) for n in range(5)]
-        await asyncio.sleep(0.01)
+        asked = []
+        for n in range(5):
+            asked.append(asyncio.create_task(doubles(batcher, n)))
+            await asyncio.sleep(0.002)  # those of one turn would be together
         computing = batcher.computing_for
         model.go.set()
         await asyncio.gather(*asked)
@@ -171,7 +183,9 @@ def test_when_too_many_wait_the_next_is_told_at_once_and_the_others_are_answered
 def test_one_whose_client_has_gone_is_not_computed():
     async def work(batcher, model):
         model.go.clear()
-        first, gone, last = (asyncio.create_task(doubles(batcher, n)) for n in range(3))
+        first = asyncio.create_task(doubles(batcher, 0))
+        await asyncio.sleep(0.01)
+        gone, last = (asyncio.create_task(doubles(batcher, n)) for n in (1, 2))
         await asyncio.sleep(0.01)
         gone.cancel()
         await asyncio.sleep(0)

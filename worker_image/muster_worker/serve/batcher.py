@@ -1,7 +1,9 @@
 """Requests that come at about the same time are computed together.
 
 A batch is computed once it has `max_size` samples, or its first request has waited for `max_delay`, and fewer than
-`at_once` others are being computed. Computation has threads of its own, so that requests are taken in meanwhile; a
+`at_once` others are being computed. Without a delay too those are together that came in the same turn of the loop, or
+while another batch was computed: the more requests there are, the larger batches are, and one alone does not wait.
+Computation has threads of its own, so that requests are taken in meanwhile; a
 model so small that a hop to a thread and back takes longer than itself is computed where it is asked for.
 """
 
@@ -50,11 +52,8 @@ class _Request:
     samples: int
     came: float
     answer: asyncio.Future[Outputs]
-
-    @property
-    def shapes(self) -> list[torch.Size]:
-        """Of one sample of each input."""
-        return [tensor.shape[1:] for tensor in self.inputs]
+    shapes: list[torch.Size]
+    """Of one sample of each input."""
 
 
 class Batcher:
@@ -81,6 +80,7 @@ class Batcher:
         self._at_once = at_once
         self._computing: list[float] = []  # when each began that is going on, the oldest first
         self._timer: asyncio.TimerHandle | None = None
+        self._turn_ends = False  # and what came in it will be looked at
         self._thread = ThreadPoolExecutor(at_once, "compute") if seconds >= WORTH_A_THREAD else None
         self._loop = asyncio.get_running_loop()
 
@@ -91,11 +91,16 @@ class Batcher:
         """
         if len(self._waiting) >= self._batching.max_waiting:
             raise OverloadedError(f"{len(self._waiting)} requests wait already: try again in a second")
-        samples = len(inputs[0]) if self._batched else 1
-        request = _Request(inputs, samples, self._loop.time(), self._loop.create_future())
+        samples = inputs[0].shape[0] if self._batched else 1
+        shapes = [tensor.shape[1:] for tensor in inputs]
+        request = _Request(inputs, samples, self._loop.time(), self._loop.create_future(), shapes)
         self._waiting.append(request)
         self._samples += samples
-        self._look()
+        if self._samples >= self._max_size:
+            self._look()
+        elif not self._turn_ends:
+            self._turn_ends = True
+            self._loop.call_soon(self._end_turn)
         return request.answer
 
     @property
@@ -106,6 +111,10 @@ class Batcher:
     def close(self) -> None:
         if self._thread is not None:
             self._thread.shutdown(wait=False)
+
+    def _end_turn(self) -> None:
+        self._turn_ends = False
+        self._look()
 
     def _look(self) -> None:
         """Computes what is due, and sees to it that this is called again when more will be."""

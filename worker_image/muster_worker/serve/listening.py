@@ -39,6 +39,7 @@ def http_server(service: Service) -> HttpServer:
             access_log=False,
             server_header=False,
             date_header=False,
+            proxy_headers=False,  # nobody asks where a client is
             timeout_keep_alive=_KEPT,
         )
     )

@@ -42,9 +42,9 @@ def ordered(signature: Signature, given: Mapping[str, Tensor]) -> tuple[Tensor, 
     if missing:
         raise RequestError(f"input {', '.join(missing)}: missing")
     tensors = tuple(given[spec.name] for spec in signature.inputs)
-    if signature.batched and len({len(tensor) for tensor in tensors}) > 1:
+    if len(tensors) > 1 and signature.batched and len({tensor.shape[0] for tensor in tensors}) > 1:
         lengths = ", ".join(
-            f"{spec.name} {len(tensor)}" for spec, tensor in zip(signature.inputs, tensors, strict=True)
+            f"{spec.name} {tensor.shape[0]}" for spec, tensor in zip(signature.inputs, tensors, strict=True)
         )
         raise RequestError(f"inputs: they have unequal numbers of samples ({lengths})")
     return tensors

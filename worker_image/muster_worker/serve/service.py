@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from muster_worker.serve.batcher import Batcher, Batching
-from muster_worker.serve.errors import INTERNAL, NotFoundError, NotReadyError, RequestError, TimedOutError
+from muster_worker.serve.deadlines import Deadlines
+from muster_worker.serve.errors import INTERNAL, NotFoundError, NotReadyError, RequestError
 from muster_worker.serve.recent import Recent
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Service:
         self.recent = Recent(self.last_request)
         self._model: Model | None = None
         self._batcher: Batcher | None = None
+        self._deadlines: Deadlines | None = None
         self._death = death
         self._down_for: float | None = None
         self._loaded = asyncio.Event()
@@ -69,6 +71,7 @@ class Service:
             seconds=seconds,
             at_once=at_once,
         )
+        self._deadlines = Deadlines(self.limits.request_seconds)
         self._model = model
         self._down_for = time.time() - self._death.at if self._death is not None else None
         self._loaded.set()
@@ -124,13 +127,10 @@ class Service:
         """The outputs by name. Raises the RequestError that says why there are none."""
         model = self.model
         assert self._batcher is not None, "comes with the model"
-        limit = self.limits.request_seconds
+        assert self._deadlines is not None, "comes with the model"
         answer = self._batcher.submit(request.inputs)
-        try:
-            # A small model has answered by now, in less time than a time limit takes to set.
-            outputs = answer.result() if answer.done() else await asyncio.wait_for(answer, limit)
-        except TimeoutError:
-            raise TimedOutError(f"no answer within {limit:g} s") from None
+        self._deadlines.watch(answer)
+        outputs = await answer
         return {spec.name: tensor for spec, tensor in zip(model.signature.outputs, outputs, strict=True)}
 
     @contextlib.contextmanager
