@@ -52,6 +52,16 @@ _pull_policy = click.option(
 )
 
 
+_model_cache = click.option(
+    "--model-cache",
+    default="",
+    envvar="MUSTER_MODEL_CACHE",
+    show_envvar=True,
+    metavar="DIRECTORY",
+    help="Where serving pods keep models that they fetched, on their node, for the next ones. None: nowhere.",
+)
+
+
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Put together, for `command`, what is the same for every resource."""
 
@@ -59,17 +69,21 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     @_torchserve_image
     @_tensorflow_serving_image
     @_pull_policy
+    @_model_cache
     @functools.wraps(command)
     def with_settings(
         worker_image: str,
         torchserve_image: str,
         tensorflow_serving_image: str,
         worker_image_pull_policy: str,
+        model_cache: str,
         **others: Any,
     ) -> None:
         from muster.plan.model import Settings  # noqa: PLC0415
 
-        settings = Settings(worker_image, worker_image_pull_policy, torchserve_image, tensorflow_serving_image)
+        settings = Settings(
+            worker_image, worker_image_pull_policy, torchserve_image, tensorflow_serving_image, model_cache
+        )
         command(settings=settings, **others)
 
     return with_settings

@@ -1,8 +1,9 @@
-"""A model that is on no volume of the deployment's is fetched by each of its pods."""
+"""A model that is on no volume of the deployment's is fetched: by each of its pods, or once for each node."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,8 @@ import yaml
 
 from tests.cluster import deployments
 from tests.cluster.kube import Kube, kubectl, wait_for
+
+CACHE = "/var/lib/muster/models"
 
 WEB = """
 apiVersion: v1
@@ -53,3 +56,38 @@ def test_it_is_served_and_another_one_than_was_meant_is_not(trained: Kube, web: 
         wait_for("its pods are gone", lambda: deployments.revisions(trained, "fetched") == {good}, 40)
     finally:
         kubectl("delete", "modeldeployment", "fetched", "-n", trained.namespace)
+
+
+def _install(cache: str) -> None:
+    """Have the release that is there keep models in this directory of each node; empty: not at all."""
+    command = ("helm", "upgrade", "muster", "helm/muster", "--namespace", "muster-system", "--reuse-values", "--wait")
+    subprocess.run([*command, "--set", f"modelCache.hostPath={cache}"], check=True, capture_output=True)
+
+
+@pytest.fixture
+def kept() -> Iterator[None]:
+    """Nodes keep what was fetched."""
+    _install(CACHE)
+    yield
+    _install("")
+
+
+@pytest.mark.usefixtures("kept")
+def test_a_node_that_keeps_models_fetches_each_once_for_all_pods_and_restarts(trained: Kube, web: str):
+    here = {"spec": {"nodeSelector": {"kubernetes.io/hostname": "node-2"}}}
+    trained.apply(yaml.safe_dump(deployments.manifest("kept", model={"uri": web}, template=here)))
+    try:
+        assert deployments.wait_until_done(trained, "kept")["ready"] == "2/2"
+        before = deployments.pods(trained, "kept").keys()
+        assert (_asked(trained, "model.json"), _asked(trained, "model.safetensors")) == (2, 1)
+        deployments.patch(trained, '{"rollout": {"restart": "now"}}', "kept")
+        assert deployments.wait_until_done(trained, "kept")["ready"] == "2/2"
+        assert not before & deployments.living(trained, "kept").keys()
+        assert (_asked(trained, "model.json"), _asked(trained, "model.safetensors")) == (4, 1)
+    finally:
+        kubectl("delete", "modeldeployment", "kept", "-n", trained.namespace)
+
+
+def _asked(kube: Kube, file: str) -> int:
+    """How often somebody fetched it."""
+    return kubectl("logs", "-n", kube.namespace, "web").stdout.count(f"GET /digits/model/{file} ")

@@ -86,6 +86,7 @@ def _serving(found: argparse.Namespace) -> ServeConfig:
         name=found.name or found.directory.resolve().name,
         sha256=found.sha256,
         fetch=found.fetch,
+        cache=found.cache,
         host=found.host,
         port=found.port,
         grpc_port=found.grpc_port,
@@ -210,6 +211,12 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="how clients call the model (the directory's name)")
     parser.add_argument(
         "--fetch", metavar="URI", help="copy the model from there first: https://…, s3://…, whatever fsspec reads"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIRECTORY",
+        help="with --fetch: where this machine keeps models for the next server",
     )
     parser.add_argument("--sha256", help="refuse any other model (the checksum of its model.json)")
     parser.add_argument("--host", default="", metavar="ADDRESS", help="where to listen (everywhere)")

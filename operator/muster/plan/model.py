@@ -27,6 +27,8 @@ class Settings:
     """Of all images that the operator chooses."""
     torchserve_image: str = ""
     tensorflow_serving_image: str = ""
+    model_cache: str = ""
+    """The directory of each node where pods keep models that they fetched; empty: they keep none."""
 
 
 @dataclass(frozen=True, slots=True)

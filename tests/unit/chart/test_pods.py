@@ -77,6 +77,25 @@ def test_images_are_put_together_from_repository_and_tag():
     assert environment(chart)["MUSTER_TENSORFLOW_SERVING_IMAGE"] == "example.org/tfs:2"
 
 
+def test_nodes_keep_fetched_models_only_where_a_directory_is_named():
+    assert "MUSTER_MODEL_CACHE" not in environment(render())
+    assert render().all("DaemonSet") == []
+
+    chart = render("modelCache.hostPath=/var/lib/models")
+    prepares = chart.one("DaemonSet", "muster-model-cache")["spec"]["template"]["spec"]
+    (one,) = prepares["initContainers"]
+
+    assert environment(chart)["MUSTER_MODEL_CACHE"] == "/var/lib/models"
+    assert prepares["volumes"] == [
+        {"name": "models", "hostPath": {"path": "/var/lib/models", "type": "DirectoryOrCreate"}}
+    ]
+    assert (one["command"][-3:], one["securityContext"]["runAsUser"]) == (["-m", "1777", "/models"], 0)
+    assert render("modelCache.hostPath=/var/lib/models", "modelCache.prepare=false").all("DaemonSet") == []
+    labels = chart.one("DaemonSet")["spec"]["template"]["metadata"]["labels"]
+    operators = chart.one("Deployment")["spec"]["selector"]["matchLabels"]
+    assert not operators.items() <= labels.items(), "its pods are none of the operator's"
+
+
 def test_the_lease_in_the_environment_is_the_one_that_may_be_changed():
     chart = render(release="other")
     leader = chart.one("Role", "other-muster-leader")

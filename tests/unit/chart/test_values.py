@@ -20,6 +20,7 @@ REFUSED = {
     "watchNamespaces={Research}": "at '/watchNamespaces/0': 'Research' does not match pattern",
     "log.level=loud": "at '/log/level': value must be one of 'debug', 'info', 'warning', 'error'",
     "image.repository=hub/muster:1": "at '/image/repository': 'hub/muster:1' does not match pattern",
+    "modelCache.hostPath=models": "at '/modelCache/hostPath': 'models' does not match pattern",
     "image.tag=": "at '/image/tag': '' does not match pattern",
     "workerImage.pullPolicy=never": "at '/workerImage/pullPolicy': value must be one of",
     "crds.install=maybe": "at '/crds/install': got string, want boolean",

@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from muster_worker.serve import fetch
 from muster_worker.train.export import Trained, export_model
 from tests.worker.serve.pods import Pods
 from tests.worker.serve.served import Served
 from tests.worker.serve.sleeping import Sleeper
+from tests.worker.serve.web import web_server
 
 ORIGIN = {"recipe": "module:Class", "config": {}, "step": 7, "epoch": 1}
 
@@ -56,6 +58,14 @@ def sleeping(tmp_path):
     origin = ORIGIN | {"recipe": "tests.worker.serve.sleeping:Sleeping"}
     export_model(tmp_path / "sleeping", Trained(Sleeper(), (torch.ones(3, 4),), {}, origin), "token")
     return tmp_path / "sleeping"
+
+
+@pytest.fixture
+def web(affine, tmp_path, monkeypatch):
+    """Where the model `affine` can be fetched from; what breaks off is gone on with soon."""
+    monkeypatch.setattr(fetch, "_FIRST_PAUSE", 0.01)
+    with web_server(affine, tmp_path / "web") as server:
+        yield server
 
 
 @pytest.fixture

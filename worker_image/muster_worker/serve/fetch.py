@@ -16,13 +16,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from muster_worker.serve.cache import filling, use
 from muster_worker.serve.supervisor import end_with
 from muster_worker.train.durable import fault_of, read_json
 from muster_worker.train.errors import ConfigurationError, StorageError, TrainingError
 from muster_worker.train.model_directory import DESCRIPTION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import BinaryIO
 
 log = logging.getLogger(__name__)
@@ -35,12 +36,15 @@ _FIRST_PAUSE = 0.5
 _FIELD = "spec.model.uri"
 
 
-def fetch_apart(uri: str, directory: Path, sha256: str | None) -> int:
-    """The same in a process of its own, for file systems bring threads, and this one will fork; gives its exit code."""
+def fetch_apart(uri: str, directory: Path, sha256: str | None, cache: Path | None = None) -> int:
+    """The same in a process of its own, for file systems bring threads, and this one will fork; gives its exit code.
+
+    This one uses what is in the cache then, to its end.
+    """
 
     def run() -> int:
         try:
-            fetch(uri, directory, sha256)
+            fetch(uri, directory, sha256, cache)
         except TrainingError as error:
             print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the last words of a process
             return error.exit_code
@@ -50,29 +54,54 @@ def fetch_apart(uri: str, directory: Path, sha256: str | None) -> int:
     if child == 0:
         end_with(run, "fetch")
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == 0 and cache is not None:
+        use(cache, _checksum(directory / DESCRIPTION))
     return status if status >= 0 else 128 - status
 
 
-def fetch(uri: str, directory: Path, sha256: str | None = None) -> None:
+def fetch(uri: str, directory: Path, sha256: str | None = None, cache: Path | None = None) -> None:
     """Raises ConfigurationError where there is no such model, StorageError where it cannot be had now.
 
-    `sha256`: what the checksum of its model.json must be; None: anything.
+    `sha256`: what the checksum of its model.json must be; None: anything. `cache`: where this machine keeps models; the
+    files in `directory` lead there then.
     """
     begun = time.monotonic()
     remote = _Remote(uri)
     directory.mkdir(parents=True, exist_ok=True)
     new = directory / f"{DESCRIPTION}.new"
     new.write_bytes(remote.read(DESCRIPTION))
-    found = hashlib.sha256(new.read_bytes()).hexdigest()
+    found = _checksum(new)
     if sha256 is not None and found != sha256:
         raise ConfigurationError(f"spec.model.sha256: the model at {uri} has {found}, wanted {sha256}")
-    size = 0
-    for name, wanted in _files(new, uri).items():
-        if fault_of(directory, name, wanted) is not None:
-            remote.copy(name, directory / name, wanted)
-            size += wanted["bytes"]
+    files = _files(new, uri)
+    with _place(directory, cache, found, files) as place:
+        faulty = {name: wanted for name, wanted in files.items() if fault_of(place, name, wanted) is not None}
+        for name, wanted in faulty.items():
+            remote.copy(name, place / name, wanted)
+    if place != directory:
+        for name in files:
+            (directory / name).unlink(missing_ok=True)
+            (directory / name).symlink_to(place / name)
     new.replace(directory / DESCRIPTION)
+    size = sum(wanted["bytes"] for wanted in faulty.values())
     log.info("fetched %d bytes of %s in %.1f s", size, uri, time.monotonic() - begun)
+
+
+@contextlib.contextmanager
+def _place(directory: Path, cache: Path | None, sha256: str, files: Mapping[str, Any]) -> Iterator[Path]:
+    """Where the files go: into the cache, if there is one that can be used."""
+    with contextlib.ExitStack() as stack:
+        place = directory
+        if cache is not None:
+            try:
+                place = stack.enter_context(filling(cache, sha256, sum(wanted["bytes"] for wanted in files.values())))
+            except OSError as error:
+                log.warning("the node's cache of models cannot be used: %s", error)
+        yield place
+
+
+def _checksum(description: Path) -> str:
+    return hashlib.sha256(description.read_bytes()).hexdigest()
 
 
 def _files(description: Path, uri: str) -> dict[str, Any]:

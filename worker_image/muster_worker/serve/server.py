@@ -67,13 +67,15 @@ def load_here(config: ServeConfig, _lost: Callable[[int], None]) -> tuple[Model,
 class ServeConfig:
     """`sha256`: what the model's must be; None: anything. `drain_seconds`: the longest that leaving may take.
 
-    `fetch`: from where the model is copied to `directory` first; None: it is there.
+    `fetch`: from where the model is copied to `directory` first; None: it is there. `cache`: where this machine keeps
+    what was fetched, for others; None: nowhere.
     """
 
     directory: Path
     name: str
     sha256: str | None = None
     fetch: str | None = None
+    cache: Path | None = None
     host: str = ""
     port: int = 8080
     grpc_port: int = 9000
@@ -95,8 +97,10 @@ def run(config: ServeConfig) -> NoReturn:
     """Serves until it is told to leave, then ends the process: with the exit code of what is wrong, or 0."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     group = config.group
-    if config.fetch is not None and (code := fetch_apart(config.fetch, config.directory, config.sha256)):
-        sys.exit(code)
+    if config.fetch is not None:
+        code = fetch_apart(config.fetch, config.directory, config.sha256, config.cache)
+        if code:
+            sys.exit(code)
     try:
         listening = listen(config.host, config.port)
         held = hold(config.host, config.grpc_port) if not group or group.leads else None

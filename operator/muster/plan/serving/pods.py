@@ -151,6 +151,7 @@ def _pod_spec(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: 
             {"name": "run", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
             {"name": "storage", **_storage(revision)},
+            *([{"name": "cache", "hostPath": _kept_at(revision.cache)}] if revision.cache else []),
         ],
     }
 
@@ -160,6 +161,11 @@ def _storage(revision: Revision) -> dict[str, Any]:
     if "uri" in revision.model:
         return {"emptyDir": {}}
     return {"persistentVolumeClaim": {"claimName": revision.model["claimName"], "readOnly": True}}
+
+
+def _kept_at(cache: str) -> dict[str, str]:
+    """Return the node's directory; where whoever fetches may not write there, he keeps nothing, and says so."""
+    return {"path": cache, "type": "DirectoryOrCreate"}
 
 
 def _keep_off(spec: dict[str, Any], nodes: Sequence[str]) -> None:

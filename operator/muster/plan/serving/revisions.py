@@ -28,7 +28,10 @@ _SHAPING_OF_ROLLOUT = {"restart", "drain_seconds"}
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """`number` counts up with each that is made. `shape`: what of the spec shapes pods; `model`: as `status.model`."""
+    """`number` counts up with each that is made. `shape`: what of the spec shapes pods; `model`: as `status.model`.
+
+    `cache`: the node's directory where a model that is fetched is kept; empty: nowhere.
+    """
 
     name: str
     number: int
@@ -37,6 +40,7 @@ class Revision:
     model: Mapping[str, str]
     image: str
     pull_policy: str
+    cache: str = ""
 
     @property
     def size(self) -> int:
@@ -88,6 +92,7 @@ def new(
         model=model,
         image=image(deployment.spec.runtime, settings),
         pull_policy=settings.worker_image_pull_policy,
+        cache=settings.model_cache if "uri" in model else "",
     )
 
 
@@ -114,6 +119,7 @@ def build(deployment: ModelDeployment, revision: Revision) -> dict[str, Any]:
             "model": dict(revision.model),
             "image": revision.image,
             "imagePullPolicy": revision.pull_policy,
+            **({"cache": revision.cache} if revision.cache else {}),
         },
     }
 
@@ -144,4 +150,5 @@ def _revision(manifest: Manifest) -> Revision:
         model=data["model"],
         image=data["image"],
         pull_policy=data["imagePullPolicy"],
+        cache=data.get("cache", ""),
     )

@@ -110,9 +110,11 @@ def known(current: dict[str, Any], target: dict[str, Any] | None = None, **more:
     } | more
 
 
-def decide(resource: dict[str, Any], *pods: dict[str, Any], now: float = NOW, **more: Any) -> Any:
+def decide(
+    resource: dict[str, Any], *pods: dict[str, Any], now: float = NOW, settings: Settings = SETTINGS, **more: Any
+) -> Any:
     more.setdefault("nodes", nodes(node("node-1"), node("node-2"), node("node-3")))
-    return plan(Observed(resource=resource, pods=pods, **more), SETTINGS, now)
+    return plan(Observed(resource=resource, pods=pods, **more), settings, now)
 
 
 def answered(**state: Any) -> WorkerReport:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from muster.plan.model import Refusal
+from muster.plan.model import Refusal, Settings
 from tests.unit.plan.fixtures import NOW, job
 from tests.unit.plan.serving.fixtures import answered, decide, deployment, known, made, pod, revision, said
 
@@ -59,6 +59,27 @@ def test_a_model_from_elsewhere_is_fetched_by_each_pod_to_a_place_of_its_own():
     assert mount == {"name": "storage", "mountPath": "/muster/model", "readOnly": False}
     assert {"name": "storage", "emptyDir": {}} in spec["volumes"]
     assert answer.status["model"] == {"uri": "s3://models/digits", "sha256": SHA}
+
+
+def test_a_model_from_elsewhere_is_kept_on_its_node_where_the_operator_is_told_to_and_by_revisions_made_then():
+    settings = Settings(worker_image="muster-worker:test", model_cache="/var/lib/models")
+
+    def cached(answer):
+        spec = answer.creates[0]["spec"]
+        (container,) = spec["containers"]
+        kept = {"name": "cache", "hostPath": {"path": "/var/lib/models", "type": "DirectoryOrCreate"}} in spec[
+            "volumes"
+        ]
+        assert ("--cache=/muster/cache" in container["args"]) == kept
+        assert ({"name": "cache", "mountPath": "/muster/cache"} in container["volumeMounts"]) == kept
+        return kept
+
+    fetched = deployment(model={"uri": "s3://models/digits"})
+    assert cached(decide(fetched, settings=settings))
+    assert not cached(decide(fetched))
+    assert not cached(decide(deployment(), settings=settings)), "what is on a volume is fetched by nobody"
+    (kept,) = (one for one in decide(fetched, settings=settings).applies if one["kind"] == "ControllerRevision")
+    assert cached(decide(fetched, revisions=(kept | {"metadata": kept["metadata"] | {"uid": "uid-1"}},)))
 
 
 def test_another_checksum_than_the_jobs_is_a_mistake_that_is_told():

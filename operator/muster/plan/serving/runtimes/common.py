@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from muster.api import ModelDeploymentSpec
     from muster.plan.serving.revisions import Revision
 
-SCRATCH, MODEL = "/muster/run", "/muster/model"
+SCRATCH, MODEL, CACHE = "/muster/run", "/muster/model", "/muster/cache"
 HEARD_OF = 5
 """Seconds until everybody has heard that a pod takes no more requests."""
 
@@ -30,6 +30,7 @@ def common(spec: ModelDeploymentSpec, revision: Revision, mounted_at: str = MODE
             {"name": "run", "mountPath": SCRATCH},
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - a mount, not a temporary file
             mount | ({"subPath": below} if below else {}),
+            *([{"name": "cache", "mountPath": CACHE}] if revision.cache else []),
         ],
     }
 

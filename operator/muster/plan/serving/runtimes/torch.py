@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.serving import identity
-from muster.plan.serving.runtimes.common import MODEL, common
+from muster.plan.serving.runtimes.common import CACHE, MODEL, common
 
 if TYPE_CHECKING:
     from muster.api import ModelDeployment, ModelDeploymentSpec
@@ -52,6 +52,7 @@ def _arguments(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision:
         f"--drain-seconds={spec.rollout.drain_seconds}",
         *([f"--sha256={checksum}"] if checksum else []),
         *([f"--fetch={uri}"] if uri else []),
+        *([f"--cache={CACHE}"] if revision.cache else []),
     ]
 
 

@@ -1,0 +1,64 @@
+"""A web server that can be told to break off."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Knows of ranges, and breaks off `breaks` times beyond the byte `breaks_after` of a file."""
+
+    def do_GET(self):
+        server = self.server
+        path = self.translate_path(self.path)
+        try:
+            content = Path(path).read_bytes()
+        except OSError:
+            self.send_error(404)
+            return
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        begin, end = (int(asked[1]), int(asked[2] or len(content) - 1)) if asked else (0, len(content) - 1)
+        part = content[begin : end + 1]
+        server.asked.append((self.path.rpartition("/")[2], begin))
+        self.send_response(206 if asked else 200)
+        self.send_header("accept-ranges", "bytes")
+        self.send_header("content-length", str(len(part)))
+        if asked:
+            self.send_header("content-range", f"bytes {begin}-{begin + len(part) - 1}/{len(content)}")
+        self.end_headers()
+        if server.breaks and begin > server.breaks_after:
+            server.breaks -= 1
+            self.wfile.write(part[: len(part) // 2])
+            self.wfile.flush()
+            self.connection.close()
+            return
+        self.wfile.write(part)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def web_server(model, root):
+    """Of a copy of the model, in `server.root / "affine"`; `server.asked`: files, and from which byte."""
+    shutil.copytree(model, root / "affine")
+
+    def handler(*arguments):
+        return Handler(*arguments, directory=str(root))
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.root, server.asked, server.breaks, server.breaks_after = root, [], 0, 0
+    server.uri = f"http://127.0.0.1:{server.server_port}/affine"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
