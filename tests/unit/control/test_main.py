@@ -119,6 +119,7 @@ def test_every_flag_of_run_has_its_environment_variable():
         "MUSTER_WORKER_IMAGE_PULL_POLICY",
         "MUSTER_TORCHSERVE_IMAGE",
         "MUSTER_TENSORFLOW_SERVING_IMAGE",
+        "MUSTER_MODEL_CACHE",
         "MUSTER_LOG_LEVEL",
         "MUSTER_LOG_FORMAT",
         "MUSTER_LEADER_ELECTION",
