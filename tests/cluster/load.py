@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -79,7 +79,10 @@ class Load:
         assert counted["answered"] > RATE
         return [failure for failure in counted["failures"] if failure["sent"] >= self.since]
 
-    def stop(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.witness.stop()
         kubectl("delete", "pod", self.pod, "-n", self.kube.namespace, "--grace-period=0", "--force", check=False)
         kubectl("delete", "configmap", self.pod, "-n", self.kube.namespace, check=False)

@@ -38,20 +38,11 @@ def scaled(trained: Kube) -> Iterator[Kube]:
         kubectl("delete", "modeldeployment", NAME, "-n", trained.namespace)
 
 
-@pytest.fixture(autouse=True)
-def without_load(scaled: Kube) -> Iterator[None]:
-    yield
-    Load(scaled, f"load-{NAME}").stop()
-
-
 def _manifest() -> dict[str, Any]:
-    # One thread: what a request takes must not depend on how busy this machine was when the model was loaded.
-    worker = {"name": "worker", "env": [{"name": "OMP_NUM_THREADS", "value": "1"}]}
     made = deployments.manifest(
         NAME,
         resources={"requests": {"cpu": "50m", "memory": "256Mi"}},
         autoscaling={"minReplicas": 1, "maxReplicas": 3, "metric": "cpu", "target": "50"},
-        template={"spec": {"containers": [worker]}},
     )
     del made["spec"]["replicas"]
     return made
@@ -86,30 +77,31 @@ def test_under_load_it_gets_more_groups_and_after_it_fewer_and_no_request_fails(
     before = deployments.generation(scaled, NAME)
     assert deployments.status(scaled, NAME)["ready"] == "1/1"
 
-    load = Load.start(scaled, NAME, rate=MUCH)
-    begun = time.monotonic()
-    wait_for("more groups are wanted", lambda: _autoscaler(scaled)["status"]["desiredReplicas"] > 1, 120)
-    measure("autoscaled by cpu: wants more groups after, seconds of load", time.monotonic() - begun, "")
-    status = deployments.wait_for_phase(scaled, "Ready", NAME, 120, readyReplicas=3)
-    measure("autoscaled by cpu: 3 groups answer after, seconds of load", time.monotonic() - begun, "0 failed")
-    assert (status["ready"], status["updatedReplicas"]) == ("3/3", 3)
-    pods = deployments.living(scaled, NAME)
-    wait_for("every group answers", lambda: all(_answered(scaled, pod) > 0 for pod in pods), 30)
-    assert re.search(r"cpu: \d+%/50%", kubectl("get", "hpa", NAME, "-n", scaled.namespace).stdout)
-    load.go_on(200)
-    assert load.failures() == []
-    load.stop()
+    with Load.start(scaled, NAME, rate=MUCH) as load:
+        begun = time.monotonic()
+        wait_for("more groups are wanted", lambda: _autoscaler(scaled)["status"]["desiredReplicas"] > 1, 120)
+        measure("autoscaled by cpu: wants more groups after, seconds of load", time.monotonic() - begun, "")
+        status = deployments.wait_for_phase(scaled, "Ready", NAME, 120, readyReplicas=3)
+        measure("autoscaled by cpu: 3 groups answer after, seconds of load", time.monotonic() - begun, "0 failed")
+        assert (status["ready"], status["updatedReplicas"]) == ("3/3", 3)
+        pods = deployments.living(scaled, NAME)
+        wait_for("every group answers", lambda: all(_answered(scaled, pod) > 0 for pod in pods), 30)
+        assert re.search(r"cpu: \d+%/50%", kubectl("get", "hpa", NAME, "-n", scaled.namespace).stdout)
+        load.go_on(200)
+        assert load.failures() == []
 
-    load = Load.start(scaled, NAME, rate=LITTLE)
-    # By default it waits for five minutes. Muster says nothing of how fast it scales, and leaves what others say.
-    at_once = '{"spec": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}}}'
-    kubectl("patch", "hpa", NAME, "-n", scaled.namespace, "--type=merge", "--patch", at_once)
-    begun = time.monotonic()
-    status = deployments.wait_for_phase(scaled, "Ready", NAME, 150, replicas=1)
-    measure("autoscaled by cpu: 1 group is left after, seconds of little load", time.monotonic() - begun, "0 failed")
-    wait_for("one pod is left", lambda: len(deployments.pods(scaled, NAME)) == 1, 40)
-    load.go_on(20)
-    assert load.failures() == []
+    with Load.start(scaled, NAME, rate=LITTLE) as load:
+        # By default it waits for five minutes. Muster says nothing of how fast it scales, and leaves what others say.
+        at_once = '{"spec": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}}}'
+        kubectl("patch", "hpa", NAME, "-n", scaled.namespace, "--type=merge", "--patch", at_once)
+        begun = time.monotonic()
+        status = deployments.wait_for_phase(scaled, "Ready", NAME, 150, replicas=1)
+        measure(
+            "autoscaled by cpu: 1 group is left after, seconds of little load", time.monotonic() - begun, "0 failed"
+        )
+        wait_for("one pod is left", lambda: len(deployments.pods(scaled, NAME)) == 1, 40)
+        load.go_on(20)
+        assert load.failures() == []
     assert "failovers" not in status, "whoever was to leave was not lost"
 
     assert _autoscaler(scaled)["spec"]["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 0

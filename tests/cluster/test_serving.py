@@ -57,9 +57,8 @@ def under_load(trained: Kube) -> Iterator[Load]:
     """Two groups that answer, and a pod that asks them all the time."""
     trained.apply(jobs.example("serve.yaml"))
     deployments.wait_until_done(trained)
-    load = Load.start(trained, "digits")
-    yield load
-    load.stop()
+    with Load.start(trained, "digits") as load:
+        yield load
 
 
 @pytest.fixture

@@ -53,9 +53,8 @@ def under_load(two_models: Kube) -> Iterator[Load]:
         kube.apply(yaml.safe_dump(deployments.manifest("digits", canary=canary())))
         deployments.wait_until_done(kube)
         wait_for("the gateway has taken the route", lambda: weights(kube) and routed(kube) == "True", 60)
-        load = Load.start(kube, "digits", path="", program="load_gateway.py", host=address)
-        yield load
-        load.stop()
+        with Load.start(kube, "digits", path="", program="load_gateway.py", host=address) as load:
+            yield load
 
 
 def routed(kube: Kube) -> str:

@@ -28,9 +28,8 @@ def under_load(trained: Kube) -> Iterator[Load]:
     trained.apply(yaml.safe_dump(deployments.manifest(NAME, group={"size": 2})))
     status = deployments.wait_until_done(trained, NAME)
     assert (status["ready"], len(deployments.pods(trained, NAME))) == ("2/2", 4)
-    load = Load.start(trained, NAME)
-    yield load
-    load.stop()
+    with Load.start(trained, NAME) as load:
+        yield load
     kubectl("delete", "modeldeployment", NAME, "-n", trained.namespace)
 
 

@@ -74,9 +74,8 @@ def under_load(exported: Kube) -> Iterator[Load]:
     """Two groups that answer, and a pod that asks them all the time."""
     exported.apply(manifest("linear", STAND_IN, batching={"maxBatchSize": 8, "maxDelayMilliseconds": 2}))
     deployments.wait_until_done(exported, "linear")
-    load = Load.start(exported, "linear", "linear/1", "load_tensorflow.py", STAND_IN)
-    yield load
-    load.stop()
+    with Load.start(exported, "linear", "linear/1", "load_tensorflow.py", STAND_IN) as load:
+        yield load
 
 
 def manifest(name: str, image: str, version: str = "linear/1", **spec: Any) -> str:
@@ -182,20 +181,19 @@ def test_another_version_is_rolled_out_and_back(exported: Kube):
 def test_the_real_model_server_serves_and_is_restarted_without_a_failed_request(exported: Kube):
     exported.apply(manifest("real", REAL, batching={"maxBatchSize": 8, "maxDelayMilliseconds": 2}))
     deployments.wait_until_done(exported, "real", 600)
-    load = Load.start(exported, "real", "linear/1", "load_tensorflow.py", STAND_IN)
     try:
-        before = deployments.pods(exported, "real").keys()
-        deployments.patch(exported, '{"rollout": {"restart": "now"}}', "real")
-        deployments.wait_until_done(exported, "real")
-        wait_for("the old pods are gone", lambda: not before & deployments.pods(exported, "real").keys(), 40)
-        load.go_on(100)
-        assert load.failures() == []
-        deployments.patch(exported, model("empty"), "real")
-        status = deployments.wait_for_phase(exported, "RolledBack", "real", 180)
-        assert "SavedModel" in status["message"], status["message"]
-        assert load.failures() == []
+        with Load.start(exported, "real", "linear/1", "load_tensorflow.py", STAND_IN) as load:
+            before = deployments.pods(exported, "real").keys()
+            deployments.patch(exported, '{"rollout": {"restart": "now"}}', "real")
+            deployments.wait_until_done(exported, "real")
+            wait_for("the old pods are gone", lambda: not before & deployments.pods(exported, "real").keys(), 40)
+            load.go_on(100)
+            assert load.failures() == []
+            deployments.patch(exported, model("empty"), "real")
+            status = deployments.wait_for_phase(exported, "RolledBack", "real", 180)
+            assert "SavedModel" in status["message"], status["message"]
+            assert load.failures() == []
     finally:
-        load.stop()
         kubectl("delete", "modeldeployment", "real", "-n", exported.namespace)
 
 

@@ -29,9 +29,8 @@ def under_load(trained: Kube) -> Iterator[Load]:
     local_cluster("load-image", IMAGE, limit=600)
     trained.apply(jobs.example("serve-torchserve.yaml"))
     deployments.wait_until_done(trained, NAME, STARTS)
-    load = Load.start(trained, NAME)
-    yield load
-    load.stop()
+    with Load.start(trained, NAME) as load:
+        yield load
     kubectl("delete", "modeldeployment", NAME, "-n", trained.namespace)
 
 
