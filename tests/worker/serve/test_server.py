@@ -157,20 +157,22 @@ def test_requests_at_once_are_computed_together_and_each_gets_its_own(serve, aff
 
 
 def test_told_to_leave_it_answers_until_nobody_asks_and_no_request_fails(serve, affine):
-    """The client comes back to it for some seconds, as one does whose Service still lists it, then stays away."""
+    """The client comes back to it for some seconds, as one does whose Service still lists it among others, then stays
+    away.
+    """
     served = serve(affine)
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT)
     assert ask(connection, "GET", "/v2/health/ready") == (200, {"ready": True})
     served.process.send_signal(signal.SIGTERM)
     told, answered = time.monotonic(), 0
-    while time.monotonic() < told + 6:
+    while time.monotonic() < told + 8:
         status, answer = infer(connection, [1, 2, 3, 4])
         assert (status, answer["outputs"][0]["data"]) == (200, [10.0, 11.0])
         answered += 1
-        time.sleep(0.02)
+        time.sleep(0.02 if time.monotonic() < told + 1 else 2)
     assert ask(connection, "GET", "/v2/health/ready") == (503, {"error": "leaving: other replicas answer"})
-    assert answered > 100
-    assert served.process.wait(5) == 0
+    assert answered > 20
+    assert served.process.wait(LIMIT) == 0
     assert "leaving: not ready any more, answering until nobody asks" in served.rest()
 
 

@@ -48,8 +48,8 @@ log = logging.getLogger(__name__)
 LINGER = 5.0
 """Seconds that it goes on answering after it was told to leave: so long others may not have heard of it."""
 
-QUIET = 1.0
-"""Seconds without a request after which nobody is supposed to know it any more."""
+QUIET = 3.0
+"""Seconds without a request after which nobody is supposed to know it any more: a Service leads to others meanwhile."""
 
 FINISH = 2.0
 """Seconds kept, of those that leaving may take, for requests that are in flight at the end."""
