@@ -51,7 +51,6 @@ _pull_policy = click.option(
     help="When nodes fetch these images.",
 )
 
-
 _model_cache = click.option(
     "--model-cache",
     default="",
@@ -82,7 +81,11 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
         from muster.plan.model import Settings  # noqa: PLC0415
 
         settings = Settings(
-            worker_image, worker_image_pull_policy, torchserve_image, tensorflow_serving_image, model_cache
+            worker_image=worker_image,
+            worker_image_pull_policy=worker_image_pull_policy,
+            torchserve_image=torchserve_image,
+            tensorflow_serving_image=tensorflow_serving_image,
+            model_cache=model_cache,
         )
         command(settings=settings, **others)
 

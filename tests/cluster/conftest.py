@@ -9,17 +9,13 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.cluster import audit, jobs
 from tests.cluster.kube import Kube, kubectl
-from tests.cluster.load import LOADS_NODE
+from tests.cluster.load import LOADS_NODE, Load
 from tests.cluster.training import running, wait_until_it_trains
-
-if TYPE_CHECKING:
-    from tests.cluster.load import Load
 
 Measure = Callable[[str, float, str], None]
 MEASURED: list[tuple[str, float, str]] = []
@@ -84,7 +80,7 @@ def load(under_load: Load) -> Iterator[Load]:
     """Of the test's module, told only of what fails from now on; what is known of it then is printed."""
     under_load.begin_anew()
     yield under_load
-    if under_load.counted().get("failures"):
+    if under_load.failures():
         print(under_load.witness.tells(LOADS_NODE))
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from tests.cluster.kube import Kube, kubectl, wait_for
-from tests.cluster.witness import Witness
+from tests.cluster.witness import Witness, watching
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RATE = 50.0
 """Requests a second: three by HTTP for each by gRPC."""
@@ -33,6 +37,7 @@ class Load:
     since: float = 0.0
 
     @classmethod
+    @contextlib.contextmanager
     def start(
         cls,
         kube: Kube,
@@ -42,17 +47,22 @@ class Load:
         image: str = _WORKER_IMAGE,
         rate: float = RATE,
         host: str = "",
-    ) -> Load:
+    ) -> Iterator[Load]:
         """`path`: where the model is on the claim `models`; `program`: what asks `host`, in pods of the image."""
         pod = f"load-{model}"
         files = [f"--from-file={_HERE / name}" for name in sorted({program, "load_generator.py", "open_loop.py"})]
-        kubectl("create", "configmap", pod, "-n", kube.namespace, *files)
         asked = host or f"{model}.{kube.namespace}.svc"
         command = ["python3", f"/program/{program}", asked, model, str(rate), str(LIMIT), "/model"]
-        kube.apply(yaml.safe_dump(_manifest(pod, path, image, command)))
-        load = cls(kube, pod, Witness(kube.namespace))
-        wait_for("the load is on", lambda: load.counted().get("answered", 0) >= RATE, 60)
-        return load
+        with watching(kube.namespace) as witness:
+            load = cls(kube, pod, witness)
+            try:
+                kubectl("create", "configmap", pod, "-n", kube.namespace, *files)
+                kube.apply(yaml.safe_dump(_manifest(pod, path, image, command)))
+                wait_for("the load is on", lambda: load.counted().get("answered", 0) >= RATE, 60)
+                yield load
+            finally:
+                kubectl("delete", "pod", pod, "-n", kube.namespace, "--grace-period=0", "--force", check=False)
+                kubectl("delete", "configmap", pod, "-n", kube.namespace, check=False)
 
     def counted(self) -> dict[str, Any]:
         answer = kubectl("exec", "-n", self.kube.namespace, self.pod, "--", "cat", _COUNTS, check=False)
@@ -78,14 +88,6 @@ class Load:
         counted = self.counted()
         assert counted["answered"] > RATE
         return [failure for failure in counted["failures"] if failure["sent"] >= self.since]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.witness.stop()
-        kubectl("delete", "pod", self.pod, "-n", self.kube.namespace, "--grace-period=0", "--force", check=False)
-        kubectl("delete", "configmap", self.pod, "-n", self.kube.namespace, check=False)
 
 
 def _manifest(pod: str, path: str, image: str, command: list[str]) -> dict[str, Any]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from tests.cluster.kube import kubectl
 
@@ -20,20 +24,27 @@ _COLUMNS = {
 }
 
 
+@contextlib.contextmanager
+def watching(namespace: str) -> Iterator[Witness]:
+    """Watches its pods meanwhile."""
+    columns = ",".join(f"{name}:{path}" for name, path in _COLUMNS.items())
+    command = ("kubectl", "get", "pods", "-n", namespace, "--watch", "-o", f"custom-columns={columns}")
+    with (
+        tempfile.TemporaryFile("w+") as seen,
+        subprocess.Popen(command, stdout=seen, stderr=subprocess.DEVNULL) as process,
+    ):
+        try:
+            yield Witness(namespace, seen)
+        finally:
+            process.kill()
+
+
+@dataclass(frozen=True)
 class Witness:
-    """Watches the pods of a namespace, from now until it is told to stop."""
+    """`_seen`: what became of the pods, a line for each change."""
 
-    def __init__(self, namespace: str) -> None:
-        self._namespace = namespace
-        self._seen = tempfile.TemporaryFile("w+")  # noqa: SIM115 - for as long as it watches
-        columns = ",".join(f"{name}:{path}" for name, path in _COLUMNS.items())
-        command = ("kubectl", "get", "pods", "-n", namespace, "--watch", "-o", f"custom-columns={columns}")
-        self._process = subprocess.Popen(command, stdout=self._seen, stderr=subprocess.DEVNULL)
-
-    def stop(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._seen.close()
+    _namespace: str
+    _seen: IO[str]
 
     def tells(self, node: str) -> str:
         """What became of the pods, where requests lead now, and where those of this node were led without an answer."""

@@ -40,3 +40,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "muster.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag }}
 {{- end -}}
+
+{{- define "muster.workerImage" -}}
+{{ .Values.workerImage.repository }}:{{ .Values.workerImage.tag }}
+{{- end -}}

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BATCH = 32
+DELAY = 2
+"""Milliseconds that a batch may wait for more samples, at Muster and at TorchServe, to which 0 is 100."""
+
 CONNECTIONS = (1, 16, 64)
-MUSTER, MUSTER_BATCHES, MUSTER_DELAY = "Muster", "Muster, batches", "Muster, batches, 2 ms"
-TORCHSERVE, TORCHSERVE_DELAY = "TorchServe", "TorchServe, batches, 2 ms"
+MUSTER, MUSTER_BATCHES, MUSTER_DELAY = "Muster", "Muster, batches", f"Muster, batches, {DELAY} ms"
+TORCHSERVE, TORCHSERVE_DELAY = "TorchServe", f"TorchServe, batches, {DELAY} ms"
 KSERVE = "kserve"
 PAIRS = ((MUSTER, TORCHSERVE), (MUSTER_DELAY, TORCHSERVE_DELAY), (MUSTER, KSERVE))
 """Who is held against whom: with the same settings."""

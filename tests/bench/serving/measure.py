@@ -13,10 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.bench.serving.figures import BATCH, CONNECTIONS, MUSTER, Point, Shards, same
+from tests.bench.serving.figures import BATCH, CONNECTIONS, DELAY, MUSTER, Point, Shards, same
 from tests.bench.serving.models import MODELS, PROGRAM
 from tests.bench.serving.running import Running, ServerError, on_cores, running
-from tests.bench.serving.servers import DELAY, Server, all_of, batches, muster
+from tests.bench.serving.servers import Server, all_of, batches, muster
 
 SHARDS, SHARD_CONNECTIONS = (1, 2, 4), 16
 _ROOT = Path(__file__).parents[3]

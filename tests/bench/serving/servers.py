@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.bench.serving.figures import (
     BATCH,
+    DELAY,
     KSERVE,
     MUSTER,
     MUSTER_BATCHES,
@@ -21,9 +22,6 @@ from tests.bench.serving.figures import (
     TORCHSERVE_DELAY,
 )
 from tests.bench.serving.models import INPUTS, PROGRAM
-
-DELAY = 2
-"""Milliseconds that a batch may wait for more samples, at Muster and at TorchServe, to which 0 is 100."""
 
 _HERE = Path(__file__).parent
 _ENVIRONMENTS = Path("/opt")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from muster_worker.serve.held import hold, lead_on
+from muster_worker.serve.held import forward, hold
 from muster_worker.serve.listening import listen
 from tests.worker.serve.served import LIMIT, free_ports
 from tests.worker.serve.test_grpc import points
@@ -63,7 +63,7 @@ def test_who_waited_is_led_to_the_server_both_ways(host, held):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"waits for the next\n")
         server = await asyncio.start_server(shout, sock=listen(host, port, shared=True))
-        async with asyncio.timeout(LIMIT), server, await lead_on(held.dup(), host, port):
+        async with asyncio.timeout(LIMIT), server, await forward(held.dup(), host, port):
             answer = await reader.readline()
             writer.close()
             return answer

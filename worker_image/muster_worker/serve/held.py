@@ -38,19 +38,19 @@ def hold(host: str, port: int) -> socket.socket | None:
     return held
 
 
-async def lead_on(held: socket.socket, host: str, port: int) -> asyncio.Server:
+async def forward(held: socket.socket, host: str, port: int) -> asyncio.Server:
     """Lead who waits to the server that listens beside; to be closed before that one is."""
 
-    async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             there = await asyncio.open_connection(host or "localhost", port)
-            await asyncio.gather(_pass(reader, there[1]), _pass(there[0], writer))
+            await asyncio.gather(_copy(reader, there[1]), _copy(there[0], writer))
         writer.close()
 
-    return await asyncio.start_server(lead, sock=held, backlog=BACKLOG)
+    return await asyncio.start_server(one, sock=held, backlog=BACKLOG)
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while data := await reader.read(_CHUNK):
             writer.write(data)

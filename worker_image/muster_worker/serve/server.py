@@ -23,7 +23,7 @@ from muster_worker.serve.group import pod
 from muster_worker.serve.group.front import Front
 from muster_worker.serve.group.model import GroupModel
 from muster_worker.serve.group.service import FrontService
-from muster_worker.serve.held import hold, lead_on
+from muster_worker.serve.held import forward, hold
 from muster_worker.serve.listening import http_server, listen
 from muster_worker.serve.metrics import Metrics
 from muster_worker.serve.model import ServedModel, intact
@@ -167,11 +167,11 @@ class _Server:
         """Answers by gRPC; gives what ends that, where the seconds are given that are left for it."""
         host, port = self._config.host, self._config.grpc_port
         calls = await grpc.start(service, host, port, beside=self._held is not None)
-        led = await lead_on(self._held, host, port) if self._held else None
+        forwarding = await forward(self._held, host, port) if self._held else None
 
         async def stop(left: float) -> None:
-            if led:
-                led.close()
+            if forwarding:
+                forwarding.close()
             await calls.stop(left)
 
         return stop
