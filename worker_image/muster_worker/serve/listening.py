@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from typing import TYPE_CHECKING
@@ -19,9 +20,19 @@ BACKLOG = 2048
 _KEPT = 75
 """Seconds that an idle connection is kept: longer than clients keep theirs, who would else send when it is closed."""
 
+ASKS_WITHIN = 0.2
+"""Seconds within which whoever has connected asks: a connection that is closed before its request was read is reset."""
+
 
 class HttpServer(uvicorn.Server):
     """Signals are for whoever knows when it is time to stop."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Who connects from now on waits for whoever listens next; who has just connected is answered."""
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(ASKS_WITHIN)
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,7 +1,8 @@
 """A rollout in steps: in each, so many groups have the new revision, and what clients see of them is judged.
 
 The highest numbers come first, as with `partition`. A step lasts `pauseSeconds` from the moment that its groups answer,
-and that a gateway gives them their share of the requests, where it has one.
+and that a gateway gives them their share of the requests, where it has one; but half a minute where a shorter one did
+not bring as many requests as an analysis needs.
 Judged is every look of the whole rollout, by what the groups of the new revision say of their last half minute.
 """
 
@@ -79,7 +80,10 @@ def seconds_left(view: View) -> float | None:
     stays = view.failed or view.deployment.spec.rollout.paused or gateway.withheld(view) is not None
     if under_way > len(steps(view)) or since is None or stays:
         return None
-    return max(0.0, to_epoch(since) + steps(view)[under_way - 1].pause_seconds - view.now)
+    pause = float(steps(view)[under_way - 1].pause_seconds)
+    # After a whole window nothing more becomes known of a model that hardly anybody asks.
+    lasts = pause if _is_known(view) else max(pause, WINDOW)
+    return max(0.0, to_epoch(since) + lasts - view.now)
 
 
 def failure(view: View) -> str | None:
@@ -100,13 +104,25 @@ def failure(view: View) -> str | None:
     return None
 
 
+def _is_known(view: View) -> bool:
+    """Whether every group of the new revision that answers was asked often enough for what is to be judged."""
+    canary = view.deployment.spec.canary
+    if canary is None or canary.analysis is None:
+        return True
+    enough = ENOUGH if canary.analysis.max_latency_p99_milliseconds is None else ENOUGH_FOR_P99
+    return all(state is not None and _requests(state) >= enough for _, state in _new(view))
+
+
 def _judged(view: View) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    return ((name, state) for name, state in _new(view) if state is not None and _requests(state) >= ENOUGH)
+
+
+def _new(view: View) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+    """Yield each group of the new revision that answers, and what it says of itself."""
     assert view.target is not None, "asked of rollouts alone"
     for one in view.servers:
-        state = view.state_now(one)
-        ours = one.revision == view.target.name and one.answers
-        if ours and state is not None and _requests(state) >= ENOUGH:
-            yield one.name, state
+        if one.revision == view.target.name and one.answers:
+            yield one.name, view.state_now(one)
 
 
 def _requests(state: Mapping[str, Any]) -> float:

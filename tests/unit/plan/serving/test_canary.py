@@ -23,8 +23,8 @@ STEPS = [{"weight": 10, "pauseSeconds": 60}, {"weight": 50, "pauseSeconds": 30}]
 OLDS = tuple(pod(group, group + 1, OLD) for group in range(4))
 
 
-def look(*pods, status=None, now=NOW, reports=None, analysis=None, **rollout):
-    canary = {"steps": STEPS} | ({"analysis": analysis} if analysis else {})
+def look(*pods, status=None, now=NOW, reports=None, analysis=None, steps=STEPS, **rollout):
+    canary = {"steps": steps} | ({"analysis": analysis} if analysis else {})
     asked = deployment(
         status or known(OLD, NEW, madeReplicas=4, attempt=4),
         replicas=4,
@@ -107,6 +107,27 @@ def test_what_keeps_them_or_was_hardly_asked_goes_on(state):
     limits = {"maxErrorRate": "0.01", "maxLatencyP99Milliseconds": 100}
     answer = look(*ONE_NEW, reports={"uid-digits-serve-3-5": answered(**state)}, analysis=limits)
     assert "failed" not in answer.status["revision"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "state", "lasts"),
+    [
+        ({"maxErrorRate": "0.01"}, {"requestsPerSecond": 0.6}, 30),
+        ({"maxErrorRate": "0.01"}, {"requestsPerSecond": 0.7}, 10),
+        ({"maxLatencyP99Milliseconds": 100}, {"requestsPerSecond": 0.7}, 30),
+        ({"maxLatencyP99Milliseconds": 100}, {"requestsPerSecond": 3.4}, 10),
+        ({"maxLatencyP99Milliseconds": 100}, None, 30),
+        (None, None, 10),
+    ],
+    ids=str,
+)
+def test_a_short_step_lasts_half_a_minute_when_too_few_asked_to_judge_it(limits, state, lasts):
+    steps, reports = [{"weight": 10, "pauseSeconds": 10}], {"uid-digits-serve-3-5": answered(**state)} if state else {}
+    asked = {"reports": reports, "analysis": limits, "steps": steps}
+    first = look(*ONE_NEW, **asked).status
+    before = look(*ONE_NEW, status=first, now=NOW + lasts - 1, **asked)
+    assert ((before.status or first)["rollout"]["canaryStep"], before.look_again) == (1, 1.0)
+    assert look(*ONE_NEW, status=first, now=NOW + lasts, **asked).status["rollout"]["canaryStep"] == 2
 
 
 def test_the_old_groups_are_not_judged():
