@@ -11,20 +11,7 @@ import pytest
 from tests.cluster import jobs
 from tests.cluster.kube import Kube, kubectl, local_cluster, wait_for
 from tests.cluster.nodes import keep_workers_off_the_leader, node_of_the_leader, ready
-from tests.cluster.training import runs, wait_for_restart, wait_until_it_trains
-
-# The rank is the deepest of tini, the agent, the process that ranks are forked from, and the rank.
-KILL_RANK = """
-import os, pathlib, signal
-parent = {}
-for entry in pathlib.Path('/proc').iterdir():
-    if entry.name.isdigit() and int(entry.name) != os.getpid():
-        fields = (entry / 'stat').read_text().rpartition(')')[2].split()
-        parent[int(entry.name)] = int(fields[1])
-def depth(pid):
-    return 1 + depth(parent[pid]) if pid in parent else 0
-os.kill(max(parent, key=depth), signal.SIGKILL)
-"""
+from tests.cluster.training import KILL_RANK, runs, wait_for_restart, wait_until_it_trains
 
 
 def uids(kube: Kube) -> dict[str, str]:

@@ -6,6 +6,19 @@ from typing import Any
 
 from tests.cluster.kube import Kube, wait_for
 
+# The rank is the deepest of tini, the agent, the process that ranks are forked from, and the rank.
+KILL_RANK = """
+import os, pathlib, signal
+parent = {}
+for entry in pathlib.Path('/proc').iterdir():
+    if entry.name.isdigit() and int(entry.name) != os.getpid():
+        fields = (entry / 'stat').read_text().rpartition(')')[2].split()
+        parent[int(entry.name)] = int(fields[1])
+def depth(pid):
+    return 1 + depth(parent[pid]) if pid in parent else 0
+os.kill(max(parent, key=depth), signal.SIGKILL)
+"""
+
 
 def wait_until_it_trains(kube: Kube, leader: str, attempt: int = 1, limit: float = 120) -> dict[str, Any]:
     """Return the group's state once it has made steps and saved a checkpoint in this attempt."""

@@ -121,12 +121,47 @@ def _nccl_has_gpus(spec: "TrainingJobSpec") -> bool:
     return spec.backend != "nccl" or spec.resources.gpus > 0
 
 
+# 0 where it depends on the pod's GPUs: the worker counts them.
+_PROCESSES_IN_CEL = (
+    "type(self.processesPerWorker) != string ? int(self.processesPerWorker) :"
+    f" has(self.resources) && has(self.resources.limits) && self.resources.limits.exists(k, {IS_GPU}"
+    " && sign(quantity(string(self.resources.limits[k]))) > 0) ? 0 : 1"
+)
+_WAYS_IN_CEL = (
+    "(has(self.strategy.mesh.data) ? self.strategy.mesh.data : 1)"
+    " * (has(self.strategy.mesh.tensor) ? self.strategy.mesh.tensor : 1)"
+)
+
 # What may change while the job exists: whether and how long it runs, and what happens when something fails.
 CHANGEABLE = ("activeDeadlineSeconds", "failurePolicy", "podCleanup", "suspend", "ttlSecondsAfterFinished")
 
 
 def _replicas_within_bounds(spec: "TrainingJobSpec") -> bool:
     return spec.elastic is None or spec.elastic.min_replicas <= spec.replicas <= spec.elastic.max_replicas
+
+
+def _is_divided_where_all_can_write(spec: "TrainingJobSpec") -> bool:
+    whole = spec.strategy is None or spec.strategy.type == "ddp" or spec.replicas == 1
+    return whole or (spec.storage is not None and spec.storage.persistent_volume_claim is not None)
+
+
+def _grows_in_one_way(spec: "TrainingJobSpec") -> bool:
+    return (
+        spec.elastic is None
+        or spec.strategy is None
+        or (spec.strategy.type in ("ddp", "fsdp") and spec.strategy.mesh is None)
+    )
+
+
+def _ways_fit(spec: "TrainingJobSpec") -> bool:
+    if spec.strategy is None or spec.strategy.mesh is None:
+        return True
+    mesh = spec.strategy.mesh
+    each = spec.processes_per_worker if spec.processes_per_worker != "auto" else int(not spec.resources.gpus)
+    found, ways = spec.replicas * int(each), (mesh.data or 1) * (mesh.tensor or 1)
+    if mesh.data is None or (spec.strategy.type == "tensor" and mesh.tensor is None):
+        return found % ways == 0
+    return found in (0, ways)
 
 
 class TrainingJobSpec(Model):
@@ -205,6 +240,45 @@ class TrainingJobSpec(Model):
             message="this is for recipes, a script distributes its model itself: leave it out",
             at=".strategy",
             reason="FieldValueForbidden",
+        ),
+        Rule(
+            cel=(
+                "!has(self.strategy) || self.strategy.type == 'ddp' || self.replicas == 1 ||"
+                " has(self.storage) && has(self.storage.persistentVolumeClaim)"
+            ),
+            holds=_is_divided_where_all_can_write,
+            message=(
+                "with this spec.strategy no worker has the whole model:"
+                " write a persistentVolumeClaim, in which all of them save their parts"
+            ),
+            at=".storage",
+        ),
+        Rule(
+            cel=(
+                "!has(self.elastic) || !has(self.strategy) ||"
+                " self.strategy.type in ['ddp', 'fsdp'] && !has(self.strategy.mesh)"
+            ),
+            holds=_grows_in_one_way,
+            message=(
+                "the number of workers may change: write type ddp or fsdp and no mesh, which go with any number,"
+                " or leave spec.elastic out"
+            ),
+            at=".strategy",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
+            cel=(
+                "!has(self.strategy) || !has(self.strategy.mesh) ||"
+                f" [self.replicas * ({_PROCESSES_IN_CEL})].all(found,"
+                f" has(self.strategy.mesh.data) && (self.strategy.type != 'tensor' || has(self.strategy.mesh.tensor))"
+                f" ? found in [0, {_WAYS_IN_CEL}] : found % ({_WAYS_IN_CEL}) == 0)"
+            ),
+            holds=_ways_fit,
+            message=(
+                "data times tensor must be the number of processes, spec.replicas times spec.processesPerWorker:"
+                " change one of them, or leave data out"
+            ),
+            at=".strategy.mesh",
         ),
         Rule(
             cel="!has(self.script) || !has(self.optimisation)",

@@ -50,9 +50,9 @@ class Unsupported:
 
 
 TRAINING_JOB = (
-    Unsupported("strategy.type", allowed=("ddp",)),
+    Unsupported("strategy.type", allowed=("ddp", "fsdp", "tensor")),
     Unsupported("strategy.parameterServers"),
-    Unsupported("strategy.mesh"),
+    Unsupported("strategy.mesh.pipeline"),
     Unsupported("compression"),
 )
 

@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints
 from muster.api.base import Bool, Int, Model
 from muster.api.lists import ATOMIC
 from muster.api.names import Fraction, ObjectName, PositiveDecimal, matches
+from muster.api.rules import Rule
 
 
 class Recipe(Model):
@@ -60,29 +61,49 @@ class Source(Model):
 
 
 class Mesh(Model):
-    """How the processes are laid out for combined kinds of parallelism. The product is their number."""
+    """How the processes are laid out where several kinds of parallelism are combined. The product is their number."""
 
     data: Annotated[Int, Field(ge=1, le=10_000)] | None = None
-    """Ways in which the data are split. Absent: 1."""
+    """Shares of each batch. Absent: as many as there are processes for."""
     tensor: Annotated[Int, Field(ge=1, le=10_000)] | None = None
-    """Ways in which each layer is split. Absent: 1."""
+    """Ways in which each layer is split. Absent: 1, or with type tensor all processes."""
     pipeline: Annotated[Int, Field(ge=1, le=10_000)] | None = None
-    """Ways in which the sequence of layers is split. Absent: 1."""
+    """Ways in which the sequence of layers is split. Absent: 1. Not supported by this version yet."""
+
+
+def _whole_layers(strategy: "Strategy") -> bool:
+    return strategy.type != "ddp" or strategy.mesh is None or (strategy.mesh.tensor or 1) == 1
 
 
 class Strategy(Model):
-    """How data, model and gradients are distributed over the processes of a recipe. Absent: ddp."""
+    """How data, model and gradients are distributed over the processes of a recipe. Absent: ddp.
+
+    Whichever it is, the same is learned, and a checkpoint that one has saved another goes on from.
+    """
+
+    rules = (
+        Rule(
+            cel="self.type != 'ddp' || !has(self.mesh) || !has(self.mesh.tensor) || self.mesh.tensor == 1",
+            holds=_whole_layers,
+            message="with ddp every process has whole layers: write type fsdp or tensor, or leave it out",
+            at=".mesh.tensor",
+            reason="FieldValueForbidden",
+        ),
+    )
 
     type: Literal["ddp", "fsdp", "tensor", "pipeline", "parameterServer"] = "ddp"
     """ddp: every process has the whole model and its own share of the data; gradients are averaged by all-reduce.
 
-    fsdp shards the model, tensor and pipeline split it, parameterServer averages gradients on servers. Of these
-    this version of Muster supports ddp only.
+    fsdp: the same, but parameters, gradients and the optimizer's state are divided among the processes, and a layer is
+    whole only while it computes: for a model that one GPU cannot hold. tensor: each layer is divided among processes
+    that compute the same samples together, as the recipe's tensor_plan says. Both need a persistentVolumeClaim.
+    pipeline, which splits the sequence of layers, and parameterServer, which averages gradients on servers, are not
+    supported by this version yet.
     """
     parameter_servers: Annotated[Int, Field(ge=1, le=1000)] | None = None
     """How many pods hold the parameters, with type parameterServer. Not supported by this version yet."""
     mesh: Mesh | None = None
-    """For combinations of kinds of parallelism. Not supported by this version yet."""
+    """For combinations of kinds of parallelism, for example `{data: 2, tensor: 4}`."""
 
 
 class LearningRate(Model):
@@ -93,11 +114,16 @@ class LearningRate(Model):
 
     initial: PositiveDecimal | None = None
     """The learning rate at the start, in quotes, for example "0.1". Absent: the recipe's own."""
-    schedule: Literal["constant", "plateau"] = "constant"
+    schedule: Literal["constant", "plateau", "cosine"] = "constant"
     """constant: it stays. plateau: it is multiplied by `factor` whenever `metric` stops improving.
 
-    All processes change it in the same step, and a restarted job goes on with the rate it had.
+    cosine: it falls along half a cosine to zero, or to `minimum`, at the last step. All processes change it in the same
+    step, and a job that is restarted or gets another number of workers goes on with the rate it had.
     """
+    warm_up_steps: Annotated[Int, Field(ge=0, le=1_000_000_000)] = 0
+    """In so many first steps the learning rate rises evenly from zero; the schedule begins then."""
+    minimum: PositiveDecimal | None = None
+    """The learning rate never falls below this, in quotes, for example "0.0001". Absent: it may fall to zero."""
     metric: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "validationLoss"
     """With plateau: the metric that is watched, one of those that the recipe evaluates."""
     factor: Fraction = "0.5"

@@ -139,7 +139,9 @@ def _recipes() -> st.SearchStrategy[Spec]:
     config = st.dictionaries(_IDENTIFIER, _JSON, max_size=3)
     rate = _block(
         initial=_DECIMAL,
-        schedule=st.sampled_from(["constant", "plateau"]),
+        schedule=st.sampled_from(["constant", "plateau", "cosine"]),
+        warmUpSteps=st.integers(0, 1000),
+        minimum=_DECIMAL,
         metric=st.text(string.ascii_letters, min_size=1, max_size=64),
         factor=st.from_regex(r"0\.[0-9]{0,5}[1-9]", fullmatch=True),
         patience=st.integers(0, 100),
@@ -159,8 +161,20 @@ def _scripts() -> st.SearchStrategy[Spec]:
     return st.fixed_dictionaries({"script": script}, optional=_common())
 
 
+def _divided(spec: Spec, kind: str, data: int, tensor: int) -> Spec:
+    """A strategy that divides the model in ways that fit, and a claim for its parts."""
+    return spec | {
+        "replicas": data * tensor,
+        "processesPerWorker": 1,
+        "strategy": {"type": kind, "mesh": {"data": data, "tensor": tensor}},
+        "storage": {"persistentVolumeClaim": {"claimName": "models"}},
+    }
+
+
 _FIXED = _recipes() | _scripts()
-GOOD = _FIXED | _FIXED.map(_elastic)
+_WAYS = st.integers(1, 99)
+_DIVIDED = st.builds(_divided, _recipes(), st.sampled_from(["fsdp", "tensor"]), _WAYS, _WAYS)
+GOOD = _FIXED | _FIXED.map(_elastic) | _DIVIDED
 
 _MODEL = st.one_of(
     st.fixed_dictionaries(

@@ -74,7 +74,7 @@ def test_a_block_is_written_as_in_a_manifest():
     spec = TrainingJob.model_validate(manifest(optimisation={"learningRate": rate})).spec
     assert spec.optimisation is not None
     assert spec.optimisation.manifest() == {
-        "learningRate": {**rate, "metric": "validationLoss", "factor": "0.5", "patience": 3},
+        "learningRate": {**rate, "warmUpSteps": 0, "metric": "validationLoss", "factor": "0.5", "patience": 3},
         "gradientAccumulation": 1,
     }
 

@@ -76,12 +76,15 @@ def test_parts_of_the_spec_reach_the_worker_as_the_manifest_writes_them():
         checkpoint={"everySteps": 7, "keep": 2},
         optimisation={"learningRate": {"initial": "0.1", "schedule": "plateau"}},
         failurePolicy={"permanentExitCodes": [2, 9]},
+        strategy={"type": "fsdp", "mesh": {"tensor": 1}},
+        storage={"persistentVolumeClaim": {"claimName": "models"}},
     )
     assert json.loads(told["MUSTER_RECIPE_CONFIG"]) == {"epochs": 3}
     assert json.loads(told["MUSTER_CHECKPOINT"]) == {
         "everySteps": 7, "everySeconds": 60, "keep": 2, "asynchronous": True,
     }  # fmt: skip
     assert json.loads(told["MUSTER_OPTIMISATION"])["learningRate"]["initial"] == "0.1"
+    assert json.loads(told["MUSTER_STRATEGY"]) == {"type": "fsdp", "mesh": {"tensor": 1}}
     assert told["MUSTER_PERMANENT_EXIT_CODES"] == "2,9"
 
 

@@ -119,3 +119,60 @@ class NoRoom(Line):
     def model(self):
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
         return super().model()
+
+
+class Block(nn.Module):
+    """Adds to points (N, width) what two layers make of them."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+
+    def forward(self, points):
+        return points + self.down(functional.gelu(self.up(self.norm(points))))
+
+
+class Tower(nn.Module):
+    """Blocks between two layers, and a running statistic that no gradient reaches."""
+
+    def __init__(self, width, blocks):
+        super().__init__()
+        self.first = nn.Linear(4, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
+        self.last = nn.Linear(width, 1)
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, points):
+        if self.training:
+            self.seen += 1
+        hidden = self.first(points)
+        for block in self.blocks:
+            hidden = block(hidden)
+        return self.last(hidden)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepConfig(LineConfig):
+    width: int = setting(8, minimum=1)
+    blocks: int = setting(3, minimum=1)
+
+
+class Deep(Line):
+    """One that every strategy can divide."""
+
+    config_type = DeepConfig
+    learning_rate = 0.01
+
+    def model(self):
+        return Tower(self.config.width, self.config.blocks)
+
+    def optimizer(self, parameters, learning_rate):
+        return torch.optim.AdamW(parameters, lr=learning_rate)
+
+    def tensor_plan(self, model):
+        del model
+        from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
+
+        return {"blocks.*.up": ColwiseParallel(), "blocks.*.down": RowwiseParallel()}

@@ -130,9 +130,9 @@ def test_one_that_was_being_written_is_not_seen(checkpoints, directory):
 
 def test_one_of_another_format_is_skipped(checkpoints, directory, monkeypatch, caplog):
     save(checkpoints, 5)
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    monkeypatch.setattr(checkpoint, "FORMAT", 3)
     assert checkpoints.newest_intact() is None
-    assert "its format is 1, wanted 2" in caplog.text
+    assert "its format is 2, wanted 3" in caplog.text
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

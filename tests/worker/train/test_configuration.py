@@ -10,6 +10,7 @@ from muster_worker.train.config import config_as_json, parse_config
 from muster_worker.train.environment import CheckpointPolicy, Environment, LearningRate
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.reference import load_recipe
+from muster_worker.train.strategy.layout import Chosen
 from tests.worker.train.recipes import LineConfig
 
 HERE = "tests.worker.train.recipes"
@@ -89,11 +90,13 @@ def test_the_environment_of_a_job_is_read():
         | {
             "MUSTER_CHECKPOINT": '{"everySteps":100,"everySeconds":60,"keep":2,"asynchronous":true}',
             "MUSTER_OPTIMISATION": '{"learningRate":{"initial":"0.1","schedule":"plateau","metric":"validationLoss",'
-            '"factor":"0.5","patience":3},"gradientAccumulation":4}',
+            '"factor":"0.5","patience":3,"warmUpSteps":20,"minimum":"0.01"},"gradientAccumulation":4}',
+            "MUSTER_STRATEGY": '{"type":"fsdp","mesh":{"tensor":2}}',
         }
     )
     assert environment.checkpoint == CheckpointPolicy(100, 60.0, 2, asynchronous=True)
-    assert environment.learning_rate == LearningRate(0.1, "plateau", "validationLoss", 0.5, 3)
+    assert environment.learning_rate == LearningRate(0.1, "plateau", "validationLoss", 0.5, 3, 20, 0.01)
+    assert environment.strategy == Chosen("fsdp", tensor=2)
     assert environment.gradient_accumulation == 4
 
 
@@ -101,6 +104,7 @@ def test_an_environment_without_muster_has_defaults():
     environment = Environment.read(RANK)
     assert environment.checkpoint == CheckpointPolicy()
     assert environment.learning_rate == LearningRate()
+    assert environment.strategy == Chosen("ddp")
     assert (environment.gradient_accumulation, environment.attempt, environment.report) == (1, 1, None)
 
 
@@ -119,13 +123,15 @@ def test_an_environment_without_muster_has_defaults():
             "spec.optimisation.learningRate.factor: found 2, wanted a number between 0 and 1",
         ),
         (
-            {"MUSTER_OPTIMISATION": '{"learningRate":{"schedule":"cosine"}}'},
-            "spec.optimisation.learningRate.schedule: found 'cosine', wanted one of constant, plateau",
+            {"MUSTER_OPTIMISATION": '{"learningRate":{"schedule":"steps"}}'},
+            "spec.optimisation.learningRate.schedule: found 'steps', wanted one of constant, plateau, cosine",
         ),
         (
             {"MUSTER_OPTIMISATION": '{"gradientAccumulation":0}'},
             "spec.optimisation.gradientAccumulation: found 0, wanted a number, at least 1",
         ),
+        ({"MUSTER_STRATEGY": '{"type":"zero"}'}, "spec.strategy.type: found 'zero', wanted one of ddp, fsdp, tensor"),
+        ({"MUSTER_STRATEGY": '{"mesh":{"tensor":-1}}'}, "spec.strategy.mesh.tensor: found -1, wanted a number"),
     ],
 )
 def test_a_wrong_environment_names_the_field(variables, message):

@@ -1,4 +1,4 @@
-"""The plateau schedule is torch's, and survives an interruption at any evaluation."""
+"""The schedules are torch's, and survive an interruption at any evaluation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from muster_worker.train.environment import LearningRate
 from muster_worker.train.errors import ConfigurationError
@@ -18,8 +18,17 @@ from tests.worker.train.recipes import Line, LineConfig
 RECIPE = Line(LineConfig())
 
 
+STEPS = 40
+
+
 def optimizer():
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+
+
+def driving(settings):
+    schedule = Schedule(settings, RECIPE, STEPS)
+    schedule.drive(optimizer())
+    return schedule
 
 
 @given(
@@ -33,31 +42,56 @@ def test_it_does_what_torch_does_also_when_interrupted(values, interruption, met
     settings = LearningRate(0.1, "plateau", metric, factor, patience)
     reference = optimizer()
     torchs = ReduceLROnPlateau(reference, "max" if metric == "validationAccuracy" else "min", factor, patience)
-    mine = optimizer()
-    schedule = Schedule(settings, mine, RECIPE)
+    schedule = driving(settings)
     for number, value in enumerate(values):
         if number == interruption:
-            resumed = optimizer()
-            resumed.load_state_dict(mine.state_dict())
-            following = Schedule(settings, resumed, RECIPE)
+            following = driving(settings)
             following.load_state_dict(json.loads(json.dumps(schedule.state_dict())))
-            schedule, mine = following, resumed
-        schedule.step({metric: value})
+            schedule = following
+        schedule.after_evaluation({metric: value})
         torchs.step(value)
-        assert schedule.learning_rate == reference.param_groups[0]["lr"]
+        schedule.before_step(number)
+        assert schedule.learning_rate == pytest.approx(reference.param_groups[0]["lr"], rel=1e-12)
 
 
 def test_constant_is_constant():
-    schedule = Schedule(LearningRate(), optimizer(), RECIPE)
+    schedule = driving(LearningRate())
     schedule.check([])
-    for _ in range(20):
-        schedule.step({})
-    assert schedule.learning_rate == 0.1
+    for step in range(20):
+        schedule.after_evaluation({})
+        schedule.before_step(step)
+        assert schedule.learning_rate == 0.1
     assert schedule.state_dict() == {}
 
 
+def test_the_cosine_is_torchs_after_an_even_warm_up_and_stays_above_the_minimum():
+    reference = optimizer()
+    torchs = CosineAnnealingLR(reference, T_max=STEPS - 10)
+    schedule = driving(LearningRate(schedule="cosine", warm_up_steps=10, minimum=0.02))
+    found = []
+    for step in range(STEPS):
+        schedule.before_step(step)
+        found.append(schedule.learning_rate)
+    assert found[:10] == pytest.approx([max(0.02, 0.01 * step) for step in range(1, 11)])
+    wanted = []
+    for _ in range(10, STEPS):
+        wanted.append(max(0.02, reference.param_groups[0]["lr"]))
+        reference.step()
+        torchs.step()
+    assert found[10:] == pytest.approx(wanted)
+
+
+def test_each_group_keeps_its_proportion():
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (0.1, 0.4)]
+    several = torch.optim.SGD(groups)
+    schedule = Schedule(LearningRate(schedule="cosine"), RECIPE, STEPS)
+    schedule.drive(several)
+    schedule.before_step(STEPS // 2)
+    assert [group["lr"] for group in several.param_groups] == pytest.approx([0.05, 0.2])
+
+
 def test_an_unknown_metric_is_named():
-    schedule = Schedule(LearningRate(schedule="plateau", metric="loos"), optimizer(), RECIPE)
+    schedule = Schedule(LearningRate(schedule="plateau", metric="loos"), RECIPE, STEPS)
     with pytest.raises(
         ConfigurationError, match=r"learningRate.metric: found loos, wanted one of loss, validationLoss"
     ):

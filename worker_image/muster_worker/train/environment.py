@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from muster_worker.train.errors import ConfigurationError
+from muster_worker.train.strategy.layout import FIELD, STRATEGIES, Chosen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCHEDULES = ("constant", "plateau")
+SCHEDULES = ("constant", "plateau", "cosine")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class LearningRate:
     factor: float = 0.5
     patience: int = 3
     """Evaluations without improvement that are tolerated before the rate is multiplied by `factor`."""
+    warm_up_steps: int = 0
+    """Steps in which it rises evenly from zero."""
+    minimum: float = 0.0
+    """It never falls below."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class Environment:
     checkpoint: CheckpointPolicy
     learning_rate: LearningRate
     gradient_accumulation: int
+    strategy: Chosen
     initial_model: InitialModel | None
 
     @classmethod
@@ -91,6 +97,7 @@ class Environment:
             gradient_accumulation=int(
                 _number(optimisation, "spec.optimisation.gradientAccumulation", default=1, minimum=1)
             ),
+            strategy=_strategy(_json_object(variables, "MUSTER_STRATEGY")),
             initial_model=_initial_model(variables),
         )
 
@@ -161,4 +168,17 @@ def _learning_rate(fields: Mapping[str, Any]) -> LearningRate:
         metric=fields.get("metric") or LearningRate.metric,
         factor=factor,
         patience=int(_number(fields, f"{prefix}.patience", default=LearningRate.patience, minimum=0)),
+        warm_up_steps=int(_number(fields, f"{prefix}.warmUpSteps", default=LearningRate.warm_up_steps, minimum=0)),
+        minimum=_number(fields, f"{prefix}.minimum", default=LearningRate.minimum, minimum=0),
     )
+
+
+def _strategy(fields: Mapping[str, Any]) -> Chosen:
+    kind = fields.get("type") or Chosen.type
+    if kind not in STRATEGIES:
+        raise ConfigurationError(f"{FIELD}.type: found {kind!r}, wanted one of {', '.join(STRATEGIES)}")
+    mesh = fields.get("mesh") or {}
+    ways = {
+        name: int(_number(mesh, f"{FIELD}.mesh.{name}", default=0, minimum=0)) or None for name in ("data", "tensor")
+    }
+    return Chosen(kind, **ways)

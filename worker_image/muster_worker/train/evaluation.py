@@ -17,24 +17,34 @@ if TYPE_CHECKING:
 
     from muster_worker.train.precision import Precision
     from muster_worker.train.recipe import Recipe
+    from muster_worker.train.strategy.layout import Layout
 
 
 def evaluate(
-    recipe: Recipe, model: nn.Module, dataset: Dataset[Any], precision: Precision, device: torch.device
+    recipe: Recipe,
+    model: nn.Module,
+    dataset: Dataset[Any],
+    precision: Precision,
+    device: torch.device,
+    layout: Layout,
 ) -> dict[str, float]:
     """`validationLoss` and the recipe's metrics, the same on all ranks. Collective."""
-    rank, ranks = dist.get_rank(), dist.get_world_size()
     count = len(dataset)
-    mine = share(range(count), rank, ranks)
-    size = max(1, recipe.config.batch_size // ranks)
-    # A rank without samples still needs the metrics' names: it measures one sample with no weight.
-    chunks = [mine[start : start + size] for start in range(0, len(mine), size)] or [range(1)]
+    size = max(1, recipe.config.batch_size // layout.data)
+    shares = [share(range(count), number, layout.data) for number in range(layout.data)]
+    mine = shares[layout.share]
+    # Every rank computes as often as the others, who may need its part of the model: at the end perhaps one sample with
+    # no weight, which also tells the names of the metrics to a rank that has none.
+    starts = range(0, max(map(len, shares)), size)
+    chunks = [mine[start : start + size] for start in starts]
     sums: dict[str, torch.Tensor] = {}
     model.eval()
     with torch.no_grad():
-        for chunk, (input_, target) in zip(chunks, batches(dataset, chunks), strict=True):
+        for chunk, (input_, target) in zip(
+            chunks, batches(dataset, (chunk or range(1) for chunk in chunks)), strict=True
+        ):
             values = measured(recipe, model, to_device(input_, device), to_device(target, device), precision)
-            weight = len(chunk) if mine else 0
+            weight = len(chunk) if layout.speaks else 0
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value.to("cpu", torch.float64) * weight
     model.train()

@@ -19,7 +19,7 @@ from muster_worker.train.environment import Environment
 from muster_worker.train.errors import ConfigurationError, TrainingError
 from muster_worker.train.export import export_model
 from muster_worker.train.model_directory import load_model, published_model, summary
-from muster_worker.train.process_group import device_of, everywhere, joined
+from muster_worker.train.process_group import device_of, everywhere, from_rank, joined
 from muster_worker.train.reference import load_recipe
 from muster_worker.train.report import Report
 from muster_worker.train.sample_log import SampleLog
@@ -28,7 +28,11 @@ from muster_worker.train.termination import Termination, until_there_is_somethin
 from muster_worker.train.trainer import Throughput, Trainer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from muster_worker.train.checkpoint import Saved
+    from muster_worker.train.export import Trained
+    from muster_worker.train.model_directory import Published
     from muster_worker.train.process_group import Agreed
     from muster_worker.train.storage import Storage
 
@@ -69,13 +73,21 @@ def _train(reference: str, environment: Environment, report: Report) -> int:
     trainer = Trainer(recipe, environment, device)
     with joined(device):
         storage = open_storage(environment)
-        trainer.connect()
+        _check_shared(trainer, storage, environment)
         training = Training(environment, report, trainer, storage)
         training.resume()
         if not training.fit():
             return training.termination.exit_code
         training.publish()
     return 0
+
+
+def _check_shared(trainer: Trainer, storage: Storage, environment: Environment) -> None:
+    if trainer.layout.divides and storage.ranks != environment.world_size:
+        raise ConfigurationError(
+            f"spec.storage: each pod has a directory of its own, and type {trainer.layout.strategy} leaves no pod with"
+            " the whole model: wanted a persistentVolumeClaim that all pods can write to"
+        )
 
 
 class Training:
@@ -96,8 +108,13 @@ class Training:
         self._first_step_reported = False
 
     def resume(self) -> None:
-        """Goes on from the newest intact checkpoint, if there is one."""
+        """Goes on from the newest intact checkpoint, if there is one. Collective."""
         found = self._checkpoints.newest_intact()
+        if found is None and self._environment.initial_model is not None:
+            everywhere(self._begin_with_initial_model)
+        self._trainer.connect()
+        if self._trainer.layout.divides:
+            log.info("a process holds %d of %d bytes of parameters", *self._trainer.parameter_bytes())
         if found is not None:
             self._trainer.check_same_job(found.state, found.directory.parent)
             tensors = self._trainer.tensors()
@@ -105,8 +122,6 @@ class Training:
             self._trainer.restore(tensors, found.state)
             self._resumed_from = self._saved_step = found.step
             log.info("going on from %s", found.directory)
-        elif self._environment.initial_model is not None:
-            everywhere(self._begin_with_initial_model)
         if self._checkpoints.broken:
             self._progress(brokenCheckpoints=self._checkpoints.broken)
 
@@ -127,7 +142,7 @@ class Training:
         """Trains to the last epoch; False when the ranks left before it, state saved."""
         trainer, progress = self._trainer, self._trainer.progress
         samples = SampleLog(
-            self._environment.sample_log,
+            self._environment.sample_log if trainer.layout.speaks else None,
             run_id=self._storage.run_id,
             rank=self._environment.rank,
             world_size=self._environment.world_size,
@@ -179,15 +194,19 @@ class Training:
     def publish(self) -> None:
         """Saves the final state and publishes the model; at once when both are there already. Collective."""
         self._save(asynchronous=False)
-        everywhere(self._publish)
+        trainer, directory = self._trainer, self._storage.directory / MODEL
+        there = published_model(directory, trainer.origin()) if self._environment.rank == 0 else None
+        trained = None if from_rank(0, there is not None) else trainer.trained()
+        everywhere(lambda: self._publish(directory, there, trained))
 
-    def _publish(self) -> None:
+    def _publish(self, directory: Path, there: Published | None, trained: Trained | None) -> None:
         if self._environment.rank != 0:
             return
         trainer = self._trainer
-        directory = self._storage.directory / MODEL
-        trained = trainer.trained()
-        published = published_model(directory, trained.origin) or export_model(directory, trained, self._storage.run_id)
+        published = there
+        if published is None:
+            assert trained is not None, "the first rank has what is not there yet"
+            published = export_model(directory, trained, self._storage.run_id)
         self._progress(
             epoch=trainer.progress.epoch,
             **trainer.progress.metrics,

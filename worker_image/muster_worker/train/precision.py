@@ -44,6 +44,14 @@ class Precision:
         supported = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return cls(chosen_dtype(wanted, device.type, bfloat16_supported=supported), device.type)
 
+    def check(self, *, divided: bool) -> None:
+        """Raises ConfigurationError where ranks with parts of the model would decide differently about an overflow."""
+        if divided and self._scaler is not None:
+            raise ConfigurationError(
+                "spec.recipe.config.precision: found float16, which spec.strategy does not go together with, wanted"
+                " float32 or bfloat16"
+            )
+
     def forward(self) -> AbstractContextManager[Any]:
         """The context of the forward pass and the loss."""
         if self._dtype == torch.float32:

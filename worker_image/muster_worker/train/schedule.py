@@ -1,9 +1,14 @@
-"""The learning rate over time: constant, or lowered when a metric stops getting better."""
+"""The learning rate over time: a warm-up, then constant, falling along a cosine, or lowered when a metric stalls.
+
+Steps are updates of the parameters, whose number no resize changes: neither do the rates.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from muster_worker.train.errors import ConfigurationError
@@ -21,34 +26,58 @@ FIELD = "spec.optimisation.learningRate.metric"
 
 
 class Schedule:
-    """Driven by metrics that are equal on all ranks, so that the learning rate is, too."""
+    """Driven by the step and by metrics that are equal on all ranks, so that the learning rate is, too."""
 
-    def __init__(self, settings: LearningRate, optimizer: Optimizer, recipe: Recipe) -> None:
-        self._metric = settings.metric
-        self._optimizer = optimizer
+    def __init__(self, settings: LearningRate, recipe: Recipe, total_steps: int) -> None:
+        self._settings = settings
+        self._total = total_steps
         self._plateau: ReduceLROnPlateau | None = None
+        # Its rate is what the real ones are multiplied by: an optimizer may have several, and another at a new start.
+        self._factor = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         if settings.schedule == "plateau":
             mode = "max" if settings.metric in map(validation_name, recipe.maximised) else "min"
-            self._plateau = ReduceLROnPlateau(optimizer, mode, settings.factor, settings.patience)
+            self._plateau = ReduceLROnPlateau(self._factor, mode, settings.factor, settings.patience)
 
     def check(self, names: Collection[str]) -> None:
         """Raises ConfigurationError when the metric that drives the schedule is none of `names`."""
-        if self._plateau is not None and self._metric not in names:
-            raise ConfigurationError(f"{FIELD}: found {self._metric}, wanted one of {', '.join(sorted(names))}")
+        if self._plateau is not None and self._settings.metric not in names:
+            raise ConfigurationError(
+                f"{FIELD}: found {self._settings.metric}, wanted one of {', '.join(sorted(names))}"
+            )
+
+    def drive(self, optimizer: Optimizer) -> None:
+        """From now on it sets the optimizer's rates, which are those of the start."""
+        self._optimizer = optimizer
+        self._initial = [float(group["lr"]) for group in optimizer.param_groups]
 
     @property
     def learning_rate(self) -> float:
         return float(self._optimizer.param_groups[0]["lr"])
 
-    def step(self, metrics: Mapping[str, float]) -> None:
-        """After each evaluation."""
+    def before_step(self, step: int) -> None:
+        """`step`: how many have been made."""
+        share = self._share(step)
+        for group, initial in zip(self._optimizer.param_groups, self._initial, strict=True):
+            group["lr"] = max(initial * share, min(self._settings.minimum, initial))
+
+    def _share(self, step: int) -> float:
+        warm_up = self._settings.warm_up_steps
+        if step < warm_up:
+            return (step + 1) / warm_up
+        if self._settings.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, self._total - warm_up)))
+        return float(self._factor.param_groups[0]["lr"])
+
+    def after_evaluation(self, metrics: Mapping[str, float]) -> None:
         if self._plateau is not None:
-            self._plateau.step(metrics[self._metric])
+            self._plateau.step(metrics[self._settings.metric])
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(self._plateau.state_dict()) if self._plateau else {}
+        if self._plateau is None:
+            return {}
+        return {"plateau": dict(self._plateau.state_dict()), "factor": self._factor.param_groups[0]["lr"]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The rate itself is in the optimizer's state."""
         if self._plateau and state:
-            self._plateau.load_state_dict(state)
+            self._plateau.load_state_dict(state["plateau"])
+            self._factor.param_groups[0]["lr"] = state["factor"]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import random
 import time
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
 
 from muster_worker.train.batches import batches, to_device
 from muster_worker.train.config import config_as_json
@@ -23,6 +26,9 @@ from muster_worker.train.precision import Precision
 from muster_worker.train.process_group import StepAgreement
 from muster_worker.train.schedule import Schedule
 from muster_worker.train.sharding import EpochPlan, share
+from muster_worker.train.strategy import distributed
+from muster_worker.train.strategy.base import local
+from muster_worker.train.strategy.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,12 +65,15 @@ class Progress:
 
 
 class Trainer:
-    """Built alike on every rank, by itself; from `connect` on, every method that trains or evaluates is collective."""
+    """Built alike on every rank, by itself; from `connect` on, every method that trains or evaluates is collective.
+
+    `begin_with` comes before.
+    """
 
     def __init__(self, recipe: Recipe, environment: Environment, device: torch.device) -> None:
         self.recipe = recipe
         self.progress = Progress()
-        self._rank, self._ranks = environment.rank, environment.world_size
+        self.layout = Layout.of(environment.strategy, environment.rank, environment.world_size)
         self._initial = environment.initial_model
         self._device = device
         self._reference = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
@@ -74,16 +83,24 @@ class Trainer:
         self._training, self._validation = recipe.datasets()
         self._plan = EpochPlan(self._count(), recipe.config.batch_size, environment.gradient_accumulation)
 
-        rate = environment.learning_rate
-        self._optimizer = recipe.optimizer(self.model.parameters(), rate.initial or recipe.learning_rate)
-        self._schedule = Schedule(rate, self._optimizer, recipe)
+        self._rate = environment.learning_rate
+        self._schedule = Schedule(self._rate, recipe, self.total_steps)
         self._precision = Precision.on(device, recipe.config.precision)
+        self._precision.check(divided=self.layout.divides)
         self._schedule.check(self._metric_names())
 
     def connect(self) -> None:
-        """Gives every rank rank 0's parameters and makes gradients common. Collective."""
-        self._replica = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
+        """Gives every rank rank 0's parameters, or its part of them, and makes gradients common. Collective."""
+        self._strategy = distributed(self.layout, self.recipe, self.model, self._device)
+        parameters = self._strategy.parameters()
+        self._optimizer = self.recipe.optimizer(parameters, self._rate.initial or self.recipe.learning_rate)
+        self._schedule.drive(self._optimizer)
         self._agreement = StepAgreement()
+
+    def parameter_bytes(self) -> tuple[int, int]:
+        """Of this rank's parts, and of the whole. Gradients and the optimizer's state are divided alike."""
+        parameters = list(self._strategy.module.parameters())
+        return sum(local(one.data).nbytes for one in parameters), sum(one.numel() * one.itemsize for one in parameters)
 
     def _count(self) -> int:
         count = len(self._training)
@@ -123,7 +140,7 @@ class Trainer:
         order = epoch_order(self.recipe.config.seed, self.progress.epoch, self._plan.samples)
         steps = list(self._plan.steps_from(self.progress.position))
         shares = [[self._share(order, batch) for batch in step.batches] for step in steps]
-        # A rank without a sample in a batch takes the batch's first with no weight: it must take part in DDP.
+        # A rank without a sample in a batch takes the batch's first with no weight: the others wait for it.
         loaded = batches(
             self._training,
             (
@@ -136,7 +153,7 @@ class Trainer:
             yield step, parts, loaded
 
     def _share(self, order: torch.Tensor, batch: range) -> list[int]:
-        mine = share(batch, self._rank, self._ranks)
+        mine = share(batch, self.layout.share, self.layout.data)
         indices: list[int] = order[mine.start : mine.stop].tolist()
         return indices
 
@@ -144,21 +161,23 @@ class Trainer:
         self, step: Step, shares: list[list[int]], loaded: Iterator[Any], *, leave: bool, save: bool
     ) -> Agreed:
         """One update by the mean gradient over the step's samples, whatever their split over ranks and batches."""
-        seed_everything(self._device, self.recipe.config.seed, self.progress.step, self._rank)
+        seed_everything(self._device, self.recipe.config.seed, self.progress.step, self.layout.share)
+        self._schedule.before_step(self.progress.step)
         self._optimizer.zero_grad()
         loss_sum = 0.0
         for number, mine in enumerate(shares, start=1):
             input_, target = to_device(next(loaded), self._device)
             inputs = input_ if isinstance(input_, tuple) else (input_,)
             last = number == len(shares)
-            with nullcontext() if last else self._replica.no_sync():
-                with self._precision.forward():
-                    loss = self.recipe.loss(self._replica(*inputs), target)
-                loss_sum += loss.item() * len(mine)
-                if last:
-                    self._agreement.start(leave=leave, save=save, loss=loss_sum / step.samples)
-                # DDP divides by the number of ranks what is here a part of the mean already.
-                self._precision.backward(loss * (len(mine) * self._ranks / step.samples))
+            self._strategy.start_batch(last=last)
+            with self._precision.forward():
+                loss = self.recipe.loss(self._strategy.module(*inputs), target)
+            loss_sum += loss.item() * len(mine) if self.layout.speaks else 0.0
+            if last:
+                self._agreement.start(leave=leave, save=save, loss=loss_sum / step.samples)
+            # Gradients are averaged over the shares, of what is here a part of the mean already.
+            self._precision.backward(loss * (len(mine) * self.layout.data / step.samples))
+        self._strategy.finish_step()
         self._precision.step(self._optimizer)
         agreed = self._agreement.wait()
         self.progress.step += 1
@@ -171,8 +190,8 @@ class Trainer:
         progress = self.progress
         metrics = {"loss": progress.epoch_loss / self._plan.samples}
         if self._validation is not None:
-            metrics |= evaluate(self.recipe, self.model, self._validation, self._precision, self._device)
-        self._schedule.step(metrics)
+            metrics |= evaluate(self.recipe, self.model, self._validation, self._precision, self._device, self.layout)
+        self._schedule.after_evaluation(metrics)
         progress.epoch += 1
         progress.position = 0
         progress.epoch_loss = 0.0
@@ -181,9 +200,12 @@ class Trainer:
         return metrics
 
     def tensors(self) -> dict[str, Any]:
-        """The part of the state that torch.distributed.checkpoint holds, with names that no wrapper changes."""
-        model, optimizer = get_state_dict(self._replica, self._optimizer)
-        return {"model": model, "optimizer": optimizer}
+        """The part of the state that torch.distributed.checkpoint holds, by names that no strategy changes.
+
+        An optimizer's settings are the recipe's and the job's, as are its groups of parameters, and not kept.
+        """
+        model, optimizer = get_state_dict(self._strategy.module, self._optimizer)
+        return {"model": model, "optimizer": optimizer["state"]}
 
     def state(self) -> dict[str, Any]:
         """The rest of the state, as JSON. Random numbers need none: they follow from seed, step and rank."""
@@ -208,32 +230,45 @@ class Trainer:
 
     def restore(self, tensors: dict[str, Any], state: dict[str, Any]) -> None:
         """Goes on from what `tensors` and `state` gave."""
+        module = self._strategy.module
+        _, mine = get_state_dict(module, self._optimizer)
         set_state_dict(
-            self._replica,
+            module,
             self._optimizer,
             model_state_dict=tensors["model"],
-            optim_state_dict=tensors["optimizer"],
+            optim_state_dict={"state": tensors["optimizer"], "param_groups": mine["param_groups"]},
         )
         self.progress = Progress(**state["progress"])
         self._schedule.load_state_dict(state["schedule"])
         self._precision.load_state_dict(state["precision"])
 
-    def trained(self) -> Trained:
-        """What is exported, with a few real samples as examples."""
+    def trained(self) -> Trained | None:
+        """What is exported, with a few real samples as examples; None on all ranks but the first. Collective."""
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights = get_model_state_dict(self._strategy.module, options=options)
+        if self.layout.rank != 0:
+            return None
+        seed_everything(self._device, self.recipe.config.seed)
+        model = self.recipe.model()
+        model.load_state_dict(weights)
         dataset = self._training if self._validation is None else self._validation
         count = min(3, len(dataset))
         input_, _ = next(batches(dataset, [range(count)]))
         return Trained(
-            model=self.model,
+            model=model,
             examples=input_ if isinstance(input_, tuple) else (input_,),
             metrics=self.progress.metrics,
-            origin={
-                "recipe": self._reference,
-                "config": config_as_json(self.recipe.config),
-                "step": self.progress.step,
-                "epoch": self.progress.epoch,
-            },
+            origin=self.origin(),
         )
+
+    def origin(self) -> dict[str, Any]:
+        """What tells one trained model from another."""
+        return {
+            "recipe": self._reference,
+            "config": config_as_json(self.recipe.config),
+            "step": self.progress.step,
+            "epoch": self.progress.epoch,
+        }
 
     def begin_with(self, weights: dict[str, torch.Tensor]) -> None:
         """Takes the parameters from a trained model; raises ConfigurationError naming what does not fit."""

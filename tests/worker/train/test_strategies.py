@@ -1,0 +1,160 @@
+"""Strategies: each learns what one process learns, keeps only its part, and goes on from what another has saved."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import pytest
+import torch
+
+from muster_worker.train.durable import read_json
+from muster_worker.train.errors import ConfigurationError
+from muster_worker.train.model_directory import load_model
+from muster_worker.train.strategy.layout import Chosen, Layout
+from tests.worker.train import ranks
+
+DEEP = "tests.worker.train.recipes:Deep"
+LINE = "tests.worker.train.recipes:Line"
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+"""Of float32 after fifty updates by AdamW: sums are made in another order."""
+
+WAYS = [
+    ("ddp", None, 3, 1),
+    ("fsdp", None, 2, 3),
+    ("fsdp", None, 3, 1),
+    ("fsdp", {"data": 2, "tensor": 2}, 4, 1),
+    ("tensor", None, 2, 1),
+    ("tensor", {"tensor": 2}, 4, 3),
+]
+
+
+def train(start_ranks, storage, count, kind, mesh=None, recipe=DEEP, **options):
+    strategy = json.dumps({"type": kind} | ({"mesh": mesh} if mesh else {}))
+    return start_ranks(storage, count, recipe=recipe, MUSTER_STRATEGY=strategy, **options)
+
+
+def finish(group):
+    assert group.wait() == [0] * len(group.processes), group.output()
+    return group
+
+
+def weights(group):
+    return load_model(group.storage / "model").weights()
+
+
+def assert_same(found, wanted, **tolerance):
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, **tolerance)
+
+
+CONFIG = {"epochs": 7, "samples": 50, "batchSize": 7}
+"""Eight updates an epoch, whose last is by one sample, which several shares cannot have."""
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one process learns."""
+
+    @functools.cache
+    def learned(epochs=CONFIG["epochs"], accumulation=1):
+        storage = tmp_path_factory.mktemp("alone") / "storage"
+        optimisation = {"gradientAccumulation": accumulation}
+        group = ranks.start(storage, 1, recipe=DEEP, config=CONFIG | {"epochs": epochs}, optimisation=optimisation)
+        return weights(finish(group))
+
+    return learned
+
+
+@pytest.mark.parametrize(("kind", "mesh", "count", "accumulation"), WAYS, ids=str)
+def test_it_learns_what_one_process_learns(start_ranks, alone, kind, mesh, count, accumulation):
+    group = finish(
+        train(
+            *(start_ranks, "together", count, kind, mesh),
+            config=CONFIG,
+            optimisation={"gradientAccumulation": accumulation},
+        )
+    )
+    assert_same(weights(group), alone(accumulation=accumulation), **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (("ddp", None, 3), ("fsdp", None, 2)),
+        (("fsdp", None, 3), ("ddp", None, 2)),
+        (("fsdp", None, 2), ("tensor", None, 2)),
+        (("tensor", None, 2), ("fsdp", {"data": 2, "tensor": 2}, 4)),
+        (("fsdp", {"data": 2, "tensor": 2}, 4), ("ddp", None, 1)),
+    ],
+    ids=str,
+)
+def test_one_goes_on_from_what_another_has_saved(start_ranks, alone, before, after):
+    long = {"config": CONFIG | {"epochs": 20}, "checkpoint": {"everySteps": 10, "asynchronous": True}}
+    kind, mesh, count = before
+    first = train(start_ranks, "moving", count, kind, mesh, **long)
+    first.until_step(40)
+    for rank in range(count):
+        first.signal(rank)
+    assert set(first.wait()) <= {143, 75}, first.output()
+    kind, mesh, count = after
+    second = finish(train(start_ranks, "moving", count, kind, mesh, **long))
+    assert 40 <= second.reports()[-1]["resumedFromStep"] < 160
+    assert_same(weights(second), alone(epochs=20), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mesh", "count", "share"),
+    [("fsdp", None, 2, 1 / 2), ("fsdp", {"tensor": 2}, 4, 1 / 4), ("tensor", None, 2, 1 / 2)],
+    ids=str,
+)
+def test_a_process_holds_its_part_alone(start_ranks, kind, mesh, count, share):
+    """Of a model whose layers that the plan does not name are small."""
+    config = {"epochs": 1, "width": 64, "blocks": 2}
+    group = finish(train(start_ranks, "parts", count, kind, mesh, config=config))
+    (line,) = (line for line in group.output().splitlines() if "bytes of parameters" in line)
+    held, whole = (int(word) for word in line.split() if word.isdigit())
+    assert held / whole == pytest.approx(share, rel=0.03)
+    manifest = max((group.storage / "checkpoints").iterdir()) / "manifest.json"
+    sizes = [record["bytes"] for name, record in read_json(manifest)["files"].items() if not name.startswith(".")]
+    assert len(sizes) == count, "each writes what it holds"
+    assert max(sizes) < 1.5 * sum(sizes) / count
+
+
+# --- what cannot be laid out is told ---
+
+
+def test_the_ways_make_the_layout():
+    laid_out = [Layout.of(Chosen("fsdp", tensor=2), rank, 6) for rank in range(6)]
+    assert [(one.data, one.tensor) for one in laid_out] == [(3, 2)] * 6
+    assert [one.share for one in laid_out] == [0, 0, 1, 1, 2, 2]
+    assert [one.speaks for one in laid_out] == [True, False] * 3
+    assert Layout.of(Chosen("tensor"), 0, 4) == Layout("tensor", 0, 1, 4)
+    assert Layout.of(Chosen("tensor", data=2), 0, 4) == Layout("tensor", 0, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ranks", "message"),
+    [
+        (Chosen("fsdp", tensor=2), 3, "spec.strategy.mesh: found 1 (data) x 2 (tensor) for 3 processes, wanted ways"),
+        (Chosen("ddp", data=2), 3, "spec.strategy.mesh: found 2 (data) x 1 (tensor) for 3 processes"),
+        (Chosen("ddp", tensor=2), 2, "spec.strategy.mesh.tensor: found 2 with type ddp, wanted 1, or type fsdp or"),
+    ],
+)
+def test_ways_that_do_not_fit_the_processes_are_named(chosen, ranks, message):
+    with pytest.raises(ConfigurationError) as raised:
+        Layout.of(chosen, 0, ranks)
+    assert message in str(raised.value)
+
+
+def test_a_recipe_without_a_plan_is_named(start_ranks):
+    group = train(start_ranks, "storage", 2, "tensor", recipe=LINE)
+    assert set(group.wait()) == {2}
+    assert "spec.strategy: found 2 ways to divide a layer, wanted a recipe that says how: Line has no" in group.output()
+
+
+def test_parts_are_not_kept_in_directories_of_different_pods(start_ranks):
+    group = train(start_ranks, ["first", "second"], 2, "fsdp")
+    assert set(group.wait()) == {2}
+    assert "spec.storage: each pod has a directory of its own, and type fsdp leaves no pod with" in group.output()

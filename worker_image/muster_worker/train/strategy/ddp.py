@@ -1,0 +1,23 @@
+"""Every rank has the whole model and its own share of the data; gradients are averaged by all-reduce."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch.nn.parallel import DistributedDataParallel
+
+from muster_worker.train.strategy.base import Strategy
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Replicated(Strategy):
+    """By torch's DistributedDataParallel, which sends gradients while the backward pass still goes on."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._replica = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        super().__init__(self._replica)
+
+    def start_batch(self, *, last: bool) -> None:
+        self._replica.require_backward_grad_sync = last  # what its no_sync() sets

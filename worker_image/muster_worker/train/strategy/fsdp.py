@@ -1,0 +1,54 @@
+"""Parameters, gradients and the optimizer's state are divided among the ranks; a layer is whole only while it computes.
+
+ZeRO's third stage (Rajbhandari et al. 2020) by torch's FSDP2. Each item of the model's lists of layers (ModuleList,
+Sequential) is gathered and let go by itself, and what remains with the whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from muster_worker.train.strategy.base import Strategy, as_on_rank_0
+from muster_worker.train.strategy.buffers import Buffers
+from muster_worker.train.strategy.tensor import divide_layers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+    from muster_worker.train.recipe import Recipe
+    from muster_worker.train.strategy.layout import Layout
+
+
+class FullySharded(Strategy):
+    """Over the data ways; with tensor ways, each rank has its part of a part."""
+
+    def __init__(self, layout: Layout, recipe: Recipe, model: nn.Module, device: torch.device) -> None:
+        as_on_rank_0(model)
+        mesh = init_device_mesh(device.type, (layout.data, layout.tensor), mesh_dim_names=("data", "tensor"))
+        if layout.tensor > 1:
+            divide_layers(model, recipe, mesh["tensor"])
+        for layer in layers(model):
+            fully_shard(layer, mesh=mesh["data"])
+        self._sharded = fully_shard(model, mesh=mesh["data"])
+        self._buffers = Buffers(model)
+        super().__init__(self._sharded)
+
+    def start_batch(self, *, last: bool) -> None:
+        self._buffers.as_on_rank_0()
+        self._sharded.set_requires_gradient_sync(last)
+
+
+def layers(model: nn.Module) -> Iterator[nn.Module]:
+    """The outermost items of lists of layers that have parameters."""
+    for child in model.children():
+        if isinstance(model, (nn.ModuleList, nn.Sequential)) and not isinstance(child, (nn.ModuleList, nn.Sequential)):
+            if next(child.parameters(), None) is not None:
+                yield child
+        else:
+            yield from layers(child)
