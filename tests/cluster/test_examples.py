@@ -65,6 +65,17 @@ def test_digits_ends_with_a_trained_model(kube, measure):
     assert all(size > 0 for size in files.values())
 
 
+def test_a_transformer_that_no_worker_has_whole_learns_to_write(kube, measure):
+    begun = time.time()
+    kube.apply(jobs.example("chargpt.yaml"))
+    status = kube.wait_for_phase("chargpt", "Succeeded", limit=300)
+    measure("chargpt by fsdp: apply to Succeeded, seconds", time.time() - begun, "")
+    accuracy = float(status["metrics"]["validationAccuracy"])
+    measure("chargpt by fsdp: next characters guessed", accuracy, "at least 0.35")
+    assert accuracy >= 0.35
+    assert status["restartCount"] == 0
+
+
 def test_a_torchrun_script_from_a_configmap_runs_unchanged(kube, measure):
     script = str(ROOT / "examples" / "script" / "train.py")
     kubectl("create", "configmap", "script", "-n", kube.namespace, f"--from-file={script}")
