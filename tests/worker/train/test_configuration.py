@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 
 import pytest
 
-from muster_worker.train.config import config_as_json, parse_config
+from muster_worker.train.config import config_as_json, parse_config, setting
 from muster_worker.train.environment import CheckpointPolicy, Environment, LearningRate
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.reference import load_recipe
@@ -74,6 +75,32 @@ def test_a_wrong_config_names_field_found_and_wanted(config, message):
 def test_all_faults_of_a_config_are_named_at_once():
     with pytest.raises(ConfigurationError, match=r"config\.a: .*config\.b: .*config\.epochs: "):
         parse_config(LineConfig, {"a": 1, "b": 2, "epochs": None})
+
+
+@dataclass
+class Limit:
+    """Settings of another field of the manifest, one of which need not be given."""
+
+    least: float | None = setting(None, minimum=0.5)
+
+
+@pytest.mark.parametrize(("values", "least"), [({}, None), ({"least": "0.5"}, 0.5), ({"least": 3}, 3.0)])
+def test_a_setting_need_not_be_given(values, least):
+    assert parse_config(Limit, values).least == least
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"least": "0.1"}, 'spec.limit.least: found "0.1", wanted a number, at least 0.5'),
+        ({"least": None}, "spec.limit.least: found null, wanted a number, at least 0.5"),
+        ({"most": 1}, "spec.limit.most: unknown field, wanted one of least"),
+    ],
+)
+def test_other_settings_than_a_recipes_are_named_by_their_own_field(values, message):
+    with pytest.raises(ConfigurationError) as raised:
+        parse_config(Limit, values, "spec.limit")
+    assert str(raised.value) == message
 
 
 def test_a_config_survives_json():

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from muster_worker.train.errors import ConfigurationError
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 FIELD = "spec.recipe.config"
 
 Value = TypeVar("Value")
-ConfigType = TypeVar("ConfigType", bound="Config")
+Settings = TypeVar("Settings")
 
 
 def setting(default: Value, *, minimum: float | None = None, maximum: float | None = None) -> Value:
-    """A field of a `Config` with bounds, both of which are allowed values."""
+    """A field with bounds, both of which are allowed values."""
     field: Value = dataclasses.field(default=default, metadata={"minimum": minimum, "maximum": maximum})
     return field
 
@@ -48,20 +49,24 @@ class Config:
     """Of the forward pass; parameters stay float32. auto: bfloat16, else float16, on GPUs; float32 on CPUs."""
 
 
-def parse_config(config_type: type[ConfigType], values: Mapping[str, Any]) -> ConfigType:
-    """The config that the JSON object `values` describes; raises ConfigurationError naming every wrong field."""
-    kinds = get_type_hints(config_type)
-    fields = {camel_case(field.name): field for field in dataclasses.fields(config_type)}
-    faults = [_unknown(name, fields) for name in values if name not in fields]
+def parse_config(config_type: type[Settings], values: Mapping[str, Any], where: str = FIELD) -> Settings:
+    """What the JSON object `values` describes; raises ConfigurationError naming every wrong field.
+
+    `config_type`: a dataclass such as a `Config`. `where`: the field of the manifest that holds `values`.
+    """
+    kinds = {name: _given(kind) for name, kind in get_type_hints(config_type).items()}
+    # mypy knows no type variable that is bound to dataclasses.
+    fields = {camel_case(field.name): field for field in dataclasses.fields(config_type)}  # type: ignore[arg-type]
+    faults = [_unknown(where, name, fields) for name in values if name not in fields]
     arguments = {}
     for name, field in fields.items():
         if name in values:
             try:
                 arguments[field.name] = _checked(values[name], kinds[field.name], field.metadata)
             except ValueError as error:
-                faults.append(f"{FIELD}.{name}: found {_shown(values[name])}, wanted {error}")
+                faults.append(f"{where}.{name}: found {_shown(values[name])}, wanted {error}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            faults.append(f"{FIELD}.{name}: missing, wanted {_wanted(kinds[field.name], field.metadata)}")
+            faults.append(f"{where}.{name}: missing, wanted {_wanted(kinds[field.name], field.metadata)}")
     if faults:
         raise ConfigurationError("; ".join(faults))
     return config_type(**arguments)
@@ -76,8 +81,15 @@ def camel_case(name: str) -> str:
     return re.sub(r"_(\w)", lambda match: match[1].upper(), name)
 
 
-def _unknown(name: str, fields: Mapping[str, Any]) -> str:
-    return f"{FIELD}.{name}: unknown field, wanted one of {', '.join(sorted(fields))}"
+def _given(kind: Any) -> Any:
+    """The type of a setting that is given, where it need not be: of `float | None`, float."""
+    if get_origin(kind) is UnionType:
+        return next(one for one in get_args(kind) if one is not NoneType)
+    return kind
+
+
+def _unknown(where: str, name: str, fields: Mapping[str, Any]) -> str:
+    return f"{where}.{name}: unknown field, wanted one of {', '.join(sorted(fields))}"
 
 
 def _checked(value: Any, kind: Any, bounds: Mapping[str, Any]) -> Any:
