@@ -12,6 +12,8 @@ from muster_worker.train.config import camel_case
 from muster_worker.train.sharding import share
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import nn
     from torch.utils.data import Dataset
 
@@ -35,23 +37,44 @@ def evaluate(
     mine = shares[layout.share]
     # Every rank computes as often as the others, who may need its part of the model: at the end perhaps one sample with
     # no weight, which also tells the names of the metrics to a rank that has none.
-    starts = range(0, max(map(len, shares)), size)
-    chunks = [mine[start : start + size] for start in starts]
+    chunks = [mine[start : start + size] for start in range(0, max(map(len, shares)), size)]
+    sums = _sums(recipe, model, dataset, chunks, precision, device)
+    totals = torch.stack(list(sums.values())) * layout.speaks
+    dist.all_reduce(totals)
+    return dict(zip(sums, (totals / count).tolist(), strict=True))
+
+
+def evaluate_alone(
+    recipe: Recipe, model: nn.Module, dataset: Dataset[Any], precision: Precision, device: torch.device
+) -> dict[str, float]:
+    """The same by this process alone, which measures every sample. Not collective: it needs no process group."""
+    everything, size = range(len(dataset)), recipe.config.batch_size
+    chunks = [everything[start : start + size] for start in everything[::size]]
+    sums = _sums(recipe, model, dataset, chunks, precision, device)
+    return {name: (total / len(dataset)).item() for name, total in sums.items()}
+
+
+def _sums(
+    recipe: Recipe,
+    model: nn.Module,
+    dataset: Dataset[Any],
+    chunks: Sequence[range],
+    precision: Precision,
+    device: torch.device,
+) -> dict[str, torch.Tensor]:
+    """Over the samples of the chunks, each measured at once; the names in the same order on all ranks."""
     sums: dict[str, torch.Tensor] = {}
+    training = model.training
     model.eval()
     with torch.no_grad():
         for chunk, (input_, target) in zip(
             chunks, batches(dataset, (chunk or range(1) for chunk in chunks)), strict=True
         ):
             values = measured(recipe, model, to_device(input_, device), to_device(target, device), precision)
-            weight = len(chunk) if layout.speaks else 0
             for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value.to("cpu", torch.float64) * weight
-    model.train()
-    names = sorted(sums)
-    totals = torch.stack([sums[name] for name in names])
-    dist.all_reduce(totals)
-    return dict(zip(names, (totals / count).tolist(), strict=True))
+                sums[name] = sums.get(name, 0.0) + value.to("cpu", torch.float64) * len(chunk)
+    model.train(training)
+    return dict(sorted(sums.items()))
 
 
 def measured(

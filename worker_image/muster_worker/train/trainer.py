@@ -33,6 +33,9 @@ from muster_worker.train.strategy.layout import Layout
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torch import nn
+    from torch.utils.data import Dataset
+
     from muster_worker.train.environment import Environment
     from muster_worker.train.process_group import Agreed
     from muster_worker.train.recipe import Recipe
@@ -78,9 +81,7 @@ class Trainer:
         self._device = device
         self._reference = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
 
-        seed_everything(device, recipe.config.seed)
-        self.model = recipe.model().to(device)
-        self._training, self._validation = recipe.datasets()
+        self.model, self._training, self._validation = built(recipe, device)
         self._plan = EpochPlan(self._count(), recipe.config.batch_size, environment.gradient_accumulation)
 
         self._rate = environment.learning_rate
@@ -294,6 +295,12 @@ class Trainer:
                     f"spec.storage.path: the checkpoints in {where} were made with {name} = {theirs.get(name)}, "
                     f"this job has {value}: give the job another path, or remove them"
                 )
+
+
+def built(recipe: Recipe, device: torch.device) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]:
+    """The model and the training and validation samples: the same wherever and whenever they are built."""
+    seed_everything(device, recipe.config.seed)
+    return recipe.model().to(device), *recipe.datasets()
 
 
 def seed_everything(device: torch.device, *numbers: int) -> None:
