@@ -49,7 +49,13 @@ class Trained:
 
     metrics: dict[str, float]
     origin: dict[str, Any]
-    """What it was made by: recipe, config, step, epoch."""
+    """What it was made by: recipe, config, step, epoch; compression, where it was compressed."""
+
+    compression: tuple[dict[str, Any], ...] = ()
+    """What each step of it cost and gained."""
+
+    parameters: int | None = None
+    """How many the model had before it was quantized; None: as many as it has."""
 
 
 def export_model(directory: Path, trained: Trained, token: str) -> Published:
@@ -72,8 +78,7 @@ def export_model(directory: Path, trained: Trained, token: str) -> Published:
 
 
 def _write(directory: Path, model: nn.Module, trained: Trained) -> None:
-    # Copies: parameters that share memory are refused by safetensors.
-    save_file({name: t.detach().clone().contiguous() for name, t in model.state_dict().items()}, directory / WEIGHTS)
+    write_weights(directory / WEIGHTS, model)
     reason = _write_program(directory / PROGRAM, model, trained.examples)
     inputs = dict(zip(_input_names(model, trained.examples), trained.examples, strict=True))
     with torch.no_grad():
@@ -87,14 +92,24 @@ def _write(directory: Path, model: nn.Module, trained: Trained) -> None:
         "origin": trained.origin,
         "inputs": signature(inputs),
         "outputs": signature(outputs),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": trained.parameters or count_parameters(model),
         "metrics": trained.metrics,
+        "compression": list(trained.compression),
         "program": None if reason else PROGRAM,
         "programError": reason,
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "files": {name: record_of(directory / name) for name in names},
     }
     write_json(directory / DESCRIPTION, description)
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def write_weights(path: Path, model: nn.Module) -> None:
+    # Copies: parameters that share memory are refused by safetensors.
+    save_file({name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}, path)
 
 
 def _write_example(path: Path, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
@@ -108,7 +123,7 @@ def _write_program(path: Path, model: nn.Module, examples: tuple[Tensor, ...]) -
     """Gives the reason where the model cannot be exported: then its weights and its recipe are what there is."""
     batch = torch.export.Dim("batch")
     # Of one sample, the exporter would conclude that the batch is always one.
-    several = tuple(_of_length(example, 2) for example in examples)
+    several = tuple(of_length(example, 2) for example in examples)
     try:
         program = torch.export.export(model, several, dynamic_shapes=_shapes(model, several, batch))
         torch.export.save(program, path)
@@ -140,7 +155,7 @@ def _verify(directory: Path, model: nn.Module, examples: tuple[Tensor, ...]) -> 
         return
     program = loaded.program()
     for length in (1, 3):
-        inputs = tuple(_of_length(example, length) for example in examples)
+        inputs = tuple(of_length(example, length) for example in examples)
         with torch.no_grad():
             wanted, found = named_outputs(model(*inputs)), named_outputs(program(*inputs))
         for name, tensor in wanted.items():
@@ -148,7 +163,7 @@ def _verify(directory: Path, model: nn.Module, examples: tuple[Tensor, ...]) -> 
                 raise TrainingError(f"the model was not published: its program computes another {name}")
 
 
-def _of_length(example: Tensor, length: int) -> Tensor:
+def of_length(example: Tensor, length: int) -> Tensor:
     """`length` samples, repeated as needed."""
     return example[torch.arange(length) % len(example)]
 
