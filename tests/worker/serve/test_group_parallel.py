@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from muster_worker.compress.apply import compress
 from muster_worker.recipes.digits import Digits, DigitsConfig
 from muster_worker.serve.group.layout import Layout
 from muster_worker.serve.group.parallel import divided
@@ -133,6 +134,16 @@ def test_the_digits_can_be_divided(group, tmp_path, words):
 def test_a_model_that_cannot_be_divided_so_is_named(group, publish, recipe, words, told):
     (pod,) = group(publish(recipe), *words, ready=False).pods
     assert told in pod.rest()
+    assert pod.process.returncode == 2
+
+
+@pytest.mark.parametrize("words", [("--tensor", "2"), ("--pipeline", "2")])
+def test_quantized_weights_are_not_divided(group, tmp_path, words):
+    origin = ORIGIN | {"recipe": "tests.worker.serve.reading:Reading"}
+    compressed = compress(Trained(READER, (EXAMPLES,), {}, origin), [{"quantize": {"bits": 8}}], lambda _: {})
+    export_model(tmp_path / "reading", compressed, "token")
+    (pod,) = group(tmp_path / "reading", *words, ready=False).pods
+    assert "spec.group.parallelism: the weights of the model in " in pod.rest()
     assert pod.process.returncode == 2
 
 

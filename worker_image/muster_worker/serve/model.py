@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from muster_worker.compress.apply import prepare
 from muster_worker.serve.errors import ComputationError
 from muster_worker.serve.tensors import ANY, TensorSpec
 from muster_worker.serve.threads import set_threads
@@ -153,6 +154,7 @@ def recipe_and_model(model: LoadedModel) -> tuple[Recipe, nn.Module]:
         )
     recipe = load_recipe(origin["recipe"], json.dumps(origin["config"]))
     module = recipe.model()
+    prepare(module, origin.get("compression", []))
     try:
         module.load_state_dict(model.weights())
     except RuntimeError as error:

@@ -43,6 +43,11 @@ def load(config: ServeConfig, layout: Layout, mesh: DeviceMesh, device: torch.de
     Only those of the last stage have outputs to give. Raises StorageError or ConfigurationError.
     """
     loaded, signature, sha256 = intact(config.directory, config.sha256)
+    if any("quantize" in step for step in loaded.description["origin"].get("compression", [])):
+        raise ConfigurationError(
+            f"{_FIELD}: the weights of the model in {config.directory} are quantized, wanted floating point numbers,"
+            " which torch knows to divide: serve it without tensor and pipeline"
+        )
     recipe, model = recipe_and_model(loaded)
     named = loaded.description["origin"]["recipe"]
     names = [spec.name for spec in signature.outputs]
