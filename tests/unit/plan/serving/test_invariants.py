@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from muster.plan.serving.canary import WINDOW
 from tests.unit.plan.serving.simulated import BROKEN, GATEWAY, Simulated, weighted_by
 
 texts = st.sampled_from(["", "a", "b", BROKEN])
@@ -148,11 +149,11 @@ def is_true_of(cluster: Simulated, status: dict[str, Any]) -> None:
 
 
 def settle(cluster: Simulated) -> None:
-    """Let everything heal and run, until three looks change nothing."""
+    """Let everything heal and run, until three looks change nothing, the last after a canary's step would be over."""
     cluster.heal()
     quiet = 0
     for _ in range(80):
-        cluster.advance()
+        cluster.advance(WINDOW if quiet == 2 else 3.0)
         quiet = 0 if reconcile(cluster) or cluster.leaves_at else quiet + 1
         if quiet == 3:
             return
