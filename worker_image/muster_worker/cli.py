@@ -17,6 +17,7 @@ import muster_worker
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from muster_worker.serve.explain import Explaining
     from muster_worker.serve.group.layout import GroupConfig
     from muster_worker.serve.server import ServeConfig
 
@@ -63,7 +64,7 @@ def _serve(found: argparse.Namespace) -> NoReturn:
     except ConfigurationError as error:
         print(f"muster-worker serve: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    run(replace(config, group=group))
+    run(replace(config, group=group, explain=found.explain))
 
 
 def _torchserve(found: argparse.Namespace) -> NoReturn:
@@ -111,10 +112,17 @@ def _package(found: argparse.Namespace) -> int:
 def _group(found: argparse.Namespace, name: str) -> GroupConfig | None:
     """None where one process does it all; raises ConfigurationError."""
     from muster_worker.serve.group.layout import GroupConfig, Layout  # noqa: PLC0415 - brings torch
+    from muster_worker.train.errors import ConfigurationError  # noqa: PLC0415
 
     layout = Layout(found.data, found.tensor, found.pipeline, found.pods)
-    group = GroupConfig(found.group or name, layout, found.pod, found.leader, found.group_port)
-    return group if layout.processes > 1 else None
+    if layout.processes == 1:
+        return None
+    if found.explain:
+        raise ConfigurationError(
+            f"--explain: found {layout.processes} processes, wanted one: leave --explain out, or --data, --tensor and"
+            " --pipeline"
+        )
+    return GroupConfig(found.group or name, layout, found.pod, found.leader, found.group_port)
 
 
 def _agent(found: argparse.Namespace) -> int:
@@ -161,6 +169,12 @@ def _parser() -> argparse.ArgumentParser:
         "serve", help="answer requests with a trained model", description=_SERVE, epilog=_SERVE_EXAMPLE
     )
     _add_serving(serve)
+    serve.add_argument(
+        "--explain",
+        type=_explaining,
+        metavar="METHOD[:BASELINE]",
+        help="explain answers by integratedGradients, saliency or occlusion, compared with that number (0)",
+    )
     group = serve.add_argument_group("several processes", _GROUP)
     group.add_argument("--data", type=_count, default=1, metavar="N", help="parts of a batch computed at once (1)")
     group.add_argument("--tensor", type=_count, default=1, metavar="N", help="processes that divide each layer (1)")
@@ -266,6 +280,15 @@ def _amount(text: str) -> float:
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError(f"found {text}, wanted a number, at least 0")
     return number
+
+
+def _explaining(text: str) -> Explaining:
+    from muster_worker.serve.explain import Explaining  # noqa: PLC0415 - brings torch
+
+    try:
+        return Explaining.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 _TRAIN = """Trains a recipe on this machine. Ctrl-C saves a checkpoint and leaves; the same command goes on from it."""

@@ -73,6 +73,11 @@ class Application:
                 version, body = _version(rest[:-1], path), await self._body(scope, receive)
                 with self._service.counting("http"):
                     return await self._infer(name, version, scope, body)
+            case ["v2", "models", name, *rest] if rest and rest[-1] == "explain":
+                _allow(method, "POST", path)
+                version, body = _version(rest[:-1], path), await self._body(scope, receive)
+                with self._service.counting_explanation():
+                    return await self._explain(name, version, scope, body)
             case ["v2", "models", name, *rest]:
                 _allow(method, "GET", path)
                 asks_ready = rest[-1:] == ["ready"]
@@ -134,12 +139,14 @@ class Application:
         service.check(name, version)
         model = service.model
         request = json_codec.decode(body, _number(scope, _LENGTH_OF_JSON), model.signature)
-        outputs = await service.infer(request)
-        answer, length = json_codec.encode(request, outputs, name, model.version)
-        if length is None:
-            return 200, [_JSON], answer
-        binary = (b"content-type", b"application/octet-stream")
-        return 200, [binary, (_LENGTH_OF_JSON, str(length).encode())], answer
+        return _encoded(json_codec.encode(request, await service.infer(request), name, model.version))
+
+    async def _explain(self, name: str, version: str, scope: dict[str, Any], body: bytes) -> tuple[int, Headers, bytes]:
+        service = self._service
+        await service.until_loaded()
+        service.check(name, version)
+        request = json_codec.decode(body, _number(scope, _LENGTH_OF_JSON), service.explanations.signature)
+        return _encoded(json_codec.encode(request, await service.explain(request), name, service.model.version))
 
     async def _body(self, scope: dict[str, Any], receive: Receive) -> bytes:
         limit = self._service.limits.request_bytes
@@ -182,6 +189,14 @@ def _number(scope: dict[str, Any], header: bytes) -> int | None:
                 raise RequestError(f"{header.decode()}: found {value.decode(errors='replace')!r}, wanted a number")
             return int(value)
     return None
+
+
+def _encoded(answer: tuple[bytes, int | None]) -> tuple[int, Headers, bytes]:
+    body, length = answer
+    if length is None:
+        return 200, [_JSON], body
+    binary = (b"content-type", b"application/octet-stream")
+    return 200, [binary, (_LENGTH_OF_JSON, str(length).encode())], body
 
 
 def _described(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:

@@ -28,10 +28,14 @@ def decode(body: bytes, header_length: int | None, signature: Signature) -> Infe
     if not isinstance(request, dict):
         raise RequestError("the body must be a JSON object")
     inputs = _inputs(_list(request, "inputs"), rest, signature)
-    binary = bool(_parameters(request).get("binary_data_output", False))
+    parameters = _parameters(request)
+    binary = bool(parameters.get("binary_data_output", False))
     asked = tuple(_asked(one, binary=binary) for one in _list(request, "outputs"))
     return InferRequest(
-        str(request.get("id") or ""), ordered(signature, inputs), wanted_outputs(signature, asked, binary=binary)
+        str(request.get("id") or ""),
+        ordered(signature, inputs),
+        wanted_outputs(signature, asked, binary=binary),
+        parameters,
     )
 
 

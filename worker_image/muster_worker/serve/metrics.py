@@ -28,6 +28,10 @@ class Metrics:
         self._waited = Histogram(
             "muster_serve_wait_seconds", "What a request waits for its computation.", buckets=_SECONDS, **of
         )
+        self._explanations = Counter("muster_serve_explanations", "Explanations answered.", ["code"], **of)
+        self._explanation_seconds = Histogram(
+            "muster_serve_explanation_seconds", "From a whole request to its explanation.", buckets=_SECONDS, **of
+        )
         self._ready = Gauge("muster_serve_ready", "1 while requests are welcome.", **of)
         # Looking them up by their labels takes longer than counting.
         self._children = functools.cache(
@@ -38,6 +42,10 @@ class Metrics:
         requests, latencies = self._children(protocol, code)
         requests.inc()
         latencies.observe(seconds)
+
+    def explained(self, code: str, seconds: float) -> None:
+        self._explanations.labels(code).inc()
+        self._explanation_seconds.observe(seconds)
 
     def batch(self, samples: int, waited: Sequence[float]) -> None:
         self._samples.observe(samples)

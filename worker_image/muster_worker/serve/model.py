@@ -77,8 +77,8 @@ class ServedModel(Model):
         self.signature = signature
         self.version = sha256[:12]
         self.sha256 = sha256
+        self.device = device
         self._program = program
-        self._device = device
         self._names = [spec.name for spec in signature.outputs]
 
     @classmethod
@@ -88,8 +88,12 @@ class ServedModel(Model):
         `sha256`: what the directory's own checksum must be; None: anything.
         """
         loaded, signature, found = intact(directory, sha256)
+        module = _computation(loaded).to(device)
+        # Explanations differentiate by the inputs alone. One by one, for TorchScript refuses to do it for all.
+        for parameter in module.parameters():
+            parameter.requires_grad_(requires_grad=False)
         # Not through its hooks: they compare the inputs with what was exported, as the signature has been by then.
-        return cls(signature, _computation(loaded).to(device).forward, device, found)
+        return cls(signature, module.forward, device, found)
 
     def warm_up(self) -> float:
         """Computes with zeros; gives the seconds that one sample takes from now on.
@@ -123,10 +127,14 @@ class ServedModel(Model):
         """Raises ComputationError with the model's own words."""
         try:
             with torch.inference_mode():
-                outputs = named_outputs(self._program(*(tensor.to(self._device) for tensor in inputs)))
+                outputs = self.forward(inputs)
                 return [outputs[name].cpu() for name in self._names]
         except Exception as error:  # whatever a model raises
             raise ComputationError(f"the model failed: {type(error).__name__}: {error}") from error
+
+    def forward(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The outputs by name, on the model's device; with gradients, where the thread has them on."""
+        return named_outputs(self._program(*(tensor.to(self.device) for tensor in inputs)))
 
 
 def intact(directory: Path, sha256: str | None = None) -> tuple[LoadedModel, Signature, str]:

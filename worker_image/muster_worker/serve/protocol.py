@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from muster_worker.serve.errors import RequestError
 
@@ -29,11 +29,12 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """`inputs` in the order of the signature. `outputs`: those that are asked for."""
+    """`inputs` in the order of the signature. `outputs`: those that are asked for. `parameters`: of all of it."""
 
     id: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Wanted, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def ordered(signature: Signature, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:

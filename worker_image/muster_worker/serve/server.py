@@ -18,6 +18,7 @@ import uvloop
 
 from muster_worker.serve import grpc
 from muster_worker.serve.example import check_example
+from muster_worker.serve.explain import Explainer, captum_attr
 from muster_worker.serve.fetch import fetch_apart
 from muster_worker.serve.group import pod
 from muster_worker.serve.group.front import Front
@@ -29,13 +30,14 @@ from muster_worker.serve.metrics import Metrics
 from muster_worker.serve.model import ServedModel, intact
 from muster_worker.serve.service import Limits, Service
 from muster_worker.serve.supervisor import Death, Part, Told, keep_up
-from muster_worker.train.errors import TrainingError
+from muster_worker.train.errors import ConfigurationError, TrainingError
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from muster_worker.serve.explain import Explaining
     from muster_worker.serve.group.layout import GroupConfig
     from muster_worker.serve.model import Model
 
@@ -85,6 +87,9 @@ class ServeConfig:
     group: GroupConfig | None = None
     """None: one process computes and answers."""
 
+    explain: Explaining | None = None
+    """None: nothing is explained. Else `load` has to be as it is by default, and there is no group."""
+
     load: Load = load_here
     """Gives the model, the seconds that a sample takes, and how many batches may be computed at once.
 
@@ -97,6 +102,11 @@ def run(config: ServeConfig) -> NoReturn:
     """Serves until it is told to leave, then ends the process: with the exit code of what is wrong, or 0."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     group = config.group
+    if config.explain is not None:
+        try:
+            captum_attr()  # now, so that no process that takes the place of another has to import it
+        except ConfigurationError as error:
+            sys.exit(_says(str(error), error.exit_code))
     if config.fetch is not None:
         code = fetch_apart(config.fetch, config.directory, config.sha256, config.cache)
         if code:
@@ -197,7 +207,7 @@ class _Server:
             model, seconds, at_once = await _in_thread(self._loaded)
         except TrainingError as error:
             return _says(str(error), error.exit_code)
-        service.serve(model, seconds, at_once)
+        service.serve(model, seconds, at_once, self._explainer(model))
         self._told.serving()
         log.info(
             "serving %s (%s) on ports %d (HTTP) and %d (gRPC) after %.1f s: %.2g ms a sample on %s",
@@ -221,6 +231,13 @@ class _Server:
         seconds = front.assemble(sha256, whole=self._death is None)
         model = GroupModel(signature, sha256, front, config.limits.request_seconds)
         return model, seconds, front.layout.at_once
+
+    def _explainer(self, model: Model) -> Explainer | None:
+        config = self._config
+        if config.explain is None:
+            return None
+        assert isinstance(model, ServedModel), "no other is asked to explain"
+        return Explainer(model, config.explain, config.limits.batching.max_size)
 
     async def _drain(self, service: Service) -> float:
         """Says that it is not ready, and answers as before until nobody asks; gives the seconds that are left then.

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 from muster_worker.serve.batcher import Batcher, Batching
 from muster_worker.serve.deadlines import Deadlines
 from muster_worker.serve.errors import INTERNAL, NotFoundError, NotReadyError, RequestError
+from muster_worker.serve.explanations import Explanations
 from muster_worker.serve.recent import Recent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from torch import Tensor
 
+    from muster_worker.serve.explain import Explainer
     from muster_worker.serve.metrics import Metrics
     from muster_worker.serve.model import Model
     from muster_worker.serve.protocol import InferRequest
@@ -54,14 +57,18 @@ class Service:
         self.recent = Recent(self.last_request)
         self._model: Model | None = None
         self._batcher: Batcher | None = None
+        self._explanations: Explanations | None = None
         self._deadlines: Deadlines | None = None
         self._death = death
         self._down_for: float | None = None
         self._loaded = asyncio.Event()
         metrics.watch_ready(lambda: self.ready)
 
-    def serve(self, model: Model, seconds: float, at_once: int = 1) -> None:
-        """From now on; `seconds` is what one sample takes, `at_once` how many batches may be computed together."""
+    def serve(self, model: Model, seconds: float, at_once: int = 1, explainer: Explainer | None = None) -> None:
+        """From now on; `seconds` is what one sample takes, `at_once` how many batches may be computed together.
+
+        `explainer`: of this model; None: explanations are not given.
+        """
         batched = model.signature.batched
         self._batcher = Batcher(
             model.compute,
@@ -71,6 +78,7 @@ class Service:
             seconds=seconds,
             at_once=at_once,
         )
+        self._explanations = Explanations(explainer) if explainer is not None else None
         self._deadlines = Deadlines(self.limits.request_seconds)
         self._model = model
         self._down_for = time.time() - self._death.at if self._death is not None else None
@@ -116,6 +124,17 @@ class Service:
             raise NotReadyError(self.why_not_ready or _LOADING)
         return self._model
 
+    @property
+    def explanations(self) -> Explanations:
+        """Raises NotReadyError while there is no model, and NotFoundError where it is not to be explained."""
+        model = self.model
+        if self._explanations is None:
+            raise NotFoundError(
+                f"version {model.version} of {self.name} is not explained: write spec.explain, such as"
+                " {method: integratedGradients} (muster-worker serve --explain integratedGradients)"
+            )
+        return self._explanations
+
     def check(self, name: str, version: str) -> None:
         """Raises NotFoundError for a model or version that is not the one served; an empty version is any."""
         if name != self.name:
@@ -133,9 +152,31 @@ class Service:
         outputs = await answer
         return {spec.name: tensor for spec, tensor in zip(model.signature.outputs, outputs, strict=True)}
 
-    @contextlib.contextmanager
-    def counting(self, protocol: str, code_of: Callable[[int], str] = str) -> Iterator[None]:
+    async def explain(self, request: InferRequest) -> dict[str, Tensor]:
+        """The attributions and what else an explanation has, by name. Raises the RequestError that says why not."""
+        explanations = self.explanations
+        assert self._deadlines is not None, "comes with the model"
+        answer = explanations.submit(request)
+        self._deadlines.watch(answer)
+        outputs = await answer
+        return {spec.name: tensor for spec, tensor in zip(explanations.signature.outputs, outputs, strict=True)}
+
+    def counting(self, protocol: str, code_of: Callable[[int], str] = str) -> AbstractContextManager[None]:
         """Times and counts one inference, however it ends; `code_of` names an HTTP status as the protocol does."""
+
+        def note(status: int, seconds: float) -> None:
+            self.metrics.answered(protocol, code_of(status), seconds)
+            self.recent.note(time.monotonic(), seconds, failed=status >= INTERNAL)
+
+        return self._timing(note)
+
+    def counting_explanation(self) -> AbstractContextManager[None]:
+        """The same for an explanation, by which no rollout is judged."""
+        return self._timing(lambda status, seconds: self.metrics.explained(str(status), seconds))
+
+    @contextlib.contextmanager
+    def _timing(self, note: Callable[[int, float], None]) -> Iterator[None]:
+        """`note` is told the HTTP status and the seconds that it took."""
         self.last_request = begun = time.monotonic()
         status = INTERNAL
         try:
@@ -148,9 +189,7 @@ class Service:
             status = CLIENT_GONE
             raise
         finally:
-            now = time.monotonic()
-            self.metrics.answered(protocol, code_of(status), now - begun)
-            self.recent.note(now, now - begun, failed=status >= INTERNAL)
+            note(status, time.monotonic() - begun)
 
     def state(self) -> dict[str, Any]:
         """What the operator asks for, as JSON; latencies in seconds."""
@@ -184,6 +223,8 @@ class Service:
     def close(self) -> None:
         if self._batcher is not None:
             self._batcher.close()
+        if self._explanations is not None:
+            self._explanations.close()
 
     @property
     def _computing_for(self) -> float:
