@@ -85,9 +85,10 @@ class Parallelism(Model):
         return self.data * self.tensor * self.pipeline
 
 
-_PROCESSES = " * ".join(
-    f"(has(self.parallelism.{way}) ? self.parallelism.{way} : 1)" for way in ("data", "tensor", "pipeline")
-).join("()")
+def _processes(group: str) -> str:
+    """Return in CEL how many there are, of a group that has parallelism."""
+    ways = (f"{group}.parallelism.{way}" for way in ("data", "tensor", "pipeline"))
+    return " * ".join(f"(has({way}) ? {way} : 1)" for way in ways).join("()")
 
 
 class Group(Model):
@@ -100,7 +101,7 @@ class Group(Model):
 
     rules = (
         Rule(
-            cel=f"!has(self.parallelism) || {_PROCESSES} % (has(self.size) ? self.size : 1) == 0",
+            cel=f"!has(self.parallelism) || {_processes('self')} % (has(self.size) ? self.size : 1) == 0",
             holds=lambda group: group.parallelism is None or group.parallelism.processes % group.size == 0,
             message=(
                 "data times tensor times pipeline is the number of processes, and every one of the group's pods has"
@@ -125,12 +126,36 @@ class Batching(Model):
 
 
 class Explain(Model):
-    """Attributions beside predictions. Not supported by this version yet."""
+    """What each number of a request's inputs has to do with its answer, told at /v2/models/NAME/explain.
 
-    method: Literal["integratedGradients", "saliency", "occlusion"] = "integratedGradients"
-    """How they are computed."""
-    baseline: Literal["zeros"] = "zeros"
-    """What the input is compared with."""
+    Absent: there is no such path.
+    """
+
+    method: Literal["integratedGradients", "saliency", "occlusion"]
+    """How that is computed, by captum.
+
+    integratedGradients: by gradients on the way from the baseline to the input. All together they are the difference of
+    the two answers.
+
+    saliency: by the size of the gradient alone. The fastest.
+
+    occlusion: by how much the answer changes when a part of the input is the baseline. Needs no gradients.
+    """
+    baseline: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=16),
+        matches(r"^(zeros|-?[0-9]+(\.[0-9]+)?)$", 'write zeros, or a decimal number in quotes, like "0.5"'),
+    ] = "zeros"
+    """What each number of the inputs is compared with: zeros, or a number in quotes, for example "0.5"."""
+
+    rules = (
+        Rule(
+            cel="self.method != 'saliency' || !has(self.baseline) || self.baseline == 'zeros'",
+            holds=lambda explain: explain.method != "saliency" or explain.baseline == "zeros",
+            message="method is saliency, which compares with nothing: leave this out",
+            at=".baseline",
+        ),
+    )
 
 
 class Rollout(Model):
@@ -373,6 +398,23 @@ class ModelDeploymentSpec(Model):
             holds=lambda spec: spec.group == Group(),
             message="only the runtime torch knows of groups: leave this out",
             at=".group",
+        ),
+        _of(
+            "torchserve",
+            *_OTHERS,
+            cel="!has(self.explain)",
+            holds=lambda spec: spec.explain is None,
+            message="only the runtime torch explains: leave this out",
+            at=".explain",
+        ),
+        Rule(
+            cel=(
+                "!has(self.explain) || !has(self.group) || (has(self.group.parallelism)"
+                f" ? {_processes('self.group')} == 1 : !has(self.group.size) || self.group.size == 1)"
+            ),
+            holds=lambda spec: spec.explain is None or spec.group.divided.processes == 1,
+            message="a group of several processes explains nothing: leave this out, or spec.group",
+            at=".explain",
         ),
         _of(
             "custom",

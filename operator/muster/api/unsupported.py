@@ -56,7 +56,4 @@ TRAINING_JOB = (
     Unsupported("compression"),
 )
 
-MODEL_DEPLOYMENT = (
-    Unsupported("compression"),
-    Unsupported("explain"),
-)
+MODEL_DEPLOYMENT = (Unsupported("compression"),)

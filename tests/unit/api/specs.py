@@ -193,9 +193,17 @@ _GROUP = st.one_of(
         *(st.integers(1, 9) for _ in range(3)),
     ),
 )
+_EXPLAIN = st.one_of(
+    st.builds(
+        lambda method, baseline: {"method": method} | baseline,
+        st.sampled_from(["integratedGradients", "occlusion"]),
+        st.sampled_from([{}, {"baseline": "zeros"}, {"baseline": "0.5"}, {"baseline": "-12"}]),
+    ),
+    st.just({"method": "saliency"}),
+)
 _GROUPS = st.integers(1, 1000) | st.integers(1, 100).map(lambda share: f"{share}%")
 
-GOOD_DEPLOYMENT = st.fixed_dictionaries(
+_DEPLOYMENT = st.fixed_dictionaries(
     {"model": _MODEL},
     optional={
         "runtime": st.just("torch"),
@@ -234,6 +242,13 @@ GOOD_DEPLOYMENT = st.fixed_dictionaries(
     },
 )
 
+_EXPLAINED = st.builds(
+    lambda spec, explain: {name: value for name, value in spec.items() if name != "group"} | {"explain": explain},
+    _DEPLOYMENT,
+    _EXPLAIN,
+)
+GOOD_DEPLOYMENT = _DEPLOYMENT | _EXPLAINED
+
 _FOREIGN: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2.0, 0.5, 3, 256, 10_001, 2**31, 2**40, 2**62),
     *("", "0", "1", "0.1", "1e3", "-1", "2Gi", "2 cores", "1.5e", "auto", "ddp", "gloo", "nccl", "none", "volcano"),
@@ -247,6 +262,7 @@ _FOREIGN: tuple[Any, ...] = (
     {"size": "1Gi"},
     {"size": 2, "parallelism": {"tensor": 3}},
     {"size": 3},
+    {"method": "saliency", "baseline": "1"},
     {"fromTrainingJob": "other"},
     [{"clip": {"epsilon": "3"}}],
     [{"name": "worker", "command": ["sh"]}],

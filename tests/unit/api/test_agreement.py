@@ -157,6 +157,7 @@ CUSTOM = {
     "runtime": "custom",
     "template": {"spec": {"containers": [{"name": "worker", "image": "mine:1"}]}},
 }
+EXPLAINED = {"model": {"fromTrainingJob": "a"}, "explain": {"method": "integratedGradients"}}
 TENSORFLOW = {
     "model": {"persistentVolumeClaim": {"claimName": "models", "path": "linear/1"}},
     "runtime": "tensorflowServing",
@@ -169,6 +170,18 @@ TENSORFLOW = {
 @example(spec={"model": {"fromTrainingJob": "a"}, "rollout": {"maxSurge": "0%", "maxUnavailable": 0}})
 @example(spec={"model": {"fromTrainingJob": "a", "uri": "b"}})
 @example(spec={"model": {"fromTrainingJob": "a"}, "service": {"port": 9000}})
+@example(spec=EXPLAINED)
+@example(spec=EXPLAINED | {"explain": {}})
+@example(spec=EXPLAINED | {"explain": {"method": "gradients"}})
+@example(spec=EXPLAINED | {"explain": {"method": "saliency", "baseline": "zeros"}})
+@example(spec=EXPLAINED | {"explain": {"method": "saliency", "baseline": "0.5"}})
+@example(spec=EXPLAINED | {"explain": {"method": "occlusion", "baseline": "-0.5"}})
+@example(spec=EXPLAINED | {"explain": {"method": "occlusion", "baseline": "mean"}})
+@example(spec=EXPLAINED | {"runtime": "torchserve"})
+@example(spec=EXPLAINED | {"group": {"size": 1}})
+@example(spec=EXPLAINED | {"group": {"size": 2}})
+@example(spec=EXPLAINED | {"group": {"parallelism": {"data": 1, "tensor": 1}}})
+@example(spec=EXPLAINED | {"group": {"parallelism": {"tensor": 2}}})
 @example(spec={"model": {"fromTrainingJob": "a"}, "runtime": "torchserve"})
 @example(spec={"model": {"fromTrainingJob": "a"}, "runtime": "torchserve", "group": {"size": 2}})
 @example(spec={"model": {"fromTrainingJob": "a"}, "runtime": "torchserve", "canary": {"analysis": {}}})
@@ -180,12 +193,14 @@ TENSORFLOW = {
 @example(spec=CUSTOM | {"batching": {"maxBatchSize": 2}})
 @example(spec=CUSTOM | {"batching": {"maxDelayMilliseconds": 1}})
 @example(spec=CUSTOM | {"canary": {"analysis": {}}})
+@example(spec=CUSTOM | {"explain": {"method": "saliency"}})
 @example(spec=TENSORFLOW | {"batching": {"maxBatchSize": 2}})
 @example(spec=TENSORFLOW | {"model": {"fromTrainingJob": "a"}})
 @example(spec=TENSORFLOW | {"model": {"uri": "b"}})
 @example(spec=TENSORFLOW | {"model": TENSORFLOW["model"] | {"sha256": "a" * 64}})
 @example(spec=TENSORFLOW | {"group": {"size": 2}})
 @example(spec=TENSORFLOW | {"canary": {"analysis": {}}})
+@example(spec=TENSORFLOW | {"explain": {"method": "saliency"}})
 def test_a_deployment_that_may_be_wrong_is_judged_alike(deployments: Server, spec: Spec):
     made, refusal = server_answer(deployments, deployment(**spec))
     read, complaint = model_answer(deployment(**spec))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.unit.plan.fixtures import NOW
-from tests.unit.plan.serving.fixtures import decide, deployment, known, pod, revision
+from tests.unit.plan.serving.fixtures import decide, deployment, known, name_of, pod, revision
 
 WORKER = {
     "name": "worker",
@@ -23,6 +25,30 @@ def test_torchserve_answers_as_torch_does_by_an_image_and_a_command_of_its_own()
     torch, torchserve = made("torch"), made("torchserve")
     assert (torchserve["image"], torchserve["args"][0]) == ("muster-torchserve:test", "torchserve")
     assert torchserve | {"image": torch["image"], "args": ["serve", *torchserve["args"][1:]]} == torch
+
+
+@pytest.mark.parametrize(
+    ("explain", "words"),
+    [
+        ({"method": "integratedGradients"}, ["--explain=integratedGradients"]),
+        ({"method": "saliency", "baseline": "zeros"}, ["--explain=saliency"]),
+        ({"method": "occlusion", "baseline": "-0.5"}, ["--explain=occlusion:-0.5"]),
+        (None, []),
+    ],
+    ids=str,
+)
+def test_it_is_told_how_to_explain(explain, words):
+    (made, _) = decide(deployment(explain=explain)).creates
+    assert [word for word in made["spec"]["containers"][0]["args"] if word.startswith("--explain")] == words
+
+
+def test_to_explain_is_another_revision_whose_groups_replace_those_of_the_one_before():
+    plain = revision()
+    there = (pod(0, 1, plain), pod(1, 2, plain))
+    answer = decide(deployment(known(plain), explain={"method": "saliency"}), *there, revisions=(plain,))
+    (new,) = (one for one in answer.creates if one["kind"] == "Pod")
+    assert "--explain=saliency" in new["spec"]["containers"][0]["args"]
+    assert new["metadata"]["labels"]["muster.dev/revision"] != name_of(plain)
 
 
 def test_torchserve_is_asked_how_it_is():

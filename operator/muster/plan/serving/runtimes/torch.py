@@ -53,7 +53,15 @@ def _arguments(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision:
         *([f"--sha256={checksum}"] if checksum else []),
         *([f"--fetch={uri}"] if uri else []),
         *([f"--cache={CACHE}"] if revision.cache else []),
+        *_explanations(spec),
     ]
+
+
+def _explanations(spec: ModelDeploymentSpec) -> list[str]:
+    explain = spec.explain
+    if explain is None:
+        return []
+    return [f"--explain={explain.method}" + ("" if explain.baseline == "zeros" else f":{explain.baseline}")]
 
 
 def _in_group(
