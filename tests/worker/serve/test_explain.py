@@ -9,6 +9,7 @@ import struct
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ from tests.worker.serve.test_package import scripted
 
 WEIGHTS = torch.tensor([[1.0, -2.0, 3.0, 0.0], [-0.5, 4.0, 1.0, 2.0]])
 POINTS = torch.tensor([[1.0, 2.0, 3.0, 4.0], [-1.0, 0.5, 0.0, 2.0], [2.0, 2.0, 2.0, 2.0]])
+DOCS = Path(__file__).parents[3] / "docs" / "serve.md"
 METHODS = ("integratedGradients", "saliency", "occlusion")
 
 
@@ -218,6 +220,12 @@ def test_the_attributions_of_a_network_add_up_to_the_difference_of_its_outputs(s
     # By captum's fifty steps, of a function with as many bends as it has units.
     torch.testing.assert_close(total, difference, rtol=0, atol=0.01)
     torch.testing.assert_close(found["delta"], total - difference, rtol=0, atol=1e-4)
+
+
+def test_the_example_of_the_docs_is_answered(serve, tmp_path):
+    request = json.loads(DOCS.read_text().partition("<<'END'\n")[2].partition("\nEND\n")[0])
+    served = serve(publish(tmp_path / "digits", Network(8), torch.rand(4, 1, 8, 8)), "--explain", "saliency")
+    assert explain(served, "digits", *request["inputs"])["attributions.images"].shape == (1, 1, 8, 8)
 
 
 @pytest.mark.parametrize("at_once", [2, 7])
