@@ -7,6 +7,7 @@ import torch
 
 from muster_worker.train.evaluation import evaluate, evaluate_alone
 from muster_worker.train.precision import Precision
+from muster_worker.train.strategy.layout import Chosen, Layout
 from muster_worker.train.trainer import built
 from tests.worker.train.recipes import Line, LineConfig
 
@@ -18,7 +19,7 @@ RECIPE = Line(LineConfig(dropout=0.5))
 @pytest.mark.usefixtures("lone_rank")
 def test_alone_is_as_together():
     model, _, validation = built(RECIPE, CPU)
-    together = evaluate(RECIPE, model, validation, PRECISION, CPU)
+    together = evaluate(RECIPE, model, validation, PRECISION, CPU, Layout.of(Chosen(), 0, 1))
     assert evaluate_alone(RECIPE, model, validation, PRECISION, CPU) == together
     assert set(together) == {"validationLoss", "validationAccuracy"}
 
