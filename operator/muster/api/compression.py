@@ -1,29 +1,61 @@
 """Steps that make a trained model smaller."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
 from muster.api.base import Int, Model
 from muster.api.lists import ATOMIC
-from muster.api.names import DecimalText
+from muster.api.names import DecimalText, Fraction, PositiveDecimal
 from muster.api.rules import Rule
 
+EIGHT_OR_FOUR = Rule(cel="self == 8 || self == 4", holds=lambda bits: bits in (8, 4), message="write 8 or 4")
 
-class Clip(Model):
+
+class Step(Model):
+    """What every step can be told."""
+
+    max_accuracy_drop: Fraction | None = None
+    """How much validation accuracy, from 0 to 1, the step may cost, in quotes, for example "0.01". Else the job fails.
+
+    Absent: as much as it does.
+    """
+
+
+class Clip(Step):
     """Cut every weight to the interval from -epsilon to epsilon."""
 
-    epsilon: DecimalText
+    rules = (
+        Rule(
+            cel="has(self.epsilon) != has(self.standardDeviations)",
+            holds=lambda clip: (clip.epsilon is None) != (clip.standard_deviations is None),
+            message="write exactly one of epsilon and standardDeviations",
+        ),
+    )
+
+    epsilon: PositiveDecimal | None = None
     """The largest magnitude left, in quotes, for example "3.0"."""
+    standard_deviations: PositiveDecimal | None = None
+    """The same, as a multiple of the standard deviation of each layer's weights, in quotes, for example "3"."""
 
 
-class Quantize(Model):
-    """Store the weights in fewer bits."""
+class Prune(Step):
+    """Make the smallest weights of each layer zero. By itself this makes no file smaller."""
 
-    bits: Annotated[Int, Field(ge=4, le=8)]
+    fraction: Fraction
+    """Which part of them, in quotes, for example "0.5"."""
+
+
+class Quantize(Step):
+    """Store the weights in fewer bits. Nothing comes after it but another quantize, for what it has left."""
+
+    bits: Annotated[Int, Field(ge=4, le=8), EIGHT_OR_FOUR]
     """Bits a weight: 8 or 4."""
-    max_accuracy_drop: DecimalText | None = None
-    """How much validation accuracy may be lost before the step fails, in quotes, for example "0.01"."""
+    mode: Literal["weightOnly", "dynamic"] = "weightOnly"
+    """weightOnly: weights are small on disk and in memory, and made floating point numbers when a layer computes.
+
+    dynamic: linear layers compute with integers of 8 bits, which is faster on CPUs; others stay as they are.
+    """
 
 
 class Distill(Model):
@@ -40,7 +72,7 @@ class Distill(Model):
 
 
 def _is_one(step: "CompressionStep") -> bool:
-    return sum(kind is not None for kind in (step.clip, step.quantize, step.distill)) == 1
+    return sum(kind is not None for kind in (step.clip, step.prune, step.quantize, step.distill)) == 1
 
 
 class CompressionStep(Model):
@@ -48,13 +80,21 @@ class CompressionStep(Model):
 
     rules = (
         Rule(
-            cel="[has(self.clip), has(self.quantize), has(self.distill)].exists_one(given, given)",
+            cel="[has(self.clip), has(self.prune), has(self.quantize), has(self.distill)].exists_one(given, given)",
             holds=_is_one,
-            message="write exactly one of clip, quantize and distill in each step",
+            message="write exactly one of clip, prune, quantize and distill in each step",
+        ),
+        Rule(
+            cel="!has(self.distill)",
+            holds=lambda step: step.distill is None,
+            message="distill is not supported by this version of Muster yet: leave it out",
+            at=".distill",
+            reason="FieldValueForbidden",
         ),
     )
 
     clip: Clip | None = None
+    prune: Prune | None = None
     quantize: Quantize | None = None
     distill: Distill | None = None
 

@@ -188,7 +188,10 @@ class TrainingJobSpec(Model):
     strategy: Strategy | None = None
     optimisation: Optimisation | None = None
     compression: Compression | None = None
-    """Steps that make the trained model smaller, in order. Not supported by this version yet."""
+    """Steps that make the trained model smaller, in order: `[{clip: {epsilon: "3"}}, {quantize: {bits: 8}}]`.
+
+    Of recipes. What each has gained and cost is in `status.model.compression`.
+    """
     resources: Resources = Resources()
     template: RawPodTemplate = Field(default_factory=dict)
     storage: Storage | None = None
@@ -279,6 +282,13 @@ class TrainingJobSpec(Model):
                 " change one of them, or leave data out"
             ),
             at=".strategy.mesh",
+        ),
+        Rule(
+            cel="!has(self.script) || !has(self.compression)",
+            holds=lambda spec: spec.script is None or spec.compression is None,
+            message="this is for recipes, a script writes its model itself: leave it out",
+            at=".compression",
+            reason="FieldValueForbidden",
         ),
         Rule(
             cel="!has(self.script) || !has(self.optimisation)",

@@ -99,11 +99,19 @@ class CompressionResult(Reported):
     """What one compression step did."""
 
     step: str
-    """clip, quantize or distill."""
+    """clip, prune or quantize."""
     bytes_before: Int | None = None
-    """Size of the model before."""
+    """Size of the file of weights before."""
     bytes_after: Int | None = None
-    """Size of the model after."""
+    """Size of the file of weights after."""
+    memory_before: Int | None = None
+    """Bytes that the weights took in memory before."""
+    memory_after: Int | None = None
+    """Bytes that they take in memory after."""
+    latency_milliseconds_before: str | None = None
+    """How long one sample took before, on the CPU of the first worker."""
+    latency_milliseconds_after: str | None = None
+    """How long one sample takes after."""
     accuracy_before: str | None = None
     """Validation accuracy before."""
     accuracy_after: str | None = None

@@ -53,7 +53,6 @@ TRAINING_JOB = (
     Unsupported("strategy.type", allowed=("ddp", "fsdp", "tensor")),
     Unsupported("strategy.parameterServers"),
     Unsupported("strategy.mesh.pipeline"),
-    Unsupported("compression"),
 )
 
 MODEL_DEPLOYMENT = (Unsupported("compression"),)

@@ -28,6 +28,7 @@ _QUANTITY = st.one_of(
         fullmatch=True,
     ),
 )
+_FRACTION = st.from_regex(r"0\.[0-9]{0,5}[1-9]", fullmatch=True)
 _DECIMAL = st.from_regex(r"[0-9]{0,6}[1-9](\.[0-9]{1,5})?([eE][-+]?[0-9]{1,2})?", fullmatch=True)
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**9), 10**9) | _TEXT,
@@ -143,7 +144,7 @@ def _recipes() -> st.SearchStrategy[Spec]:
         warmUpSteps=st.integers(0, 1000),
         minimum=_DECIMAL,
         metric=st.text(string.ascii_letters, min_size=1, max_size=64),
-        factor=st.from_regex(r"0\.[0-9]{0,5}[1-9]", fullmatch=True),
+        factor=_FRACTION,
         patience=st.integers(0, 100),
     )
     return st.fixed_dictionaries(
@@ -152,7 +153,24 @@ def _recipes() -> st.SearchStrategy[Spec]:
         | {
             "strategy": _block(type=st.just("ddp")),
             "optimisation": _block(learningRate=rate, gradientAccumulation=st.integers(1, 100_000)),
+            "compression": st.lists(_compression(), min_size=1, max_size=3),
         },
+    )
+
+
+def _compression() -> st.SearchStrategy[Spec]:
+    drop = {"maxAccuracyDrop": _FRACTION}
+    clip = st.sampled_from(["epsilon", "standardDeviations"]).flatmap(
+        lambda name: st.fixed_dictionaries({name: _DECIMAL}, optional=drop)
+    )
+    prune = st.fixed_dictionaries({"fraction": _FRACTION}, optional=drop)
+    quantize = st.fixed_dictionaries(
+        {"bits": st.sampled_from([8, 4])}, optional=drop | {"mode": st.sampled_from(["weightOnly", "dynamic"])}
+    )
+    return st.one_of(
+        clip.map(lambda one: {"clip": one}),
+        prune.map(lambda one: {"prune": one}),
+        quantize.map(lambda one: {"quantize": one}),
     )
 
 

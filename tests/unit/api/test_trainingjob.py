@@ -125,10 +125,10 @@ def test_a_malformed_manifest_is_refused_in_a_sentence(case: Malformed):
             "spec.replicas: found 0, wanted at least 1; spec.backend: found 'mpi', wanted 'auto', 'nccl' or 'gloo'",
         ),
         (
-            manifest(strategy={"parameterServers": 1}, compression=[{"clip": {"epsilon": "3"}}]),
+            manifest(strategy={"parameterServers": 1, "mesh": {"pipeline": 2}}),
             (
                 "spec.strategy.parameterServers is not supported by this version of Muster yet: leave it out;"
-                " spec.compression is not supported by this version of Muster yet: leave it out"
+                " spec.strategy.mesh.pipeline is not supported by this version of Muster yet: leave it out"
             ),
         ),
         (

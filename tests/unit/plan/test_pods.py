@@ -77,6 +77,7 @@ def test_parts_of_the_spec_reach_the_worker_as_the_manifest_writes_them():
         optimisation={"learningRate": {"initial": "0.1", "schedule": "plateau"}},
         failurePolicy={"permanentExitCodes": [2, 9]},
         strategy={"type": "fsdp", "mesh": {"tensor": 1}},
+        compression=[{"clip": {"epsilon": "3"}}, {"quantize": {"bits": 8, "maxAccuracyDrop": "0.01"}}],
         storage={"persistentVolumeClaim": {"claimName": "models"}},
     )
     assert json.loads(told["MUSTER_RECIPE_CONFIG"]) == {"epochs": 3}
@@ -85,6 +86,10 @@ def test_parts_of_the_spec_reach_the_worker_as_the_manifest_writes_them():
     }  # fmt: skip
     assert json.loads(told["MUSTER_OPTIMISATION"])["learningRate"]["initial"] == "0.1"
     assert json.loads(told["MUSTER_STRATEGY"]) == {"type": "fsdp", "mesh": {"tensor": 1}}
+    assert json.loads(told["MUSTER_COMPRESSION"]) == [
+        {"clip": {"epsilon": "3"}},
+        {"quantize": {"bits": 8, "mode": "weightOnly", "maxAccuracyDrop": "0.01"}},
+    ]
     assert told["MUSTER_PERMANENT_EXIT_CODES"] == "2,9"
 
 

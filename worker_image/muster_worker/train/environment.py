@@ -73,6 +73,9 @@ class Environment:
     learning_rate: LearningRate
     gradient_accumulation: int
     strategy: Chosen
+    compression: list[dict[str, Any]]
+    """The steps of `spec.compression`, as they are written."""
+
     initial_model: InitialModel | None
 
     @classmethod
@@ -98,6 +101,7 @@ class Environment:
                 _number(optimisation, "spec.optimisation.gradientAccumulation", default=1, minimum=1)
             ),
             strategy=_strategy(_json_object(variables, "MUSTER_STRATEGY")),
+            compression=json.loads(variables.get("MUSTER_COMPRESSION") or "[]"),
             initial_model=_initial_model(variables),
         )
 

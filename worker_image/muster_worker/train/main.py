@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch._dynamo  # noqa: F401 - DDP imports it on first use, 0.3 s that a fork of this process does not pay
 
+from muster_worker.compress.apply import compress
+from muster_worker.compress.manifest import parse_steps
 from muster_worker.train.checkpoint import Checkpoints
+from muster_worker.train.durable import read_json
 from muster_worker.train.environment import Environment
 from muster_worker.train.errors import ConfigurationError, TrainingError
 from muster_worker.train.export import export_model
-from muster_worker.train.model_directory import load_model, published_model, summary
+from muster_worker.train.model_directory import DESCRIPTION, load_model, published_model, summary
 from muster_worker.train.process_group import device_of, everywhere, from_rank, joined
 from muster_worker.train.reference import load_recipe
 from muster_worker.train.report import Report
@@ -68,6 +71,7 @@ def _log_to_stdout(rank: int) -> None:
 
 def _train(reference: str, environment: Environment, report: Report) -> int:
     recipe = load_recipe(reference, environment.recipe_config)
+    parse_steps(environment.compression)
     device = device_of(environment)
     # Before joining: what is wrong with the recipe is then every rank's own error, and no rank waits for another.
     trainer = Trainer(recipe, environment, device)
@@ -195,7 +199,9 @@ class Training:
         """Saves the final state and publishes the model; at once when both are there already. Collective."""
         self._save(asynchronous=False)
         trainer, directory = self._trainer, self._storage.directory / MODEL
-        there = published_model(directory, trainer.origin()) if self._environment.rank == 0 else None
+        steps = self._environment.compression
+        origin = trainer.origin() | ({"compression": steps} if steps else {})
+        there = published_model(directory, origin) if self._environment.rank == 0 else None
         trained = None if from_rank(0, there is not None) else trainer.trained()
         everywhere(lambda: self._publish(directory, there, trained))
 
@@ -206,12 +212,20 @@ class Training:
         published = there
         if published is None:
             assert trained is not None, "the first rank has what is not there yet"
+            if self._environment.compression:
+                trained = compress(trained, self._environment.compression, trainer.evaluate_alone)
             published = export_model(directory, trained, self._storage.run_id)
+        compression = read_json(directory / DESCRIPTION)["compression"]
         self._progress(
             epoch=trainer.progress.epoch,
             **trainer.progress.metrics,
             learningRate=trainer.learning_rate,
-            model={"path": MODEL, "bytes": published.bytes, "sha256": published.sha256},
+            model={
+                "path": MODEL,
+                "bytes": published.bytes,
+                "sha256": published.sha256,
+                **({"compression": compression} if compression else {}),
+            },
         )
         log.info("the model is in %s", directory)
 

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 from muster_worker.train.batches import batches, to_device
 from muster_worker.train.config import config_as_json
 from muster_worker.train.errors import ConfigurationError
-from muster_worker.train.evaluation import evaluate, measured
+from muster_worker.train.evaluation import evaluate, evaluate_alone, measured
 from muster_worker.train.export import Trained
 from muster_worker.train.precision import Precision
 from muster_worker.train.process_group import StepAgreement
@@ -199,6 +199,13 @@ class Trainer:
         progress.metrics = metrics
         progress.history.append({"epoch": progress.epoch, "step": progress.step, **metrics})
         return metrics
+
+    def evaluate_alone(self, model: nn.Module) -> dict[str, float]:
+        """The metrics of another model, on the CPU of this rank, which measures every sample. Not collective."""
+        if self._validation is None:
+            return {}
+        cpu = torch.device("cpu")
+        return evaluate_alone(self.recipe, model, self._validation, Precision(torch.float32, cpu.type), cpu)
 
     def tensors(self) -> dict[str, Any]:
         """The part of the state that torch.distributed.checkpoint holds, by names that no strategy changes.

@@ -184,6 +184,9 @@ def _environment(job: TrainingJob, rank: int, attempt: int) -> dict[str, str]:
         environment["MUSTER_RECIPE_CONFIG"] = json.dumps(spec.recipe.config, separators=(",", ":"))
         environment["MUSTER_CHECKPOINT"] = _json(spec.checkpoint)
         environment["MUSTER_OPTIMISATION"] = _json(spec.optimisation)
+        if spec.compression:
+            steps = [step.manifest() for step in spec.compression]
+            environment["MUSTER_COMPRESSION"] = json.dumps(steps, separators=(",", ":"))
         if spec.strategy is not None:
             environment["MUSTER_STRATEGY"] = _json(spec.strategy)
     return environment

@@ -28,7 +28,7 @@ def measured(group: Manifest, recorded: Manifest) -> dict[str, Any]:
         "metrics": metrics,
         "metric": next((f"{name} {metrics[name]}" for name in TELLING if name in metrics), None),
         "checkpoint": _checkpoint(group.get("checkpoint") or {}),
-        "model": dict(group.get("model") or {}),
+        "model": _model(group.get("model") or {}),
     }
     return {name: said[name] or recorded[name] for name in said if said[name] or name in recorded}
 
@@ -74,6 +74,23 @@ def _checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     kept = {name: checkpoint[name] for name in ("step", "bytes", "path") if checkpoint.get(name) is not None}
     return kept | ({"savedAt": to_timestamp(checkpoint["at"])} if checkpoint.get("at") else {})
+
+
+def _model(model: Mapping[str, Any]) -> dict[str, Any]:
+    steps = [_compression(report) for report in model.get("compression") or ()]
+    kept = {name: value for name, value in model.items() if name != "compression"}
+    return kept | ({"compression": steps} if steps else {})
+
+
+def _compression(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a step did in the status's words; the worker counts in bytes and seconds."""
+    told: dict[str, Any] = {"step": next(iter(report["step"]))}
+    for when in ("Before", "After"):
+        told |= {f"{name}{when}": report.get(f"{name}{when}") for name in ("bytes", "memory")}
+        for name, factor, shown in (("latency", 1000, "latencyMilliseconds"), ("accuracy", 1, "accuracy")):
+            value = report.get(f"{name}{when}")
+            told[f"{shown}{when}"] = None if value is None else _number(factor * value)
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _number(value: float) -> str:
