@@ -35,16 +35,27 @@ def test_given_all_workers_ended_with_zero_then_the_job_has_succeeded():
 def test_what_compression_did_is_told_in_the_statuss_words():
     report = {
         "step": {"quantize": {"bits": 8}},
-        **{"bytesBefore": 400, "bytesAfter": 110, "memoryBefore": 380, "memoryAfter": 100},
-        **{"latencyBefore": 0.000178, "latencyAfter": 0.000304, "accuracyBefore": 0.99161, "accuracyAfter": None},
+        "bytesBefore": 400,
+        "bytesAfter": 110,
+        "memoryBefore": 380,
+        "memoryAfter": 100,
+        "latencyBefore": 0.000178,
+        "latencyAfter": 0.000304,
+        "accuracyBefore": 0.99161,
+        "accuracyAfter": None,
     }
     words = LAST_WORDS | {"model": {**LAST_WORDS["model"], "compression": [report]}}
     pods = [pod(rank, phase="Succeeded", last_words=words) for rank in range(3)]
     (told,) = decide(started(job()), *pods).status["model"]["compression"]
     assert told == {
         "step": "quantize",
-        **{"bytesBefore": 400, "bytesAfter": 110, "memoryBefore": 380, "memoryAfter": 100},
-        **{"latencyMillisecondsBefore": "0.178", "latencyMillisecondsAfter": "0.304", "accuracyBefore": "0.9916"},
+        "bytesBefore": 400,
+        "bytesAfter": 110,
+        "memoryBefore": 380,
+        "memoryAfter": 100,
+        "latencyMillisecondsBefore": "0.178",
+        "latencyMillisecondsAfter": "0.304",
+        "accuracyBefore": "0.9916",
     }
 
 
