@@ -123,6 +123,8 @@ class TrainedModel(Reported):
 
     path: str | None = None
     """Where it is, below spec.storage.path."""
+    step: Int | None = None
+    """The step that it is from: the last, or with spec.checkpoint.bestBy the best."""
     bytes: Int | None = None
     """How large it is."""
     sha256: str | None = None

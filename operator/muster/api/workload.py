@@ -132,12 +132,24 @@ class LearningRate(Model):
     """With plateau: how many evaluations in a row may bring no improvement before the learning rate falls."""
 
 
+class EarlyStopping(Model):
+    """Ends the training when nothing gets better any more. Judged after each epoch's evaluation."""
+
+    metric: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "validationLoss"
+    """The metric that is watched, one of those that the recipe evaluates."""
+    patience: Annotated[Int, Field(ge=1, le=1_000_000)] = 3
+    """How many evaluations in a row may bring no improvement."""
+    minimum_change: PositiveDecimal | None = None
+    """What is no improvement yet, in quotes, for example "0.001". Absent: the smallest change is one."""
+
+
 class Optimisation(Model):
     """How the parameters of a recipe are updated. Absent: as the recipe does it by itself."""
 
     learning_rate: LearningRate | None = None
     gradient_accumulation: Annotated[Int, Field(ge=1, le=100_000)] = 1
     """Over how many batches gradients are summed before the parameters are updated."""
+    early_stopping: EarlyStopping | None = None
 
 
 class Checkpoint(Model):
@@ -153,6 +165,12 @@ class Checkpoint(Model):
     """Save after so many seconds. 0: by steps alone."""
     keep: Annotated[Int, Field(ge=1, le=1000)] = 3
     """How many checkpoints are kept; older ones are deleted."""
+    best_by: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    """A metric that the recipe evaluates, for example validationLoss. Absent: the last model is published.
+
+    Then a checkpoint is made whenever it is better than ever, the best one is kept beside the newest ones, and its
+    model is published.
+    """
     asynchronous: Bool = True
     """Write while the training goes on, from a copy in memory. false: the training waits for the disk.
 

@@ -28,6 +28,7 @@ _QUANTITY = st.one_of(
         fullmatch=True,
     ),
 )
+_METRIC = st.text(string.ascii_letters, min_size=1, max_size=64)
 _FRACTION = st.from_regex(r"0\.[0-9]{0,5}[1-9]", fullmatch=True)
 _DECIMAL = st.from_regex(r"[0-9]{0,6}[1-9](\.[0-9]{1,5})?([eE][-+]?[0-9]{1,2})?", fullmatch=True)
 _JSON = st.recursive(
@@ -143,7 +144,7 @@ def _recipes() -> st.SearchStrategy[Spec]:
         schedule=st.sampled_from(["constant", "plateau", "cosine"]),
         warmUpSteps=st.integers(0, 1000),
         minimum=_DECIMAL,
-        metric=st.text(string.ascii_letters, min_size=1, max_size=64),
+        metric=_METRIC,
         factor=_FRACTION,
         patience=st.integers(0, 100),
     )
@@ -152,7 +153,11 @@ def _recipes() -> st.SearchStrategy[Spec]:
         optional=_common()
         | {
             "strategy": _block(type=st.just("ddp")),
-            "optimisation": _block(learningRate=rate, gradientAccumulation=st.integers(1, 100_000)),
+            "optimisation": _block(
+                learningRate=rate,
+                gradientAccumulation=st.integers(1, 100_000),
+                earlyStopping=_block(metric=_METRIC, patience=st.integers(1, 100), minimumChange=_DECIMAL),
+            ),
             "compression": st.lists(_compression(), min_size=1, max_size=3),
         },
     )

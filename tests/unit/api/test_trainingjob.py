@@ -77,6 +77,9 @@ def test_a_block_is_written_as_in_a_manifest():
         "learningRate": {**rate, "warmUpSteps": 0, "metric": "validationLoss", "factor": "0.5", "patience": 3},
         "gradientAccumulation": 1,
     }
+    stopping = TrainingJob.model_validate(manifest(optimisation={"earlyStopping": {}})).spec.optimisation
+    assert stopping is not None
+    assert stopping.manifest()["earlyStopping"] == {"metric": "validationLoss", "patience": 3}
 
 
 def test_a_status_is_written_without_what_is_not_known():

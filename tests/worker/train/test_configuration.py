@@ -119,11 +119,14 @@ def test_the_environment_of_a_job_is_read():
             "MUSTER_OPTIMISATION": '{"learningRate":{"initial":"0.1","schedule":"plateau","metric":"validationLoss",'
             '"factor":"0.5","patience":3,"warmUpSteps":20,"minimum":"0.01"},"gradientAccumulation":4}',
             "MUSTER_STRATEGY": '{"type":"fsdp","mesh":{"tensor":2}}',
+            "MUSTER_COMPRESSION": '[{"quantize":{"bits":8}}]',
         }
     )
     assert environment.checkpoint == CheckpointPolicy(100, 60.0, 2, asynchronous=True)
     assert environment.learning_rate == LearningRate(0.1, "plateau", "validationLoss", 0.5, 3, 20, 0.01)
     assert environment.strategy == Chosen("fsdp", tensor=2)
+    assert environment.compression == [{"quantize": {"bits": 8}}]
+    assert environment.early_stopping is None
     assert environment.gradient_accumulation == 4
 
 
@@ -156,6 +159,10 @@ def test_an_environment_without_muster_has_defaults():
         (
             {"MUSTER_OPTIMISATION": '{"gradientAccumulation":0}'},
             "spec.optimisation.gradientAccumulation: found 0, wanted a number, at least 1",
+        ),
+        (
+            {"MUSTER_OPTIMISATION": '{"earlyStopping":{"patience":0}}'},
+            "spec.optimisation.earlyStopping.patience: found 0, wanted a number, at least 1",
         ),
         ({"MUSTER_STRATEGY": '{"type":"zero"}'}, "spec.strategy.type: found 'zero', wanted one of ddp, fsdp, tensor"),
         ({"MUSTER_STRATEGY": '{"mesh":{"tensor":-1}}'}, "spec.strategy.mesh.tensor: found -1, wanted a number"),

@@ -87,16 +87,21 @@ class Checkpoints:
         self._directory = storage.directory / CHECKPOINTS
         self._keep = keep
         self._on_saved = on_saved
+        self._best: int | None = None
         self._broken: set[str] = set()
         self._writing: threading.Thread | None = None
         self._fault: BaseException | None = None
 
-    def save(self, step: int, tensors: dict[str, Any], state: dict[str, Any], *, asynchronous: bool) -> None:
+    def save(
+        self, step: int, tensors: dict[str, Any], state: dict[str, Any], *, asynchronous: bool, best: int | None = None
+    ) -> None:
         """Collective. `tensors` is a state dict, `state` anything that JSON can hold.
 
-        Asynchronous: returns once the tensors are copied; a fault is raised by the next `save` or `wait`.
+        `best`: the step whose checkpoint is kept however old it is. Asynchronous: returns once the tensors are copied;
+        a fault is raised by the next `save` or `wait`.
         """
         self.wait()
+        self._best = best
         if not asynchronous:
             self._write(step, tensors, state)
             return
@@ -174,10 +179,11 @@ class Checkpoints:
         self._on_saved(Saved(step, size, f"{CHECKPOINTS}/{final.name}"))
 
     def _prune(self, newest: int) -> None:
-        """Keeps `keep` checkpoints up to the one just written; what comes after it belongs to a lost history."""
+        """Keeps `keep` checkpoints up to the one just written, and the best; what comes after is of a lost history."""
         self._broken.discard(name_of(newest))
         steps = [step for step in self._steps() if step <= newest and name_of(step) not in self._broken]
         kept = {name_of(step) for step in steps[: self._keep]}
+        kept |= {name_of(step) for step in steps if step == self._best}
         for step in self._steps():
             if name_of(step) not in kept:
                 discard(self._directory / name_of(step))
@@ -206,18 +212,26 @@ class Checkpoints:
         ones are logged, and removed by the next save. Each rank verifies a part of the files.
         """
         own = set(self._steps())
-        for step in sorted(set.union(*gathered(own)), reverse=True):
-            directory = self._directory / name_of(step)
-            manifest, fault = self._verified(directory) if step in own else ({}, None)
-            looks = gathered(_Look(self._storage.first, None if fault else manifest.get("id"), fault))
-            holders = {look.directory for look in looks} - {look.directory for look in looks if look.id is None}
-            faults = [look.fault for look in looks if look.fault]
-            if len({looks[rank].id for rank in holders}) > 1:
-                holders, faults = set(), ["the pods hold different checkpoints of this step"]
-            if faults:
-                self._note_broken(directory, faults[0])
-            if holders:
-                return self._found(step, manifest.get("state"), holders, {look.directory for look in looks})
+        steps = sorted(set.union(*gathered(own)), reverse=True)
+        return next((found for step in steps if (found := self._intact(step, own=step in own)) is not None), None)
+
+    def intact(self, step: int) -> Found | None:
+        """The checkpoint of this step, if some directory has it whole; the same on all ranks. Collective."""
+        return self._intact(step, own=step in self._steps())
+
+    def _intact(self, step: int, *, own: bool) -> Found | None:
+        """`own`: whether this rank's directory has one of its name."""
+        directory = self._directory / name_of(step)
+        manifest, fault = self._verified(directory) if own else ({}, None)
+        looks = gathered(_Look(self._storage.first, None if fault else manifest.get("id"), fault))
+        holders = {look.directory for look in looks} - {look.directory for look in looks if look.id is None}
+        faults = [look.fault for look in looks if look.fault]
+        if len({looks[rank].id for rank in holders}) > 1:
+            holders, faults = set(), ["the pods hold different checkpoints of this step"]
+        if faults:
+            self._note_broken(directory, faults[0])
+        if holders:
+            return self._found(step, manifest.get("state"), holders, {look.directory for look in looks})
         return None
 
     def _found(self, step: int, state: dict[str, Any] | None, holders: set[int], directories: set[int]) -> Found:

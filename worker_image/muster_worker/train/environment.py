@@ -41,6 +41,17 @@ class CheckpointPolicy:
     every_seconds: float | None = None
     keep: int = 3
     asynchronous: bool = False
+    best_by: str | None = None
+    """The metric by which the best checkpoint is kept as well, and published; None: the last is."""
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """`spec.optimisation.earlyStopping`: it ends after `patience` evaluations in a row without a better metric."""
+
+    metric: str = "validationLoss"
+    patience: int = 3
+    minimum_change: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,7 @@ class Environment:
     checkpoint: CheckpointPolicy
     learning_rate: LearningRate
     gradient_accumulation: int
+    early_stopping: EarlyStopping | None
     strategy: Chosen
     compression: list[dict[str, Any]]
     """The steps of `spec.compression`, as they are written."""
@@ -100,6 +112,7 @@ class Environment:
             gradient_accumulation=int(
                 _number(optimisation, "spec.optimisation.gradientAccumulation", default=1, minimum=1)
             ),
+            early_stopping=_early_stopping(optimisation.get("earlyStopping")),
             strategy=_strategy(_json_object(variables, "MUSTER_STRATEGY")),
             compression=json.loads(variables.get("MUSTER_COMPRESSION") or "[]"),
             initial_model=_initial_model(variables),
@@ -155,6 +168,7 @@ def _checkpoint_policy(fields: Mapping[str, Any]) -> CheckpointPolicy:
         every_seconds=every_seconds or None,
         keep=int(_number(fields, f"{prefix}.keep", default=CheckpointPolicy.keep, minimum=1)),
         asynchronous=bool(fields.get("asynchronous", CheckpointPolicy.asynchronous)),
+        best_by=fields.get("bestBy") or None,
     )
 
 
@@ -174,6 +188,17 @@ def _learning_rate(fields: Mapping[str, Any]) -> LearningRate:
         patience=int(_number(fields, f"{prefix}.patience", default=LearningRate.patience, minimum=0)),
         warm_up_steps=int(_number(fields, f"{prefix}.warmUpSteps", default=LearningRate.warm_up_steps, minimum=0)),
         minimum=_number(fields, f"{prefix}.minimum", default=LearningRate.minimum, minimum=0),
+    )
+
+
+def _early_stopping(fields: Mapping[str, Any] | None) -> EarlyStopping | None:
+    if fields is None:
+        return None
+    prefix, default = "spec.optimisation.earlyStopping", EarlyStopping
+    return EarlyStopping(
+        metric=fields.get("metric") or default.metric,
+        patience=int(_number(fields, f"{prefix}.patience", default=default.patience, minimum=1)),
+        minimum_change=_number(fields, f"{prefix}.minimumChange", default=default.minimum_change, minimum=0),
     )
 
 

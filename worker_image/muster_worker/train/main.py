@@ -182,15 +182,24 @@ class Training:
             metrics = trainer.finish_epoch()
             shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
             log.info("epoch %d of %d: %s", epoch, self._trainer.recipe.config.epochs, shown)
+            if trainer.stopped:
+                log.info("ending after epoch %d: nothing gets better", epoch)
         self._report_step(epoch, agreed.loss, evaluated=evaluated)
         every = self._policy.every_steps
-        if not trainer.complete and (agreed.save or (every and progress.step % every == 0)):
+        is_best = evaluated and trainer.best_step == progress.step
+        if not trainer.complete and (agreed.save or is_best or (every and progress.step % every == 0)):
             self._save(asynchronous=self._policy.asynchronous)
 
     def _save(self, *, asynchronous: bool) -> None:
         step = self._trainer.progress.step
         if step != self._saved_step:
-            self._checkpoints.save(step, self._trainer.tensors(), self._trainer.state(), asynchronous=asynchronous)
+            self._checkpoints.save(
+                step,
+                self._trainer.tensors(),
+                self._trainer.state(),
+                asynchronous=asynchronous,
+                best=self._trainer.best_step,
+            )
         self._saved_step, self._saved_at = step, time.monotonic()
         if not asynchronous:
             self._checkpoints.wait()
@@ -198,12 +207,29 @@ class Training:
     def publish(self) -> None:
         """Saves the final state and publishes the model; at once when both are there already. Collective."""
         self._save(asynchronous=False)
+        self._take_best()
         trainer, directory = self._trainer, self._storage.directory / MODEL
         steps = self._environment.compression
         origin = trainer.origin() | ({"compression": steps} if steps else {})
         there = published_model(directory, origin) if self._environment.rank == 0 else None
         trained = None if from_rank(0, there is not None) else trainer.trained()
         everywhere(lambda: self._publish(directory, there, trained))
+
+    def _take_best(self) -> None:
+        """The model of the best checkpoint, where one is kept and another is the last. Collective."""
+        trainer = self._trainer
+        trainer.published = trainer.progress
+        best = trainer.best_step
+        if best is None or best == trainer.progress.step:
+            return
+        found = self._checkpoints.intact(best)
+        if found is None:
+            log.warning("the best checkpoint, of step %d, is not there whole: the last one is published", best)
+            return
+        weights = trainer.weights()
+        self._checkpoints.load(found, weights)
+        trainer.take(weights, found.state)
+        log.info("publishing the best model, of step %d", best)
 
     def _publish(self, directory: Path, there: Published | None, trained: Trained | None) -> None:
         if self._environment.rank != 0:
@@ -218,10 +244,11 @@ class Training:
         compression = read_json(directory / DESCRIPTION)["compression"]
         self._progress(
             epoch=trainer.progress.epoch,
-            **trainer.progress.metrics,
+            **trainer.published.metrics,
             learningRate=trainer.learning_rate,
             model={
                 "path": MODEL,
+                "step": trainer.published.step,
                 "bytes": published.bytes,
                 "sha256": published.sha256,
                 **({"compression": compression} if compression else {}),

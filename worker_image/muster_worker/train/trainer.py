@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
     get_state_dict,
+    set_model_state_dict,
     set_state_dict,
 )
 
@@ -29,6 +30,7 @@ from muster_worker.train.sharding import EpochPlan, share
 from muster_worker.train.strategy import distributed
 from muster_worker.train.strategy.base import local
 from muster_worker.train.strategy.layout import Layout
+from muster_worker.train.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +77,7 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, environment: Environment, device: torch.device) -> None:
         self.recipe = recipe
-        self.progress = Progress()
+        self.progress = self.published = Progress()
         self.layout = Layout.of(environment.strategy, environment.rank, environment.world_size)
         self._initial = environment.initial_model
         self._device = device
@@ -84,11 +86,16 @@ class Trainer:
         self.model, self._training, self._validation = built(recipe, device)
         self._plan = EpochPlan(self._count(), recipe.config.batch_size, environment.gradient_accumulation)
 
+        self._watches = _watches(environment, recipe)
+        self._patience = environment.early_stopping.patience if environment.early_stopping else None
         self._rate = environment.learning_rate
         self._schedule = Schedule(self._rate, recipe, self.total_steps)
         self._precision = Precision.on(device, recipe.config.precision)
         self._precision.check(divided=self.layout.divides)
-        self._schedule.check(self._metric_names())
+        names = self._metric_names()
+        self._schedule.check(names)
+        for watch in self._watches.values():
+            watch.check(names)
 
     def connect(self) -> None:
         """Gives every rank rank 0's parameters, or its part of them, and makes gradients common. Collective."""
@@ -122,7 +129,8 @@ class Trainer:
 
     @property
     def total_steps(self) -> int:
-        return self._plan.steps * int(self.recipe.config.epochs)
+        """Of the whole training; fewer once it has ended early."""
+        return self.progress.step if self.stopped else self._plan.steps * int(self.recipe.config.epochs)
 
     @property
     def epoch_is_over(self) -> bool:
@@ -130,7 +138,17 @@ class Trainer:
 
     @property
     def complete(self) -> bool:
-        return self.progress.epoch >= self.recipe.config.epochs
+        return self.progress.epoch >= self.recipe.config.epochs or self.stopped
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it ends before the last epoch, for nothing gets better."""
+        return self._patience is not None and self._watches["stopping"].since >= self._patience
+
+    @property
+    def best_step(self) -> int | None:
+        """The step after which the metric was best whose best checkpoint is kept; None where none is."""
+        return self._watches["best"].step if "best" in self._watches else None
 
     @property
     def learning_rate(self) -> float:
@@ -197,6 +215,8 @@ class Trainer:
         progress.position = 0
         progress.epoch_loss = 0.0
         progress.metrics = metrics
+        for watch in self._watches.values():
+            watch.look(metrics, progress.step)
         progress.history.append({"epoch": progress.epoch, "step": progress.step, **metrics})
         return metrics
 
@@ -222,6 +242,7 @@ class Trainer:
             "progress": asdict(self.progress),
             "schedule": self._schedule.state_dict(),
             "precision": self._precision.state_dict(),
+            "watches": {name: watch.state_dict() for name, watch in self._watches.items()},
         }
 
     def _identity(self) -> dict[str, Any]:
@@ -249,6 +270,18 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         self._schedule.load_state_dict(state["schedule"])
         self._precision.load_state_dict(state["precision"])
+        for name, watch in self._watches.items():
+            if name in state["watches"]:  # the job may watch another metric than before
+                watch.load_state_dict(state["watches"][name])
+
+    def weights(self) -> dict[str, Any]:
+        """The part of `tensors` that is the model."""
+        return {"model": get_model_state_dict(self._strategy.module)}
+
+    def take(self, weights: dict[str, Any], state: dict[str, Any]) -> None:
+        """Has the model of an earlier step, to publish it: what is told of a trained model is from that step."""
+        set_model_state_dict(self._strategy.module, weights["model"])
+        self.published = Progress(**state["progress"])
 
     def trained(self) -> Trained | None:
         """What is exported, with a few real samples as examples; None on all ranks but the first. Collective."""
@@ -265,7 +298,7 @@ class Trainer:
         return Trained(
             model=model,
             examples=input_ if isinstance(input_, tuple) else (input_,),
-            metrics=self.progress.metrics,
+            metrics=self.published.metrics,
             origin=self.origin(),
         )
 
@@ -274,8 +307,8 @@ class Trainer:
         return {
             "recipe": self._reference,
             "config": config_as_json(self.recipe.config),
-            "step": self.progress.step,
-            "epoch": self.progress.epoch,
+            "step": self.published.step,
+            "epoch": self.published.epoch,
         }
 
     def begin_with(self, weights: dict[str, torch.Tensor]) -> None:
@@ -302,6 +335,16 @@ class Trainer:
                     f"spec.storage.path: the checkpoints in {where} were made with {name} = {theirs.get(name)}, "
                     f"this job has {value}: give the job another path, or remove them"
                 )
+
+
+def _watches(environment: Environment, recipe: Recipe) -> dict[str, Watch]:
+    watches = {}
+    if environment.checkpoint.best_by:
+        watches["best"] = Watch("spec.checkpoint.bestBy", environment.checkpoint.best_by, recipe)
+    if stopping := environment.early_stopping:
+        field = "spec.optimisation.earlyStopping.metric"
+        watches["stopping"] = Watch(field, stopping.metric, recipe, stopping.minimum_change)
+    return watches
 
 
 def built(recipe: Recipe, device: torch.device) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]:

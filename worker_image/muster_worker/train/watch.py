@@ -1,0 +1,51 @@
+"""One metric over the evaluations: its best value, when that was, and how many evaluations have come since."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from muster_worker.train.errors import ConfigurationError
+from muster_worker.train.evaluation import validation_name
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from muster_worker.train.recipe import Recipe
+
+
+class Watch:
+    """Sees what is equal on all ranks, and so do all come to the same."""
+
+    def __init__(self, field: str, metric: str, recipe: Recipe, minimum_change: float = 0.0) -> None:
+        """`field`: what names the metric in the manifest. A smaller change than `minimum_change` is none."""
+        self._field, self._metric = field, metric
+        self._rises = metric in map(validation_name, recipe.maximised)
+        self._minimum_change = minimum_change
+        self._best: float | None = None
+        self.step: int | None = None
+        """The step after which it was best; None before the first evaluation."""
+
+        self.since = 0
+        """Evaluations since then."""
+
+    def check(self, names: Collection[str]) -> None:
+        """Raises ConfigurationError when no evaluation gives the metric."""
+        if self._metric not in names:
+            raise ConfigurationError(f"{self._field}: found {self._metric}, wanted one of {', '.join(sorted(names))}")
+
+    def look(self, metrics: Mapping[str, float], step: int) -> None:
+        """After each evaluation."""
+        value = metrics[self._metric]
+        if self._best is None or self._gain(value, self._best) > self._minimum_change:
+            self._best, self.step, self.since = value, step, 0
+        else:
+            self.since += 1
+
+    def _gain(self, value: float, best: float) -> float:
+        return value - best if self._rises else best - value
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best, "step": self.step, "since": self.since}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._best, self.step, self.since = state["best"], state["step"], state["since"]
