@@ -130,6 +130,7 @@ _PROCESSES_IN_CEL = (
 _WAYS_IN_CEL = (
     "(has(self.strategy.mesh.data) ? self.strategy.mesh.data : 1)"
     " * (has(self.strategy.mesh.tensor) ? self.strategy.mesh.tensor : 1)"
+    " * (has(self.strategy.mesh.pipeline) ? self.strategy.mesh.pipeline : 1)"
 )
 
 # What may change while the job exists: whether and how long it runs, and what happens when something fails.
@@ -158,8 +159,8 @@ def _ways_fit(spec: "TrainingJobSpec") -> bool:
         return True
     mesh = spec.strategy.mesh
     each = spec.processes_per_worker if spec.processes_per_worker != "auto" else int(not spec.resources.gpus)
-    found, ways = spec.replicas * int(each), (mesh.data or 1) * (mesh.tensor or 1)
-    if mesh.data is None or (spec.strategy.type == "tensor" and mesh.tensor is None):
+    found, ways = spec.replicas * int(each), (mesh.data or 1) * (mesh.tensor or 1) * (mesh.pipeline or 1)
+    if mesh.data is None or {"tensor": mesh.tensor, "pipeline": mesh.pipeline}.get(spec.strategy.type, 1) is None:
         return found % ways == 0
     return found in (0, ways)
 
@@ -274,12 +275,13 @@ class TrainingJobSpec(Model):
                 "!has(self.strategy) || !has(self.strategy.mesh) ||"
                 f" [self.replicas * ({_PROCESSES_IN_CEL})].all(found,"
                 f" has(self.strategy.mesh.data) && (self.strategy.type != 'tensor' || has(self.strategy.mesh.tensor))"
+                f" && (self.strategy.type != 'pipeline' || has(self.strategy.mesh.pipeline))"
                 f" ? found in [0, {_WAYS_IN_CEL}] : found % ({_WAYS_IN_CEL}) == 0)"
             ),
             holds=_ways_fit,
             message=(
-                "data times tensor must be the number of processes, spec.replicas times spec.processesPerWorker:"
-                " change one of them, or leave data out"
+                "data times tensor times pipeline must be the number of processes,"
+                " spec.replicas times spec.processesPerWorker: change one of them, or leave data out"
             ),
             at=".strategy.mesh",
         ),

@@ -50,9 +50,8 @@ class Unsupported:
 
 
 TRAINING_JOB = (
-    Unsupported("strategy.type", allowed=("ddp", "fsdp", "tensor")),
+    Unsupported("strategy.type", allowed=("ddp", "fsdp", "tensor", "pipeline")),
     Unsupported("strategy.parameterServers"),
-    Unsupported("strategy.mesh.pipeline"),
 )
 
 MODEL_DEPLOYMENT = (Unsupported("compression"),)

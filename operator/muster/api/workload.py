@@ -68,7 +68,7 @@ class Mesh(Model):
     tensor: Annotated[Int, Field(ge=1, le=10_000)] | None = None
     """Ways in which each layer is split. Absent: 1, or with type tensor all processes."""
     pipeline: Annotated[Int, Field(ge=1, le=10_000)] | None = None
-    """Ways in which the sequence of layers is split. Absent: 1. Not supported by this version yet."""
+    """Ways in which the sequence of layers is split. Absent: 1, or with type pipeline all processes."""
 
 
 def _whole_layers(strategy: "Strategy") -> bool:
@@ -89,6 +89,15 @@ class Strategy(Model):
             at=".mesh.tensor",
             reason="FieldValueForbidden",
         ),
+        Rule(
+            cel="self.type == 'pipeline' || !has(self.mesh) || !has(self.mesh.pipeline) || self.mesh.pipeline == 1",
+            holds=lambda strategy: (
+                strategy.type == "pipeline" or strategy.mesh is None or (strategy.mesh.pipeline or 1) == 1
+            ),
+            message="only type pipeline splits the sequence of layers: write it, or leave this out",
+            at=".mesh.pipeline",
+            reason="FieldValueForbidden",
+        ),
     )
 
     type: Literal["ddp", "fsdp", "tensor", "pipeline", "parameterServer"] = "ddp"
@@ -96,14 +105,17 @@ class Strategy(Model):
 
     fsdp: the same, but parameters, gradients and the optimizer's state are divided among the processes, and a layer is
     whole only while it computes: for a model that one GPU cannot hold. tensor: each layer is divided among processes
-    that compute the same samples together, as the recipe's tensor_plan says. Both need a persistentVolumeClaim.
-    pipeline, which splits the sequence of layers, and parameterServer, which averages gradients on servers, are not
-    supported by this version yet.
+    that compute the same samples together, as the recipe's tensor_plan says. pipeline: each process has some of the
+    layers, the recipe's pipeline_layers, which each batch passes in pieces. These need a persistentVolumeClaim.
+    parameterServer, which averages gradients on servers, is not supported by this version yet.
     """
     parameter_servers: Annotated[Int, Field(ge=1, le=1000)] | None = None
     """How many pods hold the parameters, with type parameterServer. Not supported by this version yet."""
     mesh: Mesh | None = None
-    """For combinations of kinds of parallelism, for example `{data: 2, tensor: 4}`."""
+    """For combinations of kinds of parallelism, for example `{data: 2, tensor: 4}`.
+
+    data goes with every type, tensor with all but ddp, and pipeline with type pipeline.
+    """
 
 
 class LearningRate(Model):

@@ -184,19 +184,21 @@ def _scripts() -> st.SearchStrategy[Spec]:
     return st.fixed_dictionaries({"script": script}, optional=_common())
 
 
-def _divided(spec: Spec, kind: str, data: int, tensor: int) -> Spec:
+def _divided(spec: Spec, kind: str, data: int, tensor: int, pipeline: int) -> Spec:
     """A strategy that divides the model in ways that fit, and a claim for its parts."""
     return spec | {
-        "replicas": data * tensor,
+        "replicas": data * tensor * pipeline,
         "processesPerWorker": 1,
-        "strategy": {"type": kind, "mesh": {"data": data, "tensor": tensor}},
+        "strategy": {"type": kind, "mesh": {"data": data, "tensor": tensor, "pipeline": pipeline}},
         "storage": {"persistentVolumeClaim": {"claimName": "models"}},
     }
 
 
 _FIXED = _recipes() | _scripts()
-_WAYS = st.integers(1, 99)
-_DIVIDED = st.builds(_divided, _recipes(), st.sampled_from(["fsdp", "tensor"]), _WAYS, _WAYS)
+_WAYS = st.integers(1, 20)
+_DIVIDED = st.builds(_divided, _recipes(), st.sampled_from(["fsdp", "tensor"]), _WAYS, _WAYS, st.just(1)) | st.builds(
+    _divided, _recipes(), st.just("pipeline"), _WAYS, _WAYS, _WAYS
+)
 GOOD = _FIXED | _FIXED.map(_elastic) | _DIVIDED
 
 _MODEL = st.one_of(

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from muster_worker.compress.apply import compress
+from muster_worker.parallel.layers import divided
 from muster_worker.recipes.digits import Digits, DigitsConfig
 from muster_worker.serve.group.layout import Layout
-from muster_worker.serve.group.parallel import divided
 from muster_worker.train.export import Trained, export_model
 from tests.worker.serve.conftest import ORIGIN
 from tests.worker.serve.pods import Load, infer, until

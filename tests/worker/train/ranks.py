@@ -19,7 +19,7 @@ LIMIT = 300.0
 """Seconds after which a test gives up waiting."""
 
 CONTEXT = multiprocessing.get_context("forkserver")
-_STRATEGIES = [f"muster_worker.train.strategy.{name}" for name in ("ddp", "fsdp", "tensor")]
+_STRATEGIES = [f"muster_worker.train.strategy.{name}" for name in ("ddp", "fsdp", "tensor", "pipeline")]
 CONTEXT.set_forkserver_preload(["muster_worker.train.main", "tests.worker.train.recipes", *_STRATEGIES])
 LINE = "tests.worker.train.recipes:Line"
 

@@ -144,17 +144,17 @@ class Block(nn.Module):
 
 
 class Tower(nn.Module):
-    """Blocks between two layers, and a running statistic that no gradient reaches."""
+    """Blocks between two layers; `counts`: with a running statistic that no gradient reaches."""
 
-    def __init__(self, width, blocks):
+    def __init__(self, width, blocks, *, counts):
         super().__init__()
         self.first = nn.Linear(4, width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(blocks))
         self.last = nn.Linear(width, 1)
-        self.register_buffer("seen", torch.zeros(1))
+        self.register_buffer("seen", torch.zeros(1) if counts else None)
 
     def forward(self, points):
-        if self.training:
+        if self.training and self.seen is not None:
             self.seen += 1
         hidden = self.first(points)
         for block in self.blocks:
@@ -173,9 +173,10 @@ class Deep(Line):
 
     config_type = DeepConfig
     learning_rate = 0.01
+    counts = False
 
     def model(self):
-        return Tower(self.config.width, self.config.blocks)
+        return Tower(self.config.width, self.config.blocks, counts=self.counts)
 
     def optimizer(self, parameters, learning_rate):
         return torch.optim.AdamW(parameters, lr=learning_rate)
@@ -185,3 +186,22 @@ class Deep(Line):
         from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
 
         return {"blocks.*.up": ColwiseParallel(), "blocks.*.down": RowwiseParallel()}
+
+    def pipeline_layers(self, model):
+        return [model.first, *model.blocks, model.last]
+
+
+class Counting(Deep):
+    """With a statistic of the whole model, which no stage of a pipeline has."""
+
+    counts = True
+
+
+class Lost(Deep):
+    def pipeline_layers(self, model):
+        return [model.first, *model.blocks[1:], model.last]
+
+
+class Tied(Deep):
+    def pipeline_layers(self, model):
+        return [model.first, *model.blocks, model.first]

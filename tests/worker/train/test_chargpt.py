@@ -71,7 +71,7 @@ def test_it_learns(start_ranks):
     assert description["inputs"] == [{"name": "tokens", "datatype": "INT64", "shape": [-1, 16]}]
 
 
-@pytest.mark.parametrize("strategy", ['{"type": "fsdp"}', '{"type": "tensor"}'])
+@pytest.mark.parametrize("strategy", ['{"type": "fsdp"}', '{"type": "tensor"}', '{"type": "pipeline"}'])
 def test_every_strategy_learns_the_same(start_ranks, strategy):
     alone = load_model(train(start_ranks, "alone", 1).storage / "model").weights()
     found = load_model(train(start_ranks, "divided", 2, strategy).storage / "model").weights()

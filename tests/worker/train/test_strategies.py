@@ -15,6 +15,7 @@ from muster_worker.train.strategy.layout import Chosen, Layout
 from tests.worker.train import ranks
 
 DEEP = "tests.worker.train.recipes:Deep"
+COUNTING = "tests.worker.train.recipes:Counting"
 LINE = "tests.worker.train.recipes:Line"
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 """Of float32 after fifty updates by AdamW: sums are made in another order."""
@@ -26,6 +27,10 @@ WAYS = [
     ("fsdp", {"data": 2, "tensor": 2}, 4, 1),
     ("tensor", None, 2, 1),
     ("tensor", {"tensor": 2}, 4, 3),
+    ("pipeline", None, 2, 1),
+    ("pipeline", None, 3, 3),
+    ("pipeline", {"pipeline": 2}, 4, 1),
+    ("pipeline", {"pipeline": 2, "tensor": 2}, 4, 1),
 ]
 
 
@@ -58,10 +63,10 @@ def alone(tmp_path_factory):
     """What one process learns."""
 
     @functools.cache
-    def learned(epochs=CONFIG["epochs"], accumulation=1):
+    def learned(epochs=CONFIG["epochs"], accumulation=1, recipe=DEEP):
         storage = tmp_path_factory.mktemp("alone") / "storage"
         optimisation = {"gradientAccumulation": accumulation}
-        group = ranks.start(storage, 1, recipe=DEEP, config=CONFIG | {"epochs": epochs}, optimisation=optimisation)
+        group = ranks.start(storage, 1, recipe=recipe, config=CONFIG | {"epochs": epochs}, optimisation=optimisation)
         return weights(finish(group))
 
     return learned
@@ -69,14 +74,15 @@ def alone(tmp_path_factory):
 
 @pytest.mark.parametrize(("kind", "mesh", "count", "accumulation"), WAYS, ids=str)
 def test_it_learns_what_one_process_learns(start_ranks, alone, kind, mesh, count, accumulation):
+    recipe = DEEP if kind == "pipeline" else COUNTING
     group = finish(
         train(
-            *(start_ranks, "together", count, kind, mesh),
+            *(start_ranks, "together", count, kind, mesh, recipe),
             config=CONFIG,
             optimisation={"gradientAccumulation": accumulation},
         )
     )
-    assert_same(weights(group), alone(accumulation=accumulation), **TOLERANCE)
+    assert_same(weights(group), alone(accumulation=accumulation, recipe=recipe), **TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +93,8 @@ def test_it_learns_what_one_process_learns(start_ranks, alone, kind, mesh, count
         (("fsdp", None, 2), ("tensor", None, 2)),
         (("tensor", None, 2), ("fsdp", {"data": 2, "tensor": 2}, 4)),
         (("fsdp", {"data": 2, "tensor": 2}, 4), ("ddp", None, 1)),
+        (("fsdp", None, 2), ("pipeline", None, 3)),
+        (("pipeline", {"pipeline": 2}, 4), ("tensor", None, 2)),
     ],
     ids=str,
 )
@@ -106,7 +114,13 @@ def test_one_goes_on_from_what_another_has_saved(start_ranks, alone, before, aft
 
 @pytest.mark.parametrize(
     ("kind", "mesh", "count", "share"),
-    [("fsdp", None, 2, 1 / 2), ("fsdp", {"tensor": 2}, 4, 1 / 4), ("tensor", None, 2, 1 / 2)],
+    [
+        ("fsdp", None, 2, 1 / 2),
+        ("fsdp", {"tensor": 2}, 4, 1 / 4),
+        ("tensor", None, 2, 1 / 2),
+        ("pipeline", None, 2, 1 / 2),
+        ("pipeline", {"pipeline": 2, "tensor": 2}, 4, 1 / 4),
+    ],
     ids=str,
 )
 def test_a_process_holds_its_part_alone(start_ranks, kind, mesh, count, share):
@@ -132,13 +146,19 @@ def test_the_ways_make_the_layout():
     assert [one.speaks for one in laid_out] == [True, False] * 3
     assert Layout.of(Chosen("tensor"), 0, 4) == Layout("tensor", 0, 1, 4)
     assert Layout.of(Chosen("tensor", data=2), 0, 4) == Layout("tensor", 0, 2, 2)
+    assert Layout.of(Chosen("pipeline", tensor=2), 0, 6) == Layout("pipeline", 0, 1, 2, 3)
+    staged = [Layout.of(Chosen("pipeline", pipeline=2, tensor=2), rank, 8) for rank in range(8)]
+    assert [one.share for one in staged] == [0, 0, 0, 0, 1, 1, 1, 1]
+    assert [one.stage for one in staged] == [0, 0, 1, 1, 0, 0, 1, 1]
+    assert [one.speaks for one in staged] == [False, False, True, False] * 2
 
 
 @pytest.mark.parametrize(
     ("chosen", "ranks", "message"),
     [
-        (Chosen("fsdp", tensor=2), 3, "spec.strategy.mesh: found 1 (data) x 2 (tensor) for 3 processes, wanted ways"),
-        (Chosen("ddp", data=2), 3, "spec.strategy.mesh: found 2 (data) x 1 (tensor) for 3 processes"),
+        (Chosen("fsdp", tensor=2), 3, "spec.strategy.mesh: found 1 (data) x 1 (pipeline) x 2 (tensor) for 3 processes"),
+        (Chosen("ddp", data=2), 3, "spec.strategy.mesh: found 2 (data) x 1 (pipeline) x 1 (tensor) for 3 processes"),
+        (Chosen("fsdp", pipeline=2), 2, "spec.strategy.mesh.pipeline: found 2 with type fsdp, wanted 1, or type pip"),
         (Chosen("ddp", tensor=2), 2, "spec.strategy.mesh.tensor: found 2 with type ddp, wanted 1, or type fsdp or"),
     ],
 )
@@ -151,7 +171,23 @@ def test_ways_that_do_not_fit_the_processes_are_named(chosen, ranks, message):
 def test_a_recipe_without_a_plan_is_named(start_ranks):
     group = train(start_ranks, "storage", 2, "tensor", recipe=LINE)
     assert set(group.wait()) == {2}
-    assert "spec.strategy: found 2 ways to divide a layer, wanted a recipe that says how: Line has no" in group.output()
+    assert "spec.strategy.mesh.tensor: found 2, wanted 1, or a recipe that says how: " in group.output()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "count", "message"),
+    [
+        ("Counting", 2, "no layer of the recipe's pipeline_layers has seen"),
+        ("Lost", 2, "no layer of the recipe's pipeline_layers has blocks.0.norm.weight"),
+        ("Tied", 2, "two stages would share first.weight, wanted a stage of its own"),
+        ("Deep", 6, "spec.strategy.mesh.pipeline: found 6, wanted at most 5: so many layers has tests.worker"),
+        ("Line", 2, "spec.strategy.mesh.pipeline: found 2, wanted 1, or a recipe that says how: tests.worker"),
+    ],
+)
+def test_layers_that_are_no_pipeline_are_named(start_ranks, recipe, count, message):
+    group = train(start_ranks, "storage", count, "pipeline", recipe=f"tests.worker.train.recipes:{recipe}")
+    assert set(group.wait()) == {2}
+    assert message in group.output()
 
 
 def test_parts_are_not_kept_in_directories_of_different_pods(start_ranks):

@@ -208,6 +208,7 @@ def _strategy(fields: Mapping[str, Any]) -> Chosen:
         raise ConfigurationError(f"{FIELD}.type: found {kind!r}, wanted one of {', '.join(STRATEGIES)}")
     mesh = fields.get("mesh") or {}
     ways = {
-        name: int(_number(mesh, f"{FIELD}.mesh.{name}", default=0, minimum=0)) or None for name in ("data", "tensor")
+        name: int(_number(mesh, f"{FIELD}.mesh.{name}", default=0, minimum=0)) or None
+        for name in ("data", "tensor", "pipeline")
     }
     return Chosen(kind, **ways)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
     get_model_state_dict,
     get_state_dict,
     set_model_state_dict,
@@ -28,7 +27,7 @@ from muster_worker.train.process_group import StepAgreement
 from muster_worker.train.schedule import Schedule
 from muster_worker.train.sharding import EpochPlan, share
 from muster_worker.train.strategy import distributed
-from muster_worker.train.strategy.base import local
+from muster_worker.train.strategy.base import Batch, local
 from muster_worker.train.strategy.layout import Layout
 from muster_worker.train.watch import Watch
 
@@ -84,6 +83,7 @@ class Trainer:
         self._reference = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
 
         self.model, self._training, self._validation = built(recipe, device)
+        self._bytes = sum(one.nbytes for one in self.model.parameters())
         self._plan = EpochPlan(self._count(), recipe.config.batch_size, environment.gradient_accumulation)
 
         self._watches = _watches(environment, recipe)
@@ -107,8 +107,7 @@ class Trainer:
 
     def parameter_bytes(self) -> tuple[int, int]:
         """Of this rank's parts, and of the whole. Gradients and the optimizer's state are divided alike."""
-        parameters = list(self._strategy.module.parameters())
-        return sum(local(one.data).nbytes for one in parameters), sum(one.numel() * one.itemsize for one in parameters)
+        return sum(local(one.data).nbytes for one in self._strategy.module.parameters()), self._bytes
 
     def _count(self) -> int:
         count = len(self._training)
@@ -189,13 +188,16 @@ class Trainer:
             inputs = input_ if isinstance(input_, tuple) else (input_,)
             last = number == len(shares)
             self._strategy.start_batch(last=last)
-            with self._precision.forward():
-                loss = self.recipe.loss(self._strategy.module(*inputs), target)
-            loss_sum += loss.item() * len(mine) if self.layout.speaks else 0.0
-            if last:
-                self._agreement.start(leave=leave, save=save, loss=loss_sum / step.samples)
             # Gradients are averaged over the shares, of what is here a part of the mean already.
-            self._precision.backward(loss * (len(mine) * self.layout.data / step.samples))
+            batch = Batch(inputs, target, self.recipe.loss, len(mine) * self.layout.data / step.samples)
+
+            def told(loss: float, count: int = len(mine), last: bool = last) -> None:
+                nonlocal loss_sum
+                loss_sum += loss * count if self.layout.speaks else 0.0
+                if last:
+                    self._agreement.start(leave=leave, save=save, loss=loss_sum / step.samples)
+
+            self._strategy.compute(batch, self._precision, told)
         self._strategy.finish_step()
         self._precision.step(self._optimizer)
         agreed = self._agreement.wait()
@@ -209,7 +211,9 @@ class Trainer:
         progress = self.progress
         metrics = {"loss": progress.epoch_loss / self._plan.samples}
         if self._validation is not None:
-            metrics |= evaluate(self.recipe, self.model, self._validation, self._precision, self._device, self.layout)
+            metrics |= evaluate(
+                self.recipe, self._strategy.evaluated(), self._validation, self._precision, self._device, self.layout
+            )
         self._schedule.after_evaluation(metrics)
         progress.epoch += 1
         progress.position = 0
@@ -285,8 +289,7 @@ class Trainer:
 
     def trained(self) -> Trained | None:
         """What is exported, with a few real samples as examples; None on all ranks but the first. Collective."""
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        weights = get_model_state_dict(self._strategy.module, options=options)
+        weights = self._strategy.whole_weights()
         if self.layout.rank != 0:
             return None
         seed_everything(self._device, self.recipe.config.seed)

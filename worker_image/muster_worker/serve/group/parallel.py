@@ -7,7 +7,6 @@ power of two, so that there are few kinds of them: a pipeline has to know the sh
 from __future__ import annotations
 
 import functools
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,18 +14,18 @@ from torch import nn
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 from torch.distributed.tensor.parallel import parallelize_module
 
+from muster_worker.parallel.layers import layers_of, plan_of
 from muster_worker.serve.group.meeting import is_of_a_peer
 from muster_worker.serve.model import ServedModel, intact, recipe_and_model
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.export import named_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
-    from torch.distributed.tensor.parallel import ParallelStyle
 
     from muster_worker.serve.group.layout import Layout
     from muster_worker.serve.server import ServeConfig
@@ -49,74 +48,18 @@ def load(config: ServeConfig, layout: Layout, mesh: DeviceMesh, device: torch.de
             " which torch knows to divide: serve it without tensor and pipeline"
         )
     recipe, model = recipe_and_model(loaded)
-    named = loaded.description["origin"]["recipe"]
     names = [spec.name for spec in signature.outputs]
     number = mesh.get_local_rank("pipeline")
     part: nn.Module = model
     if layout.pipeline > 1:
-        layers = recipe.pipeline_layers(model)
-        if layers is None:
-            raise ConfigurationError(_unplanned("pipeline", layout.pipeline, named, "pipeline_layers"))
-        if len(layers) < layout.pipeline:
-            raise ConfigurationError(
-                f"{_FIELD}.pipeline: found {layout.pipeline}, wanted at most {len(layers)}: so many layers has {named}"
-            )
-        mine = divided([_parameters(layer) for layer in layers], layout.pipeline)[number]
-        part = _Layers([layers[index] for index in mine], names if number == layout.pipeline - 1 else None)
+        mine = layers_of(recipe, model, layout.pipeline, number, _FIELD)
+        part = _Layers(mine, names if number == layout.pipeline - 1 else None)
     part = part.to(device)
     if layout.tensor > 1:
-        plan = recipe.tensor_plan(model)
-        if plan is None:
-            raise ConfigurationError(_unplanned("tensor", layout.tensor, named, "tensor_plan"))
-        parallelize_module(model, mesh["tensor"], _plan_of(part, model, plan, named))
+        parallelize_module(model, mesh["tensor"], plan_of(recipe, model, part, layout.tensor, _FIELD))
     if layout.pipeline > 1:
         part = _Pipeline(part, number, layout.pipeline, mesh.get_group("pipeline"), device, names, signature.batched)
     return ServedModel(signature, part, device, sha256)
-
-
-def divided(weights: Sequence[int], count: int) -> list[range]:
-    """The indices of `weights` as `count` runs of at least one, so that the heaviest is as light as can be."""
-
-    @functools.cache
-    def best(first: int, runs: int) -> tuple[int, list[range]]:
-        if runs == 1:
-            return sum(weights[first:]), [range(first, len(weights))]
-        found: list[tuple[int, list[range]]] = []
-        for end in range(first + 1, len(weights) - runs + 2):
-            heaviest, others = best(end, runs - 1)
-            found.append((max(sum(weights[first:end]), heaviest), [range(first, end), *others]))
-        return min(found, key=lambda one: one[0])
-
-    return best(0, count)[1]
-
-
-def _parameters(layer: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in layer.parameters())
-
-
-def _unplanned(way: str, found: int, recipe: str, method: str) -> str:
-    return f"{_FIELD}.{way}: found {found}, wanted 1, or a recipe that says how: {recipe} has no {method}"
-
-
-def _plan_of(
-    part: nn.Module, model: nn.Module, plan: Mapping[str, ParallelStyle], recipe: str
-) -> dict[str, ParallelStyle]:
-    """As much of the plan as concerns this rank's part, without patterns."""
-    mine = set(part.modules())
-    found: dict[str, ParallelStyle] = {}
-    for pattern, style in plan.items():
-        matching = {name: module for name, module in model.named_modules() if _matches(name, pattern)}
-        if not matching:
-            raise ConfigurationError(
-                f"{_FIELD}.tensor: the tensor_plan of {recipe} names {pattern}, which is not there"
-            )
-        found |= {name: style for name, module in matching.items() if module in mine}
-    return found
-
-
-def _matches(name: str, pattern: str) -> bool:
-    words, wanted = name.split("."), pattern.split(".")
-    return len(words) == len(wanted) and all(map(fnmatchcase, words, wanted))
 
 
 class _Layers(nn.Module):

@@ -24,6 +24,10 @@ def distributed(layout: Layout, recipe: Recipe, model: nn.Module, device: torch.
         from muster_worker.train.strategy.tensor import TensorParallel  # noqa: PLC0415
 
         return TensorParallel(layout, recipe, model, device)
+    if layout.strategy == "pipeline":
+        from muster_worker.train.strategy.pipeline import Pipelined  # noqa: PLC0415
+
+        return Pipelined(layout, recipe, model, device)
     from muster_worker.train.strategy.ddp import Replicated  # noqa: PLC0415
 
     return Replicated(model)

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
+
+    from muster_worker.train.precision import Precision
+    from muster_worker.train.strategy.layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A rank's share of a batch. `weight`: what its mean loss counts in the step's, times the number of shares."""
+
+    inputs: tuple[Any, ...]
+    target: Any
+    loss: Callable[[Any, Any], Tensor]
+    weight: float
 
 
 class Strategy:
@@ -15,7 +32,7 @@ class Strategy:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        """What is called with this rank's share of a batch to train."""
+        """What is called with this rank's share of a batch to train, and whose state a checkpoint has."""
 
     def parameters(self) -> list[Any]:
         """What the recipe's optimizer is given: parameters, or groups of them."""
@@ -24,8 +41,36 @@ class Strategy:
     def start_batch(self, *, last: bool) -> None:
         """Before a batch. `last`: it is the step's last, after whose backward pass gradients are to be common."""
 
+    def compute(self, batch: Batch, precision: Precision, told: Callable[[float], None]) -> None:
+        """The forward and the backward pass of this rank's share of a batch.
+
+        `told` is called with its mean loss as soon as that is known; on ranks that do not speak, with anything.
+        """
+        with precision.forward():
+            loss = batch.loss(self.module(*batch.inputs), batch.target)
+        told(loss.item())
+        precision.backward(loss * batch.weight)
+
     def finish_step(self) -> None:
         """After the last backward pass: gradients are common from here on. Collective."""
+
+    def evaluated(self) -> nn.Module:
+        """What computes the outputs, the same on all ranks of a share, without a backward pass."""
+        return self.module
+
+    def whole_weights(self) -> dict[str, Any]:
+        """The state dict of the model on the CPU of rank 0; of others, anything. Collective."""
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights: dict[str, Any] = get_model_state_dict(self.module, options=options)
+        return weights
+
+
+def mesh_of(layout: Layout, device_type: str) -> Any:
+    """The ranks by their ways, by torch's names of them."""
+    from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415 - takes a second
+
+    ways = ("data", "pipeline", "tensor")
+    return init_device_mesh(device_type, tuple(getattr(layout, way) for way in ways), mesh_dim_names=ways)
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -19,5 +19,10 @@ class Replicated(Strategy):
         self._replica = DistributedDataParallel(model, gradient_as_bucket_view=True)
         super().__init__(self._replica)
 
+    def evaluated(self) -> nn.Module:
+        """Without the messages of DDP, for which all ranks would have to compute as often."""
+        whole: nn.Module = self._replica.module
+        return whole
+
     def start_batch(self, *, last: bool) -> None:
         self._replica.require_backward_grad_sync = last  # what its no_sync() sets

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import parallelize_module
 
-from muster_worker.train.strategy.base import Strategy, as_on_rank_0
+from muster_worker.train.strategy.base import Strategy, as_on_rank_0, mesh_of
 from muster_worker.train.strategy.buffers import Buffers
-from muster_worker.train.strategy.tensor import divide_layers
+from muster_worker.train.strategy.tensor import planned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,18 +29,19 @@ class FullySharded(Strategy):
     """Over the data ways; with tensor ways, each rank has its part of a part."""
 
     def __init__(self, layout: Layout, recipe: Recipe, model: nn.Module, device: torch.device) -> None:
+        plan = planned(layout, recipe, model, model)
         as_on_rank_0(model)
-        mesh = init_device_mesh(device.type, (layout.data, layout.tensor), mesh_dim_names=("data", "tensor"))
-        if layout.tensor > 1:
-            divide_layers(model, recipe, mesh["tensor"])
+        mesh = mesh_of(layout, device.type)
+        if plan:
+            parallelize_module(model, mesh["tensor"], plan)
         for layer in layers(model):
             fully_shard(layer, mesh=mesh["data"])
         self._sharded = fully_shard(model, mesh=mesh["data"])
-        self._buffers = Buffers(model)
+        self._buffers = Buffers(model, mesh.get_group("data"))
         super().__init__(self._sharded)
 
     def start_batch(self, *, last: bool) -> None:
-        self._buffers.as_on_rank_0()
+        self._buffers.as_of_the_first_share()
         self._sharded.set_requires_gradient_sync(last)
 
 

@@ -1,4 +1,4 @@
-"""Who does what among the ranks: which share of the data, which part of each layer. Pure arithmetic.
+"""Who does what among the ranks: which share of the data, which layers, which part of each. Pure arithmetic.
 
 Ranks are counted as torch's `init_device_mesh` counts them, the tensor ways fastest: those who divide a layer exchange
 the most, and have neighbouring numbers, in one pod where it has several processes.
@@ -6,11 +6,12 @@ the most, and have neighbouring numbers, in one pod where it has several process
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from muster_worker.train.errors import ConfigurationError
 
-STRATEGIES = ("ddp", "fsdp", "tensor")
+STRATEGIES = ("ddp", "fsdp", "tensor", "pipeline")
 FIELD = "spec.strategy"
 
 
@@ -21,44 +22,61 @@ class Chosen:
     type: str = "ddp"
     data: int | None = None
     tensor: int | None = None
+    pipeline: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`data` shares of a batch, each computed by `tensor` ranks together; their product is the number of ranks."""
+    """`data` shares of a batch; each passes `pipeline` stages, and each stage's layers are divided in `tensor` ways.
+
+    The product of the three is the number of ranks.
+    """
 
     strategy: str
     rank: int
     data: int
     tensor: int
+    pipeline: int = 1
 
     @classmethod
     def of(cls, chosen: Chosen, rank: int, ranks: int) -> Layout:
         """Raises ConfigurationError where so many ranks cannot be laid out so."""
-        if chosen.type == "ddp" and (chosen.tensor or 1) > 1:
+        given = {"data": chosen.data, "pipeline": chosen.pipeline, "tensor": chosen.tensor}
+        for way, types in (("tensor", ("fsdp", "tensor", "pipeline")), ("pipeline", ("pipeline",))):
+            if (given[way] or 1) > 1 and chosen.type not in types:
+                raise ConfigurationError(
+                    f"{FIELD}.mesh.{way}: found {given[way]} with type {chosen.type}, wanted 1, or type"
+                    f" {' or '.join(types)}"
+                )
+        # What is not given is one way; all that is left is of the kind that the strategy is named for.
+        rest = chosen.type if chosen.type in given and given[chosen.type] is None else "data"
+        ways = {name: ways or 1 for name, ways in given.items()}
+        if given[rest] is None:
+            ways[rest] = max(1, ranks // math.prod(ways.values()))
+        if math.prod(ways.values()) != ranks:
+            found = " x ".join(f"{count} ({name})" for name, count in ways.items())
             raise ConfigurationError(
-                f"{FIELD}.mesh.tensor: found {chosen.tensor} with type ddp, wanted 1, or type fsdp or tensor"
+                f"{FIELD}.mesh: found {found} for {ranks} processes, wanted ways whose product is the number of"
+                " processes: spec.replicas times spec.processesPerWorker"
             )
-        tensor = chosen.tensor or (ranks // (chosen.data or 1) if chosen.type == "tensor" else 1)
-        data = chosen.data or ranks // max(1, tensor)
-        if data * tensor != ranks:
-            raise ConfigurationError(
-                f"{FIELD}.mesh: found {data} (data) x {tensor} (tensor) for {ranks} processes, wanted ways whose"
-                " product is the number of processes: spec.replicas times spec.processesPerWorker"
-            )
-        return cls(chosen.type, rank, data, tensor)
+        return cls(chosen.type, rank, **ways)
 
     @property
     def share(self) -> int:
         """Which share of the data this rank computes, from 0."""
-        return self.rank // self.tensor
+        return self.rank // (self.pipeline * self.tensor)
+
+    @property
+    def stage(self) -> int:
+        """Which of the stages of the pipeline this rank is, from 0."""
+        return self.rank // self.tensor % self.pipeline
 
     @property
     def speaks(self) -> bool:
-        """Whether this rank speaks for its share, where several compute it."""
-        return self.rank % self.tensor == 0
+        """Whether this rank speaks for its share, where several compute it: the outputs are the last stage's."""
+        return self.stage == self.pipeline - 1 and self.rank % self.tensor == 0
 
     @property
     def divides(self) -> bool:
         """Whether no rank has the whole model."""
-        return self.tensor > 1 or (self.strategy == "fsdp" and self.data > 1)
+        return self.tensor > 1 or self.pipeline > 1 or (self.strategy == "fsdp" and self.data > 1)

@@ -1,0 +1,1 @@
+"""A model's layers divided among processes: what training and serving do alike."""
