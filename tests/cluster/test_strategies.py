@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from tests.cluster import jobs
 from tests.cluster.kube import kubectl, wait_for
 from tests.cluster.training import KILL_RANK, running, wait_for_restart, wait_until_it_trains
@@ -20,12 +22,13 @@ def chargpt(epochs: int, replicas: int, strategy: dict[str, object], **spec: obj
     return jobs.endless(recipe=recipe, replicas=replicas, strategy=strategy, checkpoint=checkpoint, **spec)
 
 
-def test_a_sharded_training_goes_on_after_a_death_and_publishes_the_whole_model(kube, measure):
-    kube.apply(chargpt(30, 2, {"type": "fsdp"}))
+@pytest.mark.parametrize("strategy", ["fsdp", "pipeline"])
+def test_a_divided_training_goes_on_after_a_death_and_publishes_the_whole_model(kube, measure, strategy):
+    kube.apply(chargpt(30, 2, {"type": strategy}))
     wait_until_it_trains(kube, "digits-0-1")
     kube.run_in("digits-1-1", KILL_RANK)
     restart = wait_for_restart(kube, 2)
-    measure("fsdp: process killed to next step, seconds", float(restart["recoverySeconds"]), "")
+    measure(f"{strategy}: process killed to next step, seconds", float(restart["recoverySeconds"]), "")
     status = kube.wait_for_phase("digits", "Succeeded", limit=240)
     assert (status["restartCount"], status["progress"]["epoch"]) == (1, 30)
     assert float(status["metrics"]["validationLoss"]) < 2.9

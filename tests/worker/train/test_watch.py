@@ -40,6 +40,14 @@ def test_a_change_that_is_too_small_is_none():
     assert (watch.step, watch.since) == (3, 0)
 
 
+def test_what_was_best_by_another_metric_is_forgotten():
+    watch, other = Watch("field", "loss", RECIPE), Watch("field", "validationAccuracy", RECIPE)
+    watch.look({"loss": 7.0}, 5)
+    for state in watch.state_dict(), None:
+        other.load_state_dict(state)
+        assert (other.step, other.since) == (None, 0)
+
+
 def test_an_unknown_metric_is_named():
     with pytest.raises(ConfigurationError, match=r"spec.checkpoint.bestBy: found los, wanted one of loss"):
         Watch("spec.checkpoint.bestBy", "los", RECIPE).check({"loss"})

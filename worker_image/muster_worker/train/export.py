@@ -126,6 +126,10 @@ def _write_program(path: Path, model: nn.Module, examples: tuple[Tensor, ...]) -
     several = tuple(of_length(example, 2) for example in examples)
     try:
         program = torch.export.export(model, several, dynamic_shapes=_shapes(model, several, batch))
+        for node in program.graph.nodes:
+            # Where in the source it came from: half of a small program's file, and paths of the machine that made it.
+            node.meta.pop("stack_trace", None)
+            node.meta.pop("nn_module_stack", None)
         torch.export.save(program, path)
     except OSError:
         raise

@@ -82,7 +82,9 @@ class Trainer:
         self._device = device
         self._reference = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
 
-        self.model, self._training, self._validation = built(recipe, device)
+        # A model that is divided need not fit the device: its parts are moved there.
+        self._built_on = torch.device("cpu") if self.layout.divides else device
+        self.model, self._training, self._validation = built(recipe, self._built_on)
         self._bytes = sum(one.nbytes for one in self.model.parameters())
         self._plan = EpochPlan(self._count(), recipe.config.batch_size, environment.gradient_accumulation)
 
@@ -119,7 +121,7 @@ class Trainer:
         """What an evaluation will report, from one sample."""
         if self._validation is None:
             return {"loss"}
-        input_, target = to_device(next(batches(self._validation, [[0]])), self._device)
+        input_, target = to_device(next(batches(self._validation, [[0]])), self._built_on)
         self.model.eval()
         with torch.no_grad():
             names = set(measured(self.recipe, self.model, input_, target, self._precision))
@@ -275,8 +277,7 @@ class Trainer:
         self._schedule.load_state_dict(state["schedule"])
         self._precision.load_state_dict(state["precision"])
         for name, watch in self._watches.items():
-            if name in state["watches"]:  # the job may watch another metric than before
-                watch.load_state_dict(state["watches"][name])
+            watch.load_state_dict(state["watches"].get(name))
 
     def weights(self) -> dict[str, Any]:
         """The part of `tensors` that is the model."""

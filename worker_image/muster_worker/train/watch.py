@@ -45,7 +45,9 @@ class Watch:
         return value - best if self._rises else best - value
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self._best, "step": self.step, "since": self.since}
+        return {"metric": self._metric, "best": self._best, "step": self.step, "since": self.since}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._best, self.step, self.since = state["best"], state["step"], state["since"]
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
+        """A job that goes on may watch another metric than before, or one for the first time: then it begins anew."""
+        if state is not None and state["metric"] == self._metric:
+            self._best, self.step, self.since = state["best"], state["step"], state["since"]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from muster.plan.model import Manifest, Settings
 
 _SHAPING = {"model", "runtime", "group", "resources", "template", "batching", "compression", "explain", "spread"}
+_OPTIONAL = {"spread"}
+"""Blocks that say something even where they hold defaults alone: to leave them out is another wish."""
 _SHAPING_OF_ROLLOUT = {"restart", "drain_seconds"}
 
 
@@ -64,7 +66,7 @@ def shape(deployment: ModelDeployment) -> dict[str, Any]:
     said = deployment.spec.model_dump(
         mode="json", by_alias=True, include=chosen, exclude_defaults=True, exclude_none=True
     )
-    return {name: value for name, value in said.items() if value != {}}
+    return {name: value for name, value in said.items() if value != {} or name in _OPTIONAL}
 
 
 def known(manifests: Iterable[Manifest]) -> dict[str, Revision]:

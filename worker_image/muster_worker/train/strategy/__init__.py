@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def distributed(layout: Layout, recipe: Recipe, model: nn.Module, device: torch.device) -> Strategy:
-    """The model, held as the layout says; `model` itself is changed. Raises ConfigurationError. Collective."""
+    """The model, held as the layout says, on the device; `model` itself is changed. Collective.
+
+    Raises ConfigurationError. `model`: on the device, or on the CPU where the layout divides it.
+    """
     # Imported when chosen: the parts of torch that divide a model take a second, which the others do not pay.
     if layout.strategy == "fsdp":
         from muster_worker.train.strategy.fsdp import FullySharded  # noqa: PLC0415

@@ -55,7 +55,7 @@ class Pipelined(Averaged):
         _leave_to_others(model, stage)
         if plan:
             parallelize_module(model, mesh["tensor"], plan)
-        super().__init__(model, mesh.get_group("data"))
+        super().__init__(model.to(device), mesh.get_group("data"))
         self._pipe = _Pipe(stage, layout, mesh.get_group("pipeline"), device)
 
     def compute(self, batch: Batch, precision: Precision, told: Callable[[float], None]) -> None:

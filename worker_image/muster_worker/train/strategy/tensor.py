@@ -33,7 +33,7 @@ class TensorParallel(Averaged):
         mesh = mesh_of(layout, device.type)
         if plan:
             parallelize_module(model, mesh["tensor"], plan)
-        super().__init__(model, mesh.get_group("data"))
+        super().__init__(model.to(device), mesh.get_group("data"))
 
 
 def planned(layout: Layout, recipe: Recipe, model: nn.Module, part: nn.Module) -> dict[str, ParallelStyle]:
