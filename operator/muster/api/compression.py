@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from muster.api.base import Int, Model
 from muster.api.lists import ATOMIC
-from muster.api.names import DecimalText, Fraction, PositiveDecimal
+from muster.api.names import Fraction, PositiveDecimal
 from muster.api.rules import Rule
 
 EIGHT_OR_FOUR = Rule(cel="self == 8 || self == 4", holds=lambda bits: bits in (8, 4), message="write 8 or 4")
@@ -58,21 +58,8 @@ class Quantize(Step):
     """
 
 
-class Distill(Model):
-    """Train a small model on what the large one answers."""
-
-    student: Annotated[str, StringConstraints(min_length=1, max_length=253)]
-    """The recipe of the small model, for example `muster_worker.recipes.digits:Small`."""
-    temperature: DecimalText | None = None
-    """How far the teacher's answers are softened, in quotes, for example "4"."""
-    alpha: DecimalText | None = None
-    """The weight of the teacher's answers against the labels, in quotes, from "0" to "1"."""
-    epochs: Annotated[Int, Field(ge=1, le=1_000_000)] | None = None
-    """How long the student is trained."""
-
-
 def _is_one(step: "CompressionStep") -> bool:
-    return sum(kind is not None for kind in (step.clip, step.prune, step.quantize, step.distill)) == 1
+    return sum(kind is not None for kind in (step.clip, step.prune, step.quantize)) == 1
 
 
 class CompressionStep(Model):
@@ -80,23 +67,15 @@ class CompressionStep(Model):
 
     rules = (
         Rule(
-            cel="[has(self.clip), has(self.prune), has(self.quantize), has(self.distill)].exists_one(given, given)",
+            cel="[has(self.clip), has(self.prune), has(self.quantize)].exists_one(given, given)",
             holds=_is_one,
-            message="write exactly one of clip, prune, quantize and distill in each step",
-        ),
-        Rule(
-            cel="!has(self.distill)",
-            holds=lambda step: step.distill is None,
-            message="distill is not supported by this version of Muster yet: leave it out",
-            at=".distill",
-            reason="FieldValueForbidden",
+            message="write exactly one of clip, prune and quantize in each step",
         ),
     )
 
     clip: Clip | None = None
     prune: Prune | None = None
     quantize: Quantize | None = None
-    distill: Distill | None = None
 
 
 Compression = Annotated[tuple[CompressionStep, ...], Field(max_length=8), ATOMIC]

@@ -17,7 +17,7 @@ from muster.api.storage import Storage
 from muster.api.template import RawPodTemplate
 from muster.api.trainingjob_status import TrainingJobStatus
 from muster.api.unsupported import TRAINING_JOB
-from muster.api.workload import Checkpoint, InitialModel, Optimisation, Recipe, Script, Source, Strategy
+from muster.api.workload import Checkpoint, Distillation, InitialModel, Optimisation, Recipe, Script, Source, Strategy
 
 MAX_NAME, MAX_REPLICAS = 40, 10_000  # name, rank and attempt together fit the 63 characters of a host name
 A_YEAR = 31_536_000
@@ -198,6 +198,7 @@ class TrainingJobSpec(Model):
     storage: Storage | None = None
     checkpoint: Checkpoint = Checkpoint()
     initial_model: InitialModel | None = None
+    distillation: Distillation | None = None
     failure_policy: FailurePolicy = FailurePolicy()
     success_policy: Literal["AllWorkers", "Rank0"] = "AllWorkers"
     """When the job has succeeded: when all workers have ended with exit code 0, or as soon as rank 0's has."""
@@ -284,6 +285,12 @@ class TrainingJobSpec(Model):
                 " spec.replicas times spec.processesPerWorker: change one of them, or leave data out"
             ),
             at=".strategy.mesh",
+        ),
+        Rule(
+            cel="!has(self.distillation) || has(self.initialModel) && !has(self.script)",
+            holds=lambda spec: spec.distillation is None or (spec.initial_model is not None and spec.script is None),
+            message="a recipe learns from the model of spec.initialModel: write that, too, or leave this out",
+            at=".distillation",
         ),
         Rule(
             cel="!has(self.script) || !has(self.compression)",

@@ -199,3 +199,24 @@ class InitialModel(Model):
 
     from_training_job: ObjectName
     """The TrainingJob, in the same namespace, whose model is taken."""
+
+
+class Distillation(Model):
+    """Has the recipe's model, the student, learn from what the model of `initialModel`, the teacher, answers.
+
+    The student begins with parameters of its own, and is mostly a smaller one. Both give logits of the same shape. What
+    is learned: alpha times the divergence from the teacher's answers, both softened by the temperature, and 1 - alpha
+    times the recipe's loss.
+    """
+
+    temperature: PositiveDecimal = "4"
+    """How far answers are softened, in quotes, for example "4"; "1": not at all."""
+    alpha: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=32),
+        matches(
+            r"^(0|1|0?\.[0-9]+|[01]\.0*)$",
+            'write a decimal number from 0 to 1 in quotes, like "0.7"',
+        ),
+    ] = "0.7"
+    """The part of the teacher's answers, in quotes, from "0" to "1"; the rest is that of the samples' targets."""

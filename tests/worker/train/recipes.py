@@ -205,3 +205,24 @@ class Lost(Deep):
 class Tied(Deep):
     def pipeline_layers(self, model):
         return [model.first, *model.blocks, model.first]
+
+
+class Logits(Deep):
+    """Says of a point on which side of the plane it is: the logits of two classes."""
+
+    def model(self):
+        tower = super().model()
+        tower.last = nn.Linear(self.config.width, 2)
+        return tower
+
+    def datasets(self):
+        return tuple(
+            TensorDataset(points, (values > 0).long().squeeze(1))
+            for points, values in (dataset.tensors for dataset in super().datasets())
+        )
+
+    def loss(self, output, target):
+        return functional.cross_entropy(output, target)
+
+    def metrics(self, output, target):
+        return {"accuracy": (output.argmax(dim=1) == target).float().mean()}

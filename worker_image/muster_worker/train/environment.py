@@ -55,6 +55,14 @@ class EarlyStopping:
 
 
 @dataclass(frozen=True)
+class Distillation:
+    """`spec.distillation`: how much is learned from the model of `spec.initialModel`, and how far it is softened."""
+
+    temperature: float = 4.0
+    alpha: float = 0.7
+
+
+@dataclass(frozen=True)
 class InitialModel:
     """`spec.initialModel`: a model directory, and the checksum that its description must have."""
 
@@ -89,6 +97,8 @@ class Environment:
     """The steps of `spec.compression`, as they are written."""
 
     initial_model: InitialModel | None
+    distillation: Distillation | None
+    """The initial model is the teacher then, and not where the parameters begin."""
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Environment:
@@ -116,6 +126,7 @@ class Environment:
             strategy=_strategy(_json_object(variables, "MUSTER_STRATEGY")),
             compression=json.loads(variables.get("MUSTER_COMPRESSION") or "[]"),
             initial_model=_initial_model(variables),
+            distillation=_distillation(_json_object(variables, "MUSTER_DISTILLATION")),
         )
 
 
@@ -132,6 +143,20 @@ def _path(variables: Mapping[str, str], name: str) -> Path | None:
 def _initial_model(variables: Mapping[str, str]) -> InitialModel | None:
     directory = _path(variables, "MUSTER_INITIAL_MODEL")
     return InitialModel(directory, variables.get("MUSTER_INITIAL_MODEL_SHA256", "")) if directory else None
+
+
+def _distillation(fields: Mapping[str, Any]) -> Distillation | None:
+    """None where nothing is written; the operator writes its defaults out."""
+    if not fields:
+        return None
+    prefix = "spec.distillation"
+    alpha = _number(fields, f"{prefix}.alpha", default=Distillation.alpha, minimum=0)
+    temperature = _number(fields, f"{prefix}.temperature", default=Distillation.temperature, minimum=0)
+    if alpha > 1:
+        raise ConfigurationError(f"{prefix}.alpha: found {alpha:g}, wanted a number from 0 to 1")
+    if temperature == 0:
+        raise ConfigurationError(f"{prefix}.temperature: found 0, wanted a number above 0")
+    return Distillation(temperature, alpha)
 
 
 def _json_object(variables: Mapping[str, str], name: str) -> dict[str, Any]:

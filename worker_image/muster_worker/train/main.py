@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from muster_worker.train.checkpoint import Saved
     from muster_worker.train.export import Trained
-    from muster_worker.train.model_directory import Published
+    from muster_worker.train.model_directory import LoadedModel, Published
     from muster_worker.train.process_group import Agreed
     from muster_worker.train.storage import Storage
 
@@ -114,7 +114,9 @@ class Training:
     def resume(self) -> None:
         """Goes on from the newest intact checkpoint, if there is one. Collective."""
         found = self._checkpoints.newest_intact()
-        if found is None and self._environment.initial_model is not None:
+        if self._environment.distillation is not None:
+            everywhere(self._learn_from_initial_model)
+        elif found is None and self._environment.initial_model is not None:
             everywhere(self._begin_with_initial_model)
         self._trainer.connect()
         if self._trainer.layout.divides:
@@ -129,7 +131,19 @@ class Training:
         if self._checkpoints.broken:
             self._progress(brokenCheckpoints=self._checkpoints.broken)
 
+    def _learn_from_initial_model(self) -> None:
+        if self._environment.initial_model is None:
+            raise ConfigurationError("spec.distillation: found without a teacher, wanted spec.initialModel beside it")
+        model = self._initial_model()
+        self._trainer.learn_from(model.program())
+        log.info("learning from the model that %s made", model.description["origin"]["recipe"])
+
     def _begin_with_initial_model(self) -> None:
+        model = self._initial_model()
+        self._trainer.begin_with(model.weights())
+        log.info("starting from the model that %s made", model.description["origin"]["recipe"])
+
+    def _initial_model(self) -> LoadedModel:
         wanted = self._environment.initial_model
         assert wanted is not None, "asked before"
         model = load_model(wanted.directory)
@@ -139,8 +153,7 @@ class Training:
                 f"spec.initialModel: the model's checksum is {found}, wanted {wanted.sha256}: it was replaced since"
                 " this job was admitted"
             )
-        self._trainer.begin_with(model.weights())
-        log.info("starting from the model that %s made", model.description["origin"]["recipe"])
+        return model
 
     def fit(self) -> bool:
         """Trains to the last epoch; False when the ranks left before it, state saved."""

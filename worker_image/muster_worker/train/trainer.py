@@ -29,6 +29,7 @@ from muster_worker.train.sharding import EpochPlan, share
 from muster_worker.train.strategy import distributed
 from muster_worker.train.strategy.base import Batch, local
 from muster_worker.train.strategy.layout import Layout
+from muster_worker.train.teacher import Teacher
 from muster_worker.train.watch import Watch
 
 if TYPE_CHECKING:
@@ -71,14 +72,15 @@ class Progress:
 class Trainer:
     """Built alike on every rank, by itself; from `connect` on, every method that trains or evaluates is collective.
 
-    `begin_with` comes before.
+    `begin_with` and `learn_from` come before.
     """
 
     def __init__(self, recipe: Recipe, environment: Environment, device: torch.device) -> None:
         self.recipe = recipe
         self.progress = self.published = Progress()
         self.layout = Layout.of(environment.strategy, environment.rank, environment.world_size)
-        self._initial = environment.initial_model
+        self._initial, self._distillation = environment.initial_model, environment.distillation
+        self._teacher: Teacher | None = None
         self._device = device
         self._reference = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
 
@@ -191,7 +193,11 @@ class Trainer:
             last = number == len(shares)
             self._strategy.start_batch(last=last)
             # Gradients are averaged over the shares, of what is here a part of the mean already.
-            batch = Batch(inputs, target, self.recipe.loss, len(mine) * self.layout.data / step.samples)
+            weight = len(mine) * self.layout.data / step.samples
+            if self._teacher is None:
+                batch = Batch(inputs, target, self.recipe.loss, weight)
+            else:
+                batch = Batch(inputs, self._teacher.targets(inputs, target), self._teacher.loss, weight)
 
             def told(loss: float, count: int = len(mine), last: bool = last) -> None:
                 nonlocal loss_sum
@@ -260,6 +266,7 @@ class Trainer:
             "samples": self._plan.samples,
             "gradientAccumulation": self._plan.accumulation,
             "initialModel": self._initial.sha256 if self._initial else None,
+            "distillation": asdict(self._distillation) if self._distillation else None,
             **{f"config.{name}": value for name, value in config.items()},
         }
 
@@ -329,6 +336,14 @@ class Trainer:
                     f"{tuple(mine[name].shape)} as in the recipe's model"
                 )
         self.model.load_state_dict(weights)
+
+    def learn_from(self, teacher: nn.Module) -> None:
+        """Has `teacher` tell what it makes of each sample; raises ConfigurationError where the two do not fit."""
+        assert self._distillation is not None, "who has a teacher was told how to learn"
+        input_, _ = to_device(next(batches(self._training, [range(min(2, len(self._training)))])), self._built_on)
+        inputs = input_ if isinstance(input_, tuple) else (input_,)
+        Teacher(teacher, self._distillation, self.recipe, self._built_on).check(self.model, inputs)
+        self._teacher = Teacher(teacher, self._distillation, self.recipe, self._device)
 
     def check_same_job(self, state: dict[str, Any], where: object) -> None:
         """Raises ConfigurationError when a checkpoint was made by another recipe, config or data set."""

@@ -187,6 +187,8 @@ def _environment(job: TrainingJob, rank: int, attempt: int) -> dict[str, str]:
         if spec.compression:
             steps = [step.manifest() for step in spec.compression]
             environment["MUSTER_COMPRESSION"] = json.dumps(steps, separators=(",", ":"))
+        if spec.distillation is not None:
+            environment["MUSTER_DISTILLATION"] = _json(spec.distillation)
         if spec.strategy is not None:
             environment["MUSTER_STRATEGY"] = _json(spec.strategy)
     return environment
