@@ -4,27 +4,13 @@ from __future__ import annotations
 
 from tests.cluster import jobs
 
-DIGITS = "muster_worker.recipes.digits:Digits"
-
-
-def digits(name: str, channels: int, **spec: object) -> str:
-    recipe = {"name": DIGITS, "config": {"channels": channels, "epochs": 15, "batchSize": 64}}
-    return jobs.endless(name, recipe=recipe, replicas=2, **spec)
-
 
 def test_a_student_waits_for_its_teacher_and_comes_near_it_and_is_compressed(kube, measure):
-    kube.apply(
-        digits(
-            *("student", 6),
-            initialModel={"fromTrainingJob": "teacher"},
-            distillation={"alpha": "0.9"},
-            compression=[{"quantize": {"bits": 8, "maxAccuracyDrop": "0.01"}}],
-        )
-    )
+    kube.apply(jobs.example("student.yaml"))
     kube.wait_for_phase("student", "Queued", limit=30)
     assert kube.status("student")["reason"] == "TrainingJobNotFound"
-    kube.apply(digits("teacher", 32))
-    teacher = kube.wait_for_phase("teacher", "Succeeded", limit=180)
+    kube.apply(jobs.example("digits.yaml"))
+    teacher = kube.wait_for_phase("digits", "Succeeded", limit=180)
     student = kube.wait_for_phase("student", "Succeeded", limit=180)
     assert student["initialModel"]["sha256"] == teacher["model"]["sha256"]
     of_teacher, of_student = (float(status["metrics"]["validationAccuracy"]) for status in (teacher, student))
