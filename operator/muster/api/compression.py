@@ -49,6 +49,15 @@ class Prune(Step):
 class Quantize(Step):
     """Store the weights in fewer bits. Nothing comes after it but another quantize, for what it has left."""
 
+    rules = (
+        Rule(
+            cel="self.mode != 'dynamic' || self.bits == 8",
+            holds=lambda quantize: quantize.mode != "dynamic" or quantize.bits == 8,
+            message="dynamic computes with integers of 8 bits: write 8, or mode weightOnly",
+            at=".bits",
+        ),
+    )
+
     bits: Annotated[Int, Field(ge=4, le=8), EIGHT_OR_FOUR]
     """Bits a weight: 8 or 4."""
     mode: Literal["weightOnly", "dynamic"] = "weightOnly"

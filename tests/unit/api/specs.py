@@ -169,8 +169,8 @@ def _compression() -> st.SearchStrategy[Spec]:
         lambda name: st.fixed_dictionaries({name: _DECIMAL}, optional=drop)
     )
     prune = st.fixed_dictionaries({"fraction": _FRACTION}, optional=drop)
-    quantize = st.fixed_dictionaries(
-        {"bits": st.sampled_from([8, 4])}, optional=drop | {"mode": st.sampled_from(["weightOnly", "dynamic"])}
+    quantize = st.sampled_from([(8, "dynamic"), (8, "weightOnly"), (4, "weightOnly")]).flatmap(
+        lambda one: st.fixed_dictionaries({"bits": st.just(one[0]), "mode": st.just(one[1])}, optional=drop)
     )
     return st.one_of(
         clip.map(lambda one: {"clip": one}),

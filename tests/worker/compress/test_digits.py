@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from muster_worker.compress.apply import AccuracyError, compress
-from muster_worker.compress.measure import directory_bytes, memory_bytes, weights_bytes
+from muster_worker.compress.measure import memory_bytes, weights_bytes
 from muster_worker.compress.quantize import Quantize
 from muster_worker.recipes.digits import Network
 from muster_worker.train.export import export_model
 from muster_worker.train.model_directory import load_model
+from tests.worker.compress.sizes import directory_bytes
 
 EIGHT, FOUR = {"quantize": {"bits": 8}}, {"quantize": {"bits": 4}}
 DYNAMIC = {"quantize": {"mode": "dynamic"}}

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from muster_worker.compress.measure import directory_bytes, latency, measure, memory_bytes, weights_bytes
+from muster_worker.compress.measure import latency, measure, memory_bytes, weights_bytes
 from muster_worker.train.export import Trained, export_model
 from muster_worker.train.model_directory import load_model
+from tests.worker.compress.sizes import directory_bytes
 from tests.worker.train.recipes import Two
 
 

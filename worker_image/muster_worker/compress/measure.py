@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from muster_worker.train.export import of_length, write_weights
-from muster_worker.train.model_directory import WEIGHTS, load_model, summary
+from muster_worker.train.model_directory import WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -48,12 +48,6 @@ def measure(
 ) -> Measurement:
     """`examples`: its inputs, each of shape (N, …). `evaluate`: gives its metrics."""
     return Measurement(weights_bytes(model), memory_bytes(model), latency(model, examples, 1), evaluate(model))
-
-
-def directory_bytes(directory: Path) -> tuple[int, int]:
-    """Of an intact model directory: all its files together, and the weights file alone."""
-    model = load_model(directory)
-    return summary(model).bytes, model.description["files"][WEIGHTS]["bytes"]
 
 
 def weights_bytes(model: nn.Module) -> int:
