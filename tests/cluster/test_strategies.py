@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster import jobs
 from tests.cluster.kube import kubectl, wait_for
-from tests.cluster.training import KILL_RANK, running, wait_for_restart, wait_until_it_trains
+from tests.cluster.training import KILL_RANK, wait_for_restart, wait_until_it_trains
 
 CHARGPT = {
     "name": "muster_worker.recipes.chargpt:CharGPT",
@@ -40,7 +40,8 @@ def test_tensor_parallel_goes_on_from_what_replicas_have_saved(kube, measure):
     kube.apply(chargpt(400, 3, {"type": "ddp"}))
     saved = wait_until_it_trains(kube, "digits-0-1")["checkpoint"]["step"]
     kubectl("delete", "trainingjob", "digits", "-n", kube.namespace, "--wait=true")
-    wait_for("its pods are gone", lambda: not running(kube), 60)
+    # A pod of the same name that is still there would hold up the new job, until a second attempt.
+    wait_for("its pods are gone", lambda: not kube.pods("digits"), 60)
     begun = time.time()
     kube.apply(chargpt(400, 2, {"type": "tensor"}))
     state = wait_until_it_trains(kube, "digits-0-1")

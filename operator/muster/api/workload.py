@@ -209,8 +209,12 @@ class Distillation(Model):
     times the recipe's loss.
     """
 
-    temperature: PositiveDecimal = "4"
-    """How far answers are softened, in quotes, for example "4"; "1": not at all."""
+    temperature: PositiveDecimal = "2"
+    """How far answers are softened, in quotes, for example "2"; "1": not at all.
+
+    A high one makes gradients larger, up to as many times, where the teacher is sure of its answers: with "4" or more,
+    choose a lower learning rate.
+    """
     alpha: Annotated[
         str,
         StringConstraints(min_length=1, max_length=32),

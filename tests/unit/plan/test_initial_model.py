@@ -68,7 +68,7 @@ def test_once_it_is_there_the_pods_read_it_and_the_status_remembers_it(own):
 def test_who_learns_from_it_is_told_how():
     plan = decide(job(**WANTS, distillation={"alpha": "0.5"}), named=named(teacher()), capacity=room())
     values = {one["name"]: one.get("value") for one in plan.creates[0]["spec"]["containers"][0]["env"]}
-    assert json.loads(values["MUSTER_DISTILLATION"]) == {"temperature": "4", "alpha": "0.5"}
+    assert json.loads(values["MUSTER_DISTILLATION"]) == {"temperature": "2", "alpha": "0.5"}
     assert values["MUSTER_INITIAL_MODEL_SHA256"] == "abc"
 
 

@@ -11,7 +11,8 @@ from muster_worker.train.model_directory import load_model, summary
 
 DIGITS = "muster_worker.recipes.digits:Digits"
 DEEP = "tests.worker.train.recipes:Deep"
-STUDENT = {"channels": 6, "epochs": 15}
+STUDENT = {"channels": 6, "epochs": 40}
+COSINE = {"learningRate": {"schedule": "cosine"}}
 
 
 def finish(group):
@@ -24,7 +25,7 @@ def taught_by(group, alpha="0.9"):
     return {
         "MUSTER_INITIAL_MODEL": str(directory),
         "MUSTER_INITIAL_MODEL_SHA256": summary(load_model(directory)).sha256,
-        "MUSTER_DISTILLATION": json.dumps({"temperature": "4", "alpha": alpha}),
+        "MUSTER_DISTILLATION": json.dumps({"temperature": "2", "alpha": alpha}),
     }
 
 
@@ -33,9 +34,10 @@ def accuracy(group):
 
 
 def test_a_student_of_a_tenth_of_the_size_comes_near_its_teacher_and_is_better_than_alone(start_ranks):
-    teacher = finish(start_ranks("teacher", 2, recipe=DIGITS, config={"epochs": 15}))
-    alone = finish(start_ranks("alone", 2, recipe=DIGITS, config=STUDENT))
-    student = finish(start_ranks("student", 2, recipe=DIGITS, config=STUDENT, **taught_by(teacher)))
+    teacher = finish(start_ranks("teacher", 1, recipe=DIGITS, config={"epochs": 20}))
+    options = {"recipe": DIGITS, "config": STUDENT, "optimisation": COSINE}
+    alone = finish(start_ranks("alone", 1, **options))
+    student = finish(start_ranks("student", 1, **options, **taught_by(teacher)))
     sizes = [load_model(group.storage / "model").description["parameters"] for group in (student, teacher)]
     assert sizes[0] <= 0.1 * sizes[1]
     assert accuracy(student) >= accuracy(teacher) - 0.015
@@ -74,7 +76,7 @@ def test_who_begins_to_learn_otherwise_needs_another_path(start_ranks, teacher):
     finish(start_ranks("storage", 1, recipe=LOGITS, **taught_by(teacher)))
     group = start_ranks("storage", 1, recipe=LOGITS, **taught_by(teacher, alpha="0.5"))
     assert group.wait() == [2]
-    assert "were made with distillation = {'temperature': 4.0, 'alpha': 0.9}, this job has" in group.output()
+    assert "were made with distillation = {'temperature': 2.0, 'alpha': 0.9}, this job has" in group.output()
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ class EarlyStopping:
 class Distillation:
     """`spec.distillation`: how much is learned from the model of `spec.initialModel`, and how far it is softened."""
 
-    temperature: float = 4.0
+    temperature: float = 2.0
     alpha: float = 0.7
 
 

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor.parallel import parallelize_module
 
-from muster_worker.train.strategy.base import Strategy, as_on_rank_0, mesh_of
+from muster_worker.train.strategy.base import Strategy
 from muster_worker.train.strategy.buffers import Buffers
-from muster_worker.train.strategy.tensor import planned
+from muster_worker.train.strategy.tensor import divided
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,11 +28,7 @@ class FullySharded(Strategy):
     """Over the data ways; with tensor ways, each rank has its part of a part."""
 
     def __init__(self, layout: Layout, recipe: Recipe, model: nn.Module, device: torch.device) -> None:
-        plan = planned(layout, recipe, model, model)
-        as_on_rank_0(model)
-        mesh = mesh_of(layout, device.type)
-        if plan:
-            parallelize_module(model, mesh["tensor"], plan)
+        mesh = divided(layout, recipe, model, model, device)
         for layer in layers(model):
             fully_shard(layer, mesh=mesh["data"])
         self._sharded = fully_shard(model, mesh=mesh["data"])

@@ -15,15 +15,13 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B, ScheduleGPipe
 from torch.distributed.tensor import DTensor
-from torch.distributed.tensor.parallel import parallelize_module
 from torch.utils._pytree import tree_map
 
 from muster_worker.parallel.layers import layers_of
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.strategy.averaged import Averaged
-from muster_worker.train.strategy.base import as_on_rank_0, mesh_of
 from muster_worker.train.strategy.layout import FIELD
-from muster_worker.train.strategy.tensor import planned
+from muster_worker.train.strategy.tensor import divided
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,12 +47,8 @@ class Pipelined(Averaged):
         ]
         _check(model, stages)
         stage = _Stage(stages[layout.stage])
-        plan = planned(layout, recipe, model, stage)
-        as_on_rank_0(model)
-        mesh = mesh_of(layout, device.type)
+        mesh = divided(layout, recipe, model, stage, device)
         _leave_to_others(model, stage)
-        if plan:
-            parallelize_module(model, mesh["tensor"], plan)
         super().__init__(model.to(device), mesh.get_group("data"))
         self._pipe = _Pipe(stage, layout, mesh.get_group("pipeline"), device)
 

@@ -18,7 +18,7 @@ from muster_worker.train.strategy.layout import FIELD
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from torch.distributed.tensor.parallel import ParallelStyle
+    from torch.distributed.device_mesh import DeviceMesh
 
     from muster_worker.train.recipe import Recipe
     from muster_worker.train.strategy.layout import Layout
@@ -28,17 +28,18 @@ class TensorParallel(Averaged):
     """The shares have the same parts, and average their gradients."""
 
     def __init__(self, layout: Layout, recipe: Recipe, model: nn.Module, device: torch.device) -> None:
-        plan = planned(layout, recipe, model, model)
-        as_on_rank_0(model)
-        mesh = mesh_of(layout, device.type)
-        if plan:
-            parallelize_module(model, mesh["tensor"], plan)
+        mesh = divided(layout, recipe, model, model, device)
         super().__init__(model.to(device), mesh.get_group("data"))
 
 
-def planned(layout: Layout, recipe: Recipe, model: nn.Module, part: nn.Module) -> dict[str, ParallelStyle]:
-    """How the layers in `part` are divided; nothing where there is one way. Raises ConfigurationError.
+def divided(layout: Layout, recipe: Recipe, model: nn.Module, part: nn.Module, device: torch.device) -> DeviceMesh:
+    """The ranks by their ways, once they have rank 0's parameters, and the layers in `part` are divided. Collective.
 
-    To be asked before anything collective: a rank that ends there takes others with it before they have said why.
+    Raises ConfigurationError before that: a rank that ended later would take others with it before they have said why.
     """
-    return plan_of(recipe, model, part, layout.tensor, f"{FIELD}.mesh") if layout.tensor > 1 else {}
+    plan = plan_of(recipe, model, part, layout.tensor, f"{FIELD}.mesh") if layout.tensor > 1 else {}
+    as_on_rank_0(model)
+    mesh = mesh_of(layout, device.type)
+    if plan:
+        parallelize_module(model, mesh["tensor"], plan)
+    return mesh
