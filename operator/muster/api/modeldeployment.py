@@ -13,7 +13,7 @@ from muster.api.lists import ATOMIC
 from muster.api.modeldeployment_status import ModelDeploymentStatus
 from muster.api.names import MAX_GROUPS, DecimalText, GroupsOrPercent, ObjectName, RelativePath, matches
 from muster.api.resources import Resources
-from muster.api.rules import Rule
+from muster.api.rules import Rule, product_in_cel
 from muster.api.template import RawPodTemplate
 from muster.api.unsupported import MODEL_DEPLOYMENT
 
@@ -87,8 +87,7 @@ class Parallelism(Model):
 
 def _processes(group: str) -> str:
     """Return in CEL how many there are, of a group that has parallelism."""
-    ways = (f"{group}.parallelism.{way}" for way in ("data", "tensor", "pipeline"))
-    return " * ".join(f"(has({way}) ? {way} : 1)" for way in ways).join("()")
+    return product_in_cel(*(f"{group}.parallelism.{way}" for way in ("data", "tensor", "pipeline")))
 
 
 class Group(Model):

@@ -92,6 +92,11 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+def product_in_cel(*fields: str) -> str:
+    """Return in CEL the product of these fields, where one that is absent counts 1."""
+    return " * ".join(f"(has({field}) ? {field} : 1)" for field in fields).join("()")
+
+
 def _at(value: Any, path: str) -> Any:
     """Return what `self.aField.another` is of a value."""
     for name in path.split(".")[1:]:

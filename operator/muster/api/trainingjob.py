@@ -12,7 +12,7 @@ from muster.api.immutable import frozen_fields
 from muster.api.lists import ListType
 from muster.api.names import AutoOrCount, ObjectName, matches
 from muster.api.resources import IS_GPU, Resources
-from muster.api.rules import Rule
+from muster.api.rules import Rule, product_in_cel
 from muster.api.storage import Storage
 from muster.api.template import RawPodTemplate
 from muster.api.trainingjob_status import TrainingJobStatus
@@ -127,11 +127,7 @@ _PROCESSES_IN_CEL = (
     f" has(self.resources) && has(self.resources.limits) && self.resources.limits.exists(k, {IS_GPU}"
     " && sign(quantity(string(self.resources.limits[k]))) > 0) ? 0 : 1"
 )
-_WAYS_IN_CEL = (
-    "(has(self.strategy.mesh.data) ? self.strategy.mesh.data : 1)"
-    " * (has(self.strategy.mesh.tensor) ? self.strategy.mesh.tensor : 1)"
-    " * (has(self.strategy.mesh.pipeline) ? self.strategy.mesh.pipeline : 1)"
-)
+_WAYS_IN_CEL = product_in_cel(*(f"self.strategy.mesh.{way}" for way in ("data", "tensor", "pipeline")))
 
 # What may change while the job exists: whether and how long it runs, and what happens when something fails.
 CHANGEABLE = ("activeDeadlineSeconds", "failurePolicy", "podCleanup", "suspend", "ttlSecondsAfterFinished")
@@ -277,7 +273,7 @@ class TrainingJobSpec(Model):
                 f" [self.replicas * ({_PROCESSES_IN_CEL})].all(found,"
                 f" has(self.strategy.mesh.data) && (self.strategy.type != 'tensor' || has(self.strategy.mesh.tensor))"
                 f" && (self.strategy.type != 'pipeline' || has(self.strategy.mesh.pipeline))"
-                f" ? found in [0, {_WAYS_IN_CEL}] : found % ({_WAYS_IN_CEL}) == 0)"
+                f" ? found in [0, {_WAYS_IN_CEL}] : found % {_WAYS_IN_CEL} == 0)"
             ),
             holds=_ways_fit,
             message=(

@@ -7,7 +7,10 @@ import json
 import pytest
 import torch
 
+from muster_worker.train.environment import Distillation
 from muster_worker.train.model_directory import load_model, summary
+from muster_worker.train.teacher import Teacher
+from tests.worker.train.recipes import Logits
 
 DIGITS = "muster_worker.recipes.digits:Digits"
 DEEP = "tests.worker.train.recipes:Deep"
@@ -70,6 +73,16 @@ def test_what_is_learned_depends_on_the_teacher(start_ranks, teacher):
     weights = [load_model(one.storage / "model").weights()["last.weight"] for one in (with_it, without, plain)]
     torch.testing.assert_close(weights[1], weights[2])
     assert not torch.allclose(weights[0], weights[2])
+
+
+def test_looking_whether_they_fit_changes_nothing_of_the_student():
+    student = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    recipe = Logits(Logits.config_type())
+    Teacher(torch.nn.Linear(4, 2), Distillation(), recipe, torch.device("cpu")).check(student, (torch.randn(3, 4),))
+    for name, tensor in student.state_dict().items():
+        assert tensor.equal(before[name])
+    assert student.training
 
 
 def test_who_begins_to_learn_otherwise_needs_another_path(start_ranks, teacher):

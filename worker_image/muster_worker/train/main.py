@@ -254,7 +254,7 @@ class Training:
             if self._environment.compression:
                 trained = compress(trained, self._environment.compression, trainer.evaluate_alone)
             published = export_model(directory, trained, self._storage.run_id)
-        compression = read_json(directory / DESCRIPTION)["compression"]
+        compression = read_json(directory / DESCRIPTION).get("compression")  # one of an earlier version has none
         self._progress(
             epoch=trainer.progress.epoch,
             **trainer.published.metrics,

@@ -47,8 +47,10 @@ class Teacher:
             raise ConfigurationError(
                 f"{FIELD}: the model of spec.initialModel does not take the samples: {reason}"
             ) from error
+        student.eval()  # what it keeps of the samples that it trains on is not for these
         with torch.no_grad():
             of_student = student(*inputs)
+        student.train()
         for who, output in (("the recipe's model", of_student), ("the model of spec.initialModel", of_teacher)):
             if not isinstance(output, Tensor) or not output.is_floating_point() or output.ndim < 2:
                 raise ConfigurationError(
