@@ -77,7 +77,8 @@ def _train(reference: str, environment: Environment, report: Report) -> int:
     trainer = Trainer(recipe, environment, device)
     with joined(device):
         storage = open_storage(environment)
-        _check_shared(trainer, storage, environment)
+        # Together: a rank that ended alone would take the others with it before they have said why.
+        everywhere(lambda: _check_shared(trainer, storage, environment))
         training = Training(environment, report, trainer, storage)
         training.resume()
         if not training.fit():
@@ -122,7 +123,7 @@ class Training:
         if self._trainer.layout.divides:
             log.info("a process holds %d of %d bytes of parameters", *self._trainer.parameter_bytes())
         if found is not None:
-            self._trainer.check_same_job(found.state, found.directory.parent)
+            everywhere(lambda: self._trainer.check_same_job(found.state, found.directory.parent))
             tensors = self._trainer.tensors()
             self._checkpoints.load(found, tensors)
             self._trainer.restore(tensors, found.state)
