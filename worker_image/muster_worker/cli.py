@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import logging
 import math
 import os
 import sys
@@ -10,7 +12,7 @@ import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import muster_worker
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 BAD_USE = 64
 BAD_CONFIGURATION = 78
+REPORTED = 2000
+"""Characters of an error: Kubernetes keeps 4096 bytes of what a container tells."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _torchserve(found)
     if found.command == "package":
         return _package(found)
+    if found.command == "compress":
+        return _compress(found)
     return _agent(found)
 
 
@@ -106,6 +112,26 @@ def _package(found: argparse.Namespace) -> int:
         print(f"muster-worker package: {error}", file=sys.stderr)
         return error.exit_code
     print(f"{found.directory}: {published.bytes} bytes, sha256 {published.sha256}")
+    return 0
+
+
+def _compress(found: argparse.Namespace) -> int:
+    """With --report, what it came to is told there, and an error that would come again is no failure of the process."""
+    from muster_worker.serve.compression import compress_published, result  # noqa: PLC0415 - brings torch
+    from muster_worker.train.errors import ConfigurationError, TrainingError  # noqa: PLC0415
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        published = compress_published(found.directory, found.into, found.steps, found.sha256)
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if found.report is None or error.exit_code != ConfigurationError.exit_code:
+            return error.exit_code
+        found.report.write_text(json.dumps({"error": str(error)[:REPORTED]}))
+        return 0
+    if found.report is not None:
+        found.report.write_text(json.dumps(result(found.into, published)))
+    print(f"{found.into}: {published.bytes} bytes, sha256 {published.sha256}")
     return 0
 
 
@@ -208,6 +234,22 @@ def _parser() -> argparse.ArgumentParser:
         help="what the model takes, -1 for any length; repeated for each input, in the order of its parameters",
     )
 
+    compress = commands.add_parser(
+        "compress", help="make a smaller copy of a trained model", description=_COMPRESS, epilog=_COMPRESS_EXAMPLE
+    )
+    compress.add_argument("directory", type=Path, metavar="DIRECTORY", help="the model's, as a job publishes it")
+    compress.add_argument("into", type=Path, metavar="INTO", help="where to write; what is there is replaced")
+    compress.add_argument(
+        "--steps", type=_steps, required=True, metavar="JSON", help="as spec.compression has them, a list"
+    )
+    compress.add_argument("--sha256", help="refuse any other model (the checksum of its model.json)")
+    compress.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write there, as JSON, what it came to or what is wrong with the steps",
+    )
+
     agent = commands.add_parser("agent", help="what the pods of a TrainingJob run", description=_AGENT)
     kinds = agent.add_subparsers(dest="kind", metavar="KIND")
     recipe = kinds.add_parser("recipe", help="run a recipe")
@@ -282,6 +324,13 @@ def _amount(text: str) -> float:
     return number
 
 
+def _steps(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"found text that is no JSON ({error}), wanted a list of steps") from None
+
+
 def _explaining(text: str) -> Explaining:
     from muster_worker.serve.explain import Explaining  # noqa: PLC0415 - brings torch
 
@@ -303,5 +352,8 @@ _TORCHSERVE_EXAMPLE = "example: muster-worker torchserve muster/digits/model --n
 _PACKAGE = """Makes a directory that `muster-worker serve` and a ModelDeployment take. The outputs are found by
 computing with zeros."""
 _PACKAGE_EXAMPLE = "example: muster-worker package model.pt models/digits --input images:FP32:-1,1,8,8"
+_COMPRESS = """Clips, prunes and quantizes a model that a recipe made, measured before and after each step. What is
+there already, of the same model by the same steps, is kept."""
+_COMPRESS_EXAMPLE = """example: muster-worker compress model smaller --steps '[{"quantize": {"bits": 8}}]'"""
 _AGENT = """Starts the ranks of one pod and keeps the group together. It is set up by the environment that the
 operator gives to worker pods (MUSTER_RANK, MUSTER_REPLICAS, MUSTER_COORDINATOR, …)."""
