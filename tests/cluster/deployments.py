@@ -45,7 +45,15 @@ def wait_for_phase(kube: Kube, phase: str, name: str = "digits", limit: float = 
 
 
 def pods(kube: Kube, name: str = "digits") -> dict[str, dict[str, Any]]:
-    return {p["metadata"]["name"]: p for p in kube.list(POD, f"muster.dev/model-deployment={name}")}
+    """Of its groups."""
+    selector = f"muster.dev/model-deployment={name},muster.dev/group"
+    return {p["metadata"]["name"]: p for p in kube.list(POD, selector)}
+
+
+def compressors(kube: Kube, name: str = "digits") -> list[str]:
+    """The pods that compress its model."""
+    selector = f"muster.dev/model-deployment={name},muster.dev/role=compressor"
+    return [pod["metadata"]["name"] for pod in kube.list(POD, selector)]
 
 
 def living(kube: Kube, name: str = "digits") -> dict[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from muster.api.base import Int, Model
+from muster.api.base import Int, Model, Reported
 from muster.api.lists import ATOMIC
 from muster.api.names import Fraction, PositiveDecimal
 from muster.api.rules import Rule
@@ -16,9 +16,9 @@ class Step(Model):
     """What every step can be told."""
 
     max_accuracy_drop: Fraction | None = None
-    """How much validation accuracy, from 0 to 1, the step may cost, in quotes, for example "0.01". Else the job fails.
+    """How much validation accuracy, from 0 to 1, the step may cost, in quotes, for example "0.01".
 
-    Absent: as much as it does.
+    A step that costs more fails the job, or is not served. Absent: it may cost as much as it does.
     """
 
 
@@ -88,3 +88,26 @@ class CompressionStep(Model):
 
 
 Compression = Annotated[tuple[CompressionStep, ...], Field(max_length=8), ATOMIC]
+
+
+class CompressionResult(Reported):
+    """What one compression step did."""
+
+    step: str
+    """clip, prune or quantize."""
+    bytes_before: Int | None = None
+    """Size of the file of weights before."""
+    bytes_after: Int | None = None
+    """Size of the file of weights after."""
+    memory_before: Int | None = None
+    """Bytes that the weights took in memory before."""
+    memory_after: Int | None = None
+    """Bytes that they take in memory after."""
+    latency_milliseconds_before: str | None = None
+    """How long one sample took before, on a CPU."""
+    latency_milliseconds_after: str | None = None
+    """How long one sample takes after."""
+    accuracy_before: str | None = None
+    """Validation accuracy before."""
+    accuracy_after: str | None = None
+    """Validation accuracy after."""

@@ -15,7 +15,6 @@ from muster.api.names import MAX_GROUPS, DecimalText, GroupsOrPercent, ObjectNam
 from muster.api.resources import Resources
 from muster.api.rules import Rule, product_in_cel
 from muster.api.template import RawPodTemplate
-from muster.api.unsupported import MODEL_DEPLOYMENT
 
 MAX_NAME = 40
 """With the group's number and the count of pods made before, a pod's name fits the 63 characters of a host name."""
@@ -363,7 +362,12 @@ class ModelDeploymentSpec(Model):
     template: RawPodTemplate = Field(default_factory=dict)
     batching: Batching = Batching()
     compression: Compression | None = None
-    """Steps that make the model smaller before it is served. Not supported by this version yet."""
+    """Steps that make the model smaller before it is served, in order: `[{quantize: {bits: 8}}]`.
+
+    It is done once, by a pod that computes on a CPU and writes the result beside the model, whose volume it must be
+    able to write to. A step that costs more than its maxAccuracyDrop is not served. What each has gained and cost is in
+    `status.model.compression`.
+    """
     explain: Explain | None = None
     rollout: Rollout = Rollout()
     canary: Canary | None = None
@@ -375,7 +379,6 @@ class ModelDeploymentSpec(Model):
     """true: no group is there until this is false again. The Service stays, with nobody behind it."""
 
     rules = (
-        *(refusal.rule() for refusal in MODEL_DEPLOYMENT),
         _of(
             "custom",
             cel=(
@@ -414,6 +417,23 @@ class ModelDeploymentSpec(Model):
             holds=lambda spec: spec.explain is None or spec.group.divided.processes == 1,
             message="a group of several processes explains nothing: leave this out, or spec.group",
             at=".explain",
+        ),
+        _of(
+            "torchserve",
+            *_OTHERS,
+            cel="!has(self.compression) || size(self.compression) == 0",
+            holds=lambda spec: not spec.compression,
+            message="only the runtime torch compresses: leave this out, or compress in the training job",
+            at=".compression",
+        ),
+        Rule(
+            cel="!has(self.compression) || size(self.compression) == 0 || !has(self.model.uri)",
+            holds=lambda spec: not spec.compression or spec.model.uri is None,
+            message=(
+                "the compressed model is written beside the model, and spec.model.uri is only read:"
+                " name a volume or a training job, or leave this out"
+            ),
+            at=".compression",
         ),
         _of(
             "custom",

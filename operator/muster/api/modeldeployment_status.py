@@ -6,10 +6,13 @@ from pydantic import Field
 
 from muster.api.base import Bool, Int, Reported
 from muster.api.common import Condition
+from muster.api.compression import CompressionResult
 from muster.api.lists import ATOMIC, ListType
 from muster.api.names import Timestamp
 
-Phase = Literal["Pending", "Starting", "Ready", "RollingOut", "Degraded", "RolledBack", "Suspended", "Failed"]
+Phase = Literal[
+    "Pending", "Compressing", "Starting", "Ready", "RollingOut", "Degraded", "RolledBack", "Suspended", "Failed"
+]
 
 
 class Revisions(Reported):
@@ -117,6 +120,10 @@ class ServedModel(Reported):
     """Where it is on that volume; absent: at its root."""
     sha256: str | None = None
     """The checksum that it must have; absent: any."""
+    bytes: Int | None = None
+    """How large it is, where it was compressed."""
+    compression: Annotated[tuple[CompressionResult, ...], ATOMIC] = ()
+    """What each step of spec.compression did."""
 
 
 class ModelDeploymentStatus(Reported):
@@ -125,7 +132,7 @@ class ModelDeploymentStatus(Reported):
     observed_generation: Int | None = None
     """The metadata.generation that this status is about."""
     phase: Phase | None = None
-    """Pending: waits for its model, or was refused. Starting: no group has answered yet.
+    """Pending: waits for its model, or was refused. Compressing: makes it smaller. Starting: no group has answered yet.
 
     Ready: every group answers, with what spec asks for. RollingOut: groups are being replaced by others. Degraded: a
     group that should answer does not. RolledBack: spec was given up, its last good revision answers. Suspended: on

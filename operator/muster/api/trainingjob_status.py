@@ -6,6 +6,7 @@ from pydantic import Field
 
 from muster.api.base import Int, Reported
 from muster.api.common import Condition
+from muster.api.compression import CompressionResult
 from muster.api.lists import ATOMIC, ListType
 from muster.api.names import Timestamp
 
@@ -93,29 +94,6 @@ class SavedCheckpoint(Reported):
     """How large it is."""
     path: str | None = None
     """Where it is, below spec.storage.path."""
-
-
-class CompressionResult(Reported):
-    """What one compression step did."""
-
-    step: str
-    """clip, prune or quantize."""
-    bytes_before: Int | None = None
-    """Size of the file of weights before."""
-    bytes_after: Int | None = None
-    """Size of the file of weights after."""
-    memory_before: Int | None = None
-    """Bytes that the weights took in memory before."""
-    memory_after: Int | None = None
-    """Bytes that they take in memory after."""
-    latency_milliseconds_before: str | None = None
-    """How long one sample took before, on the CPU of the first worker."""
-    latency_milliseconds_after: str | None = None
-    """How long one sample takes after."""
-    accuracy_before: str | None = None
-    """Validation accuracy before."""
-    accuracy_after: str | None = None
-    """Validation accuracy after."""
 
 
 class TrainedModel(Reported):

@@ -53,5 +53,3 @@ TRAINING_JOB = (
     Unsupported("strategy.type", allowed=("ddp", "fsdp", "tensor", "pipeline")),
     Unsupported("strategy.parameterServers"),
 )
-
-MODEL_DEPLOYMENT = (Unsupported("compression"),)

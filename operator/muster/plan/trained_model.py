@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from muster.plan import conditions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from muster.plan.model import Manifest
 
 KIND = "TrainingJob"
@@ -19,6 +21,8 @@ class Missing:
 
     reason: str
     message: str
+    phase: str = "Pending"
+    """Of whoever has nothing else to do meanwhile. Failed: there will be none."""
 
 
 def missing(name: str, job: Manifest | None) -> Missing | None:
@@ -48,3 +52,18 @@ def found(job: Manifest) -> dict[str, str]:
         "path": f"{below.rstrip('/')}/{model['path']}" if below else model["path"],
         "sha256": model["sha256"],
     }
+
+
+def compression_step(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a step did in the status's words; the worker counts in bytes and seconds."""
+    told: dict[str, Any] = {"step": next(iter(report["step"]))}
+    for when in ("Before", "After"):
+        told |= {f"{name}{when}": report.get(f"{name}{when}") for name in ("bytes", "memory")}
+        for name, factor, shown in (("latency", 1000, "latencyMilliseconds"), ("accuracy", 1, "accuracy")):
+            value = report.get(f"{name}{when}")
+            told[f"{shown}{when}"] = None if value is None else _number(factor * value)
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}"

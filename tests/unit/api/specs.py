@@ -272,7 +272,12 @@ _EXPLAINED = st.builds(
     _DEPLOYMENT,
     _EXPLAIN,
 )
-GOOD_DEPLOYMENT = _DEPLOYMENT | _EXPLAINED
+_COMPRESSED = st.builds(
+    lambda spec, steps: spec | ({} if "uri" in spec["model"] else {"compression": steps}),
+    _DEPLOYMENT,
+    st.lists(_compression(), max_size=3),
+)
+GOOD_DEPLOYMENT = _DEPLOYMENT | _EXPLAINED | _COMPRESSED
 
 _FOREIGN: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2.0, 0.5, 3, 256, 10_001, 2**31, 2**40, 2**62),

@@ -158,6 +158,7 @@ CUSTOM = {
     "template": {"spec": {"containers": [{"name": "worker", "image": "mine:1"}]}},
 }
 EXPLAINED = {"model": {"fromTrainingJob": "a"}, "explain": {"method": "integratedGradients"}}
+COMPRESSED = {"model": {"fromTrainingJob": "a"}, "compression": [{"quantize": {"bits": 8}}]}
 TENSORFLOW = {
     "model": {"persistentVolumeClaim": {"claimName": "models", "path": "linear/1"}},
     "runtime": "tensorflowServing",
@@ -182,6 +183,13 @@ TENSORFLOW = {
 @example(spec=EXPLAINED | {"group": {"size": 2}})
 @example(spec=EXPLAINED | {"group": {"parallelism": {"data": 1, "tensor": 1}}})
 @example(spec=EXPLAINED | {"group": {"parallelism": {"tensor": 2}}})
+@example(spec=COMPRESSED)
+@example(spec=COMPRESSED | {"compression": []})
+@example(spec=COMPRESSED | {"compression": [{"quantize": {"bits": 6}}]})
+@example(spec=COMPRESSED | {"model": {"uri": "b"}})
+@example(spec=COMPRESSED | {"runtime": "torchserve"})
+@example(spec=COMPRESSED | {"runtime": "torchserve", "compression": []})
+@example(spec=TENSORFLOW | {"compression": COMPRESSED["compression"]})
 @example(spec={"model": {"fromTrainingJob": "a"}, "runtime": "torchserve"})
 @example(spec={"model": {"fromTrainingJob": "a"}, "runtime": "torchserve", "group": {"size": 2}})
 @example(spec={"model": {"fromTrainingJob": "a"}, "runtime": "torchserve", "canary": {"analysis": {}}})

@@ -12,7 +12,6 @@ import yaml
 
 from muster.api.crd import MODEL_DEPLOYMENT, RESOURCES, TRAINING_JOB, Resource, crds, definition, write_crds
 from muster.api.trainingjob import CHANGEABLE
-from muster.api.unsupported import MODEL_DEPLOYMENT as OF_MODEL_DEPLOYMENT
 from muster.api.unsupported import TRAINING_JOB as OF_TRAINING_JOB
 
 from .manifests import manifest
@@ -98,7 +97,7 @@ def test_scalars_have_the_same_defaults_as_the_models(resource: Resource):
 
 @pytest.mark.parametrize(
     ("resource", "unsupported"),
-    [(TRAINING_JOB, one) for one in OF_TRAINING_JOB] + [(MODEL_DEPLOYMENT, one) for one in OF_MODEL_DEPLOYMENT],
+    [(TRAINING_JOB, one) for one in OF_TRAINING_JOB],
     ids=lambda one: one.kind if isinstance(one, Resource) else one.path,
 )
 def test_what_is_refused_exists_and_has_no_default(resource: Resource, unsupported: Any):

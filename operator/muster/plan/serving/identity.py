@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 GROUP = "muster.dev/group"
 REVISION = "muster.dev/revision"
 SIZE = "muster.dev/group-size"
+ROLE = "muster.dev/role"
 UID = "muster.dev/deployment-uid"
 """Whose a pod is, and whose Service, and with it what Kubernetes makes of that."""
 
@@ -62,8 +63,8 @@ def everyone(deployment: ModelDeployment) -> dict[str, str]:
 
 
 def role(rank: int) -> dict[str, str]:
-    return {"muster.dev/role": "member" if rank else "leader"}
+    return {ROLE: "member" if rank else "leader"}
 
 
 def selector(deployment: ModelDeployment) -> str:
-    return f"muster.dev/model-deployment={deployment.metadata.name},muster.dev/role=leader"
+    return f"muster.dev/model-deployment={deployment.metadata.name},{ROLE}=leader"

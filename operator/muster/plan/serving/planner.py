@@ -13,7 +13,7 @@ What a gateway sends where has invariants of its own: see `gateway`.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -26,6 +26,7 @@ from muster.plan.removal import of_living, removal
 from muster.plan.serving import (
     autoscaling,
     canary,
+    compression,
     disruption,
     failovers,
     gateway,
@@ -39,13 +40,14 @@ from muster.plan.serving import (
     rollout,
     status,
 )
+from muster.plan.serving.compression import Work
 from muster.plan.serving.events import events
 from muster.plan.serving.runtimes.torch import HTTP_PORT
 from muster.plan.serving.view import View, view
 from muster.plan.trained_model import Missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from muster.plan.model import Delete, Manifest, Observed, Settings
     from muster.plan.serving.failovers import Loss
@@ -59,25 +61,34 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
         deployment = ModelDeployment.model_validate(observed.resource)
     except ValidationError as error:
         return _refuse(observed.resource, explain(error), now)
-    found = _target(deployment, observed, settings)
+    found, work = _target(deployment, observed, settings, now)
     missing = found if isinstance(found, Missing) else None
     seen = view(deployment, observed, None if isinstance(found, Missing) else found, now)
     if missing is not None and seen.current is None:
-        return _write(seen, Plan(), status.waiting(seen, missing), ())
-    return _serve(seen, observed, missing)
+        actions = Plan(creates=work.creates, deletes=work.deletes, look_again=work.look_again)
+        return _write(seen, actions, status.waiting(seen, missing), ())
+    return _serve(seen, observed, missing, work)
 
 
-def _target(deployment: ModelDeployment, observed: Observed, settings: Settings) -> Revision | Missing:
-    """Return the revision that the spec asks for, as it is kept or as it is to be; or what it lacks."""
+def _target(
+    deployment: ModelDeployment, observed: Observed, settings: Settings, now: float
+) -> tuple[Revision | Missing, Work]:
+    """Return the revision that the spec asks for, as it is kept or as it is to be; or what it lacks.
+
+    And what is to be done for it, before it can be or once it is.
+    """
     kept = revisions.known(observed.revisions)
     known = revisions.like(revisions.shape(deployment), kept)
     if known is not None:
-        return known
-    found = model.find(deployment, observed.named)
-    return found if isinstance(found, Missing) else revisions.new(deployment, found, settings, kept)
+        return known, Work(deletes=compression.clear(observed))
+    found: Mapping[str, Any] | Missing = model.find(deployment, observed.named)
+    work = Work(deletes=compression.clear(observed))
+    if not isinstance(found, Missing) and compression.is_wanted(deployment):
+        found, work = compression.compressed(deployment, found, observed, settings, now)
+    return found if isinstance(found, Missing) else revisions.new(deployment, found, settings, kept), work
 
 
-def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
+def _serve(seen: View, observed: Observed, missing: Missing | None, work: Work) -> Plan:
     """Replace what is lost or old, let the rest alone, and say how it is."""
     slots = rollout.slots(seen)
     if missing is None and progress.is_whole(seen, slots):
@@ -90,12 +101,13 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
     routing = gateway.to_apply(seen, observed.services, weights)
     pause = refusals.pause(observed.refusal, seen.now) if step.made or frame or routing else None
     made, demand = placement.admitted(seen, () if pause is not None else step.made)
-    creates = () if pause is not None else (*_rest_of_groups(seen), *_new_groups(seen, made))
+    creates = () if pause is not None else (*work.creates, *_rest_of_groups(seen), *_new_groups(seen, made))
     wanted = status.active(seen, slots, lost, [group for group, _ in made], missing)
     if pause is not None and observed.refusal is not None:
         wanted |= {"reason": "Refused", "message": f"what it consists of is refused: {observed.refusal.message}"}
     actions = Plan(
         deletes=(
+            *work.deletes,
             *_leaving(step.leaving),
             *_remains(seen),
             *_old_revisions(seen),
@@ -113,6 +125,7 @@ def _serve(seen: View, observed: Observed, missing: Missing | None) -> Plan:
         scrape=_targets(seen),
         look_again=_soonest(
             pause,
+            work.look_again,
             failovers.patience(seen),
             progress.seconds_left(seen, slots),
             canary.seconds_left(seen),

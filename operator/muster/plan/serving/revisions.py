@@ -39,7 +39,7 @@ class Revision:
     number: int
     uid: str
     shape: Mapping[str, Any]
-    model: Mapping[str, str]
+    model: Mapping[str, Any]
     image: str
     pull_policy: str
     cache: str = ""
@@ -81,7 +81,7 @@ def like(wanted: Mapping[str, Any], among: Mapping[str, Revision]) -> Revision |
 
 
 def new(
-    deployment: ModelDeployment, model: Mapping[str, str], settings: Settings, among: Mapping[str, Revision]
+    deployment: ModelDeployment, model: Mapping[str, Any], settings: Settings, among: Mapping[str, Revision]
 ) -> Revision:
     """Return the revision that the spec asks for now."""
     wanted = shape(deployment)

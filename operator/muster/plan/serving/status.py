@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 def waiting(view: View, missing: Missing) -> dict[str, Any]:
     """Return the status of a deployment whose model is not there, and that serves nothing else meanwhile."""
-    now = Phase("Pending", missing.reason, missing.message)
+    failed = missing.phase == "Failed"
+    now = Phase(missing.phase, missing.reason, missing.message)
     said = (
         _condition(view, "Servable", now, holds=False),
         _condition(view, "UpToDate", now, holds=False),
-        _condition(view, "Ready", now, holds=None),
-        _condition(view, "Progressing", now, holds=True),
+        _condition(view, "Ready", now, holds=False if failed else None),
+        _condition(view, "Progressing", now, holds=not failed),
     )
     return _common(view, now) | {"conditions": _conditions(view, *said)}
 
@@ -42,7 +43,9 @@ def active(
     """
     now = phase(view, slots, lost)
     if missing is not None:
-        now = Phase("RollingOut", missing.reason, missing.message)
+        failed = missing.phase == "Failed"
+        name = "RolledBack" if failed else "RollingOut"
+        now = Phase(name, missing.reason, missing.message, progressing=not failed)
     answering = sum(one.answers and not view.is_over(one) for one in view.servers)
     latest = missing is None and not view.failed and progress.is_latest(view, slots, made)
     ready = all(slot.is_done for slot in slots) and latest

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from muster.plan import trained_model
 from muster.plan.timestamps import to_timestamp
 
 if TYPE_CHECKING:
@@ -77,20 +78,9 @@ def _checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model(model: Mapping[str, Any]) -> dict[str, Any]:
-    steps = [_compression(report) for report in model.get("compression") or ()]
+    steps = [trained_model.compression_step(report) for report in model.get("compression") or ()]
     kept = {name: value for name, value in model.items() if name != "compression"}
     return kept | ({"compression": steps} if steps else {})
-
-
-def _compression(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a step did in the status's words; the worker counts in bytes and seconds."""
-    told: dict[str, Any] = {"step": next(iter(report["step"]))}
-    for when in ("Before", "After"):
-        told |= {f"{name}{when}": report.get(f"{name}{when}") for name in ("bytes", "memory")}
-        for name, factor, shown in (("latency", 1000, "latencyMilliseconds"), ("accuracy", 1, "accuracy")):
-            value = report.get(f"{name}{when}")
-            told[f"{shown}{when}"] = None if value is None else _number(factor * value)
-    return {name: value for name, value in told.items() if value is not None}
 
 
 def _number(value: float) -> str:
