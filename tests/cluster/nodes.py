@@ -46,6 +46,33 @@ def kill_process(pod_uid: str, name: str | None = None) -> None:
     os.kill(wanted[0], signal.SIGKILL)
 
 
+@contextlib.contextmanager
+def slowed_down(pod_uid: str, share: float) -> Iterator[None]:
+    """The pod's processes get so much of one core together, in slices much shorter than a step."""
+    period = 10_000  # microseconds
+    files = _cpu_files(pod_uid)
+    before = {file: file.read_text() for file in files}
+    quota = int(period * share)
+    for file, value in zip(files, (period, quota) if len(files) > 1 else (f"{quota} {period}",), strict=True):
+        file.write_text(str(value))
+    try:
+        yield
+    finally:
+        for file, text in reversed(before.items()):
+            file.write_text(text)
+
+
+def _cpu_files(pod_uid: str) -> list[Path]:
+    """What limits the pod's share of the cores: a period and a quota, or both in one file where cgroups are v2."""
+    names = (pod_uid, pod_uid.replace("-", "_"))
+    for group in Path("/sys/fs/cgroup").rglob("*pod*"):
+        if any(name in group.name for name in names):
+            for files in (["cpu.cfs_period_us", "cpu.cfs_quota_us"], ["cpu.max"]):
+                if all((group / file).exists() for file in files):
+                    return [group / file for file in files]
+    raise AssertionError(f"pod {pod_uid} has no cgroup of the cpu controller")
+
+
 def _holds(file: Path, word: str) -> bool:
     """Does it hold the word, with dashes or underscores? A process that has ended meanwhile says nothing."""
     try:

@@ -171,3 +171,19 @@ def test_every_status_is_what_the_api_declares():
         assert declared is not None
         assert declared.manifest() == plan.status
     assert observed(job()).resource["metadata"]["uid"] == UID
+
+
+def test_who_slows_the_others_down_is_named_until_the_group_says_otherwise():
+    slow = [{"pod": "digits-2", "slowdown": 1.812}, {"pod": "digits-2", "slowdown": 2.5}]
+    answer = decide(started(job()), *THREE, reports={LEADER: report(**TRAINS, stragglers=slow)})
+    assert answer.status["stragglers"] == [{"pod": "digits-2", "slowdown": "2.5"}]
+    message = "digits-2 takes 2.5 times as long as others, who wait for it"
+    assert ("Warning", "Straggler", message) in [(one.type, one.reason, one.message) for one in answer.events]
+
+    named = {"stragglers": [{"pod": "digits-2", "slowdown": "2.5"}]}
+    again = decide(started(job(), **named), *THREE, reports={LEADER: report(**TRAINS, stragglers=slow[1:])})
+    assert [one.reason for one in again.events if one.reason == "Straggler"] == [], "said once"
+    silent = decide(started(job(), **named), *THREE, reports={LEADER: report(**TRAINS)}).status
+    assert silent["stragglers"] == named["stragglers"], "it has begun anew and has not looked yet"
+    over = decide(started(job(), **named), *THREE, reports={LEADER: report(**TRAINS, stragglers=[])}).status
+    assert "stragglers" not in over

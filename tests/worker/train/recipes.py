@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import time
 from dataclasses import dataclass
 
 import torch
@@ -120,6 +122,20 @@ class NoRecipe:
 class Unfinished(Recipe):
     def model(self):
         return nn.Linear(1, 1)
+
+
+class Slow(Line):
+    """On one rank, each batch takes longer."""
+
+    def model(self):
+        return nn.Sequential(Waiting(), super().model())
+
+
+class Waiting(nn.Module):
+    def forward(self, points):
+        if self.training:
+            time.sleep(0.03 if os.environ["RANK"] == "1" else 0.01)
+        return points
 
 
 class NoRoom(Line):

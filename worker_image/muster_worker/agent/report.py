@@ -31,6 +31,8 @@ class Progress:
     metrics: dict[str, float] = field(default_factory=dict)
     checkpoint: dict[str, Any] | None = None
     model: dict[str, Any] | None = None
+    stragglers: list[dict[str, Any]] | None = None
+    """`rank` and `slowdown` of each rank that others wait for; None where nobody looks."""
     error: str | None = None
 
     def restarted(self) -> None:
@@ -38,6 +40,7 @@ class Progress:
         self.progress.pop("firstStepAt", None)
         self.progress.pop("resumedFromStep", None)
         self.error = None
+        self.stragglers = None
 
     def merge(self, line: Mapping[str, Any], now: float) -> None:
         """Takes over one line, read at `now`. What is of the wrong type is left out."""
@@ -50,6 +53,8 @@ class Progress:
                 self.checkpoint = {**value, "at": now} if isinstance(value, dict) else self.checkpoint
             elif key == "model":
                 self.model = dict(value) if isinstance(value, dict) else self.model
+            elif key == "stragglers":
+                self.stragglers = _stragglers(value)
             elif key == "error":
                 self.error = str(value) if value else None
             elif _is_number(value):
@@ -113,6 +118,14 @@ class ReportReader:
             libc = ctypes.CDLL(None, use_errno=True)
             libc.fallocate(self._descriptor, _FREE_BUT_KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(self._read))
         self._freed = self._read
+
+
+def _stragglers(value: object) -> list[dict[str, Any]] | None:
+    """What of it names a rank."""
+    if not isinstance(value, list):
+        return None
+    named = (one for one in value if isinstance(one, dict) and isinstance(one.get("rank"), int))
+    return [one for one in named if _is_number(one.get("slowdown"))]
 
 
 def _is_number(value: object) -> bool:

@@ -97,6 +97,7 @@ def document(
         "metrics": dict(progress.metrics),
         "checkpoint": progress.checkpoint,
         "model": progress.model,
+        "stragglers": _stragglers(config, group, progress) if group is not None else None,
         "error": own.error or trouble or progress.error,
     }
 
@@ -106,6 +107,15 @@ def _members(members: Sequence[tuple[Member, float]]) -> list[dict[str, Any]]:
         {"rank": member.rank, "pod": member.pod, "podAttempt": member.attempt, "silentSeconds": round(silence, 1)}
         for member, silence in members
     ]
+
+
+def _stragglers(config: AgentConfig, group: Group, progress: Progress) -> list[dict[str, Any]] | None:
+    """By the pod that each rank is in: ranks are counted over the members in their order."""
+    if progress.stragglers is None:
+        return None
+    pods = [member.pod for member, _ in sorted(group.members, key=lambda one: one[0].rank)]
+    found = ((one["rank"] // config.processes, one["slowdown"]) for one in progress.stragglers)
+    return [{"pod": pods[index], "slowdown": slowdown} for index, slowdown in found if 0 <= index < len(pods)]
 
 
 def _restart(restart: Restart, monotonic_to_epoch: float) -> dict[str, Any]:

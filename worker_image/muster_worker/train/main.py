@@ -27,6 +27,7 @@ from muster_worker.train.reference import load_recipe
 from muster_worker.train.report import Report
 from muster_worker.train.sample_log import SampleLog
 from muster_worker.train.storage import MODEL, open_storage
+from muster_worker.train.stragglers import Stragglers
 from muster_worker.train.termination import Termination, until_there_is_something_to_save
 from muster_worker.train.trainer import Throughput, Trainer
 
@@ -107,6 +108,7 @@ class Training:
         self._policy = environment.checkpoint
         self._checkpoints = Checkpoints(storage, keep=self._policy.keep, on_saved=self._report_checkpoint)
         self._throughput = Throughput()
+        self._stragglers = Stragglers() if trainer.layout.independent else None
         self._saved_step = -1
         self._saved_at = time.monotonic()
         self._resumed_from = 0
@@ -175,6 +177,8 @@ class Training:
                     step, shares, loaded, leave=self.termination.requested, save=self._save_is_due()
                 )
                 self._throughput.end_step(step.samples)
+                if self._stragglers is not None:
+                    self._stragglers.look(agreed.seconds)
                 samples.write(epoch=epoch, step=progress.step, samples=[index for mine in shares for index in mine])
                 self._after_step(epoch, agreed)
                 if agreed.leave and not trainer.complete:
@@ -277,6 +281,7 @@ class Training:
             epoch=epoch,
             learningRate=self._trainer.learning_rate,
             samplesPerSecond=self._throughput.read(),
+            **({"stragglers": self._stragglers.slow()} if self._stragglers is not None else {}),
             **(self._trainer.progress.metrics if evaluated else {"loss": loss}),
         )
         self._first_step_reported = True

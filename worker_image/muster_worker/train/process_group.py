@@ -127,20 +127,26 @@ class Agreed:
     loss: float
     """Mean over all samples of the step."""
 
+    seconds: tuple[float, ...]
+    """What each rank took for its part of the step."""
+
 
 class StepAgreement:
     """One small all-reduce a step, which runs while the backward pass does."""
 
     def __init__(self) -> None:
-        self._sums = torch.zeros(3, dtype=torch.float64)
+        self._rank, self._ranks = dist.get_rank(), dist.get_world_size()
+        self._sums = torch.zeros(0, dtype=torch.float64)
         self._work: Any = None
 
-    def start(self, *, leave: bool, save: bool, loss: float) -> None:
+    def start(self, *, leave: bool, save: bool, loss: float, seconds: float) -> None:
         """`loss` is this rank's part of the sum that makes the mean."""
-        self._sums = torch.tensor([float(leave), float(save), loss], dtype=torch.float64)
+        self._sums = torch.zeros(3 + self._ranks, dtype=torch.float64)
+        self._sums[:3] = torch.tensor([float(leave), float(save), loss], dtype=torch.float64)
+        self._sums[3 + self._rank] = seconds
         self._work = dist.all_reduce(self._sums, async_op=True)
 
     def wait(self) -> Agreed:
         self._work.wait()
-        leave, save, loss = self._sums.tolist()
-        return Agreed(leave > 0, save > 0, loss)
+        leave, save, loss, *seconds = self._sums.tolist()
+        return Agreed(leave > 0, save > 0, loss, tuple(seconds))

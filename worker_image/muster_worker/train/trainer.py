@@ -183,6 +183,7 @@ class Trainer:
         self, step: Step, shares: list[list[int]], loaded: Iterator[Any], *, leave: bool, save: bool
     ) -> Agreed:
         """One update by the mean gradient over the step's samples, whatever their split over ranks and batches."""
+        began = time.monotonic()
         seed_everything(self._device, self.recipe.config.seed, self.progress.step, self.layout.share)
         self._schedule.before_step(self.progress.step)
         self._optimizer.zero_grad()
@@ -203,7 +204,8 @@ class Trainer:
                 nonlocal loss_sum
                 loss_sum += loss * count if self.layout.speaks else 0.0
                 if last:
-                    self._agreement.start(leave=leave, save=save, loss=loss_sum / step.samples)
+                    seconds = time.monotonic() - began
+                    self._agreement.start(leave=leave, save=save, loss=loss_sum / step.samples, seconds=seconds)
 
             self._strategy.compute(batch, self._precision, told)
         self._strategy.finish_step()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from muster.plan.model import Manifest
 
-MEASURED = ("progress", "metrics", "metric", "checkpoint")
+MEASURED = ("progress", "metrics", "metric", "checkpoint", "stragglers")
 
 # The measurement that tells most of a training, the first that there is: for the column Metric.
 TELLING = ("validationAccuracy", "accuracy", "validationLoss", "loss")
@@ -31,7 +31,20 @@ def measured(group: Manifest, recorded: Manifest) -> dict[str, Any]:
         "checkpoint": _checkpoint(group.get("checkpoint") or {}),
         "model": _model(group.get("model") or {}),
     }
-    return {name: said[name] or recorded[name] for name in said if said[name] or name in recorded}
+    kept = {name: said[name] or recorded[name] for name in said if said[name] or name in recorded}
+    return kept | _stragglers(group, recorded)
+
+
+def _stragglers(group: Manifest, recorded: Manifest) -> dict[str, Any]:
+    """Return who slows the others down; nobody any more, where the group says so."""
+    told = group.get("stragglers")
+    if told is None:
+        return {"stragglers": recorded["stragglers"]} if recorded.get("stragglers") else {}
+    slow: dict[str, float] = {}
+    for one in told:  # a pod may have several such ranks
+        slow[one["pod"]] = max(one["slowdown"], slow.get(one["pod"], 0.0))
+    said = [{"pod": pod, "slowdown": _number(slowdown)} for pod, slowdown in slow.items()]
+    return {"stragglers": said} if said else {}
 
 
 def _progress(progress: Mapping[str, Any]) -> dict[str, Any]:

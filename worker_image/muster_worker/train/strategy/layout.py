@@ -77,6 +77,11 @@ class Layout:
         return self.stage == self.pipeline - 1 and self.rank % self.tensor == 0
 
     @property
+    def independent(self) -> bool:
+        """Whether each of several ranks computes a batch's outputs by itself."""
+        return self.data > 1 and not self.divides
+
+    @property
     def divides(self) -> bool:
         """Whether no rank has the whole model."""
         return self.tensor > 1 or self.pipeline > 1 or (self.strategy == "fsdp" and self.data > 1)

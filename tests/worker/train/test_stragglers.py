@@ -1,0 +1,61 @@
+"""Who slows the others down is named, once that has lasted, and no more once it is over."""
+
+from __future__ import annotations
+
+from muster_worker.train.stragglers import SLOW, WINDOW, Stragglers
+
+
+class Training:
+    """Steps of ranks, by a clock that the test turns."""
+
+    def __init__(self):
+        self.now = 100.0
+        self.stragglers = Stragglers(clock=lambda: self.now)
+
+    def go_on(self, seconds, *ranks, every=0.02):
+        for _ in range(round(seconds / every)):
+            self.now += every
+            self.stragglers.look(ranks)
+        return self.stragglers.slow()
+
+
+def test_the_slow_rank_is_named_once_that_has_lasted():
+    training = Training()
+    assert training.go_on(WINDOW * 0.3, 0.010, 0.011, 0.030) == []
+    assert training.go_on(WINDOW, 0.010, 0.011, 0.033) == [{"rank": 2, "slowdown": 3.0}]
+
+
+def test_it_is_named_no_more_once_it_is_as_fast_as_the_others():
+    training = Training()
+    assert training.go_on(WINDOW, 0.010, 0.030)
+    assert training.go_on(WINDOW, 0.010, 0.011) == []
+
+
+def test_of_two_the_slower_one_of_several_the_slowest_first():
+    assert Training().go_on(WINDOW, 0.030, 0.010) == [{"rank": 0, "slowdown": 3.0}]
+    named = Training().go_on(WINDOW, 0.020, 0.010, 0.010, 0.040, 0.010)
+    assert [one["rank"] for one in named] == [3, 0]
+
+
+def test_noise_is_no_slowness():
+    assert Training().go_on(WINDOW, 0.010, 0.012, 0.014) == []
+    assert Training().go_on(WINDOW, 0.0001, 0.0009) == [], "less than a millisecond a step"
+    training = Training()
+    for number in range(2000):
+        pause = 0.5 if number % 20 == 0 else 0.010
+        assert training.go_on(0.02, 0.010, 0.010, pause) == [], "it saves now and then"
+
+
+def test_one_rank_waits_for_nobody():
+    assert Training().go_on(2 * WINDOW, 0.01) == []
+
+
+def test_a_rank_that_is_slow_is_reported(start_ranks, tmp_path):
+    epochs = {"epochs": 40, "batchSize": 6}  # some 9 steps of 0.03 s each
+    group = start_ranks(tmp_path / "storage", 2, recipe="tests.worker.train.recipes:Slow", config=epochs)
+    assert group.wait() == [0, 0], group.output()
+    told = [line["stragglers"] for line in group.reports() if "stragglers" in line]
+    assert told[0] == []
+    ((slow,),) = told[-1:]
+    assert slow["rank"] == 1
+    assert slow["slowdown"] > SLOW

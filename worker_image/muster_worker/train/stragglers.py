@@ -1,0 +1,61 @@
+"""Which ranks the others wait for.
+
+Ranks that average their gradients end every step together, so a step's length tells nothing of who is slow. What each
+does by itself before that does: the time from a step's beginning to the end of its last forward pass.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+WINDOW = 10.0
+"""Seconds that are looked back."""
+_LEAST = 0.5
+"""The part of the window that has to be there before anybody is called slow."""
+_SAMPLES = 250
+"""Steps that are looked at in a window; of more, some are left out."""
+_FEWEST = 10
+SLOW = 1.5
+"""Times as long as the others that is called slow."""
+_NOTABLE = 0.001
+"""Seconds a step that are worth a word."""
+_NAMED = 10
+"""Ranks that are named at most, the slowest."""
+
+
+class Stragglers:
+    """On one rank, of all."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._steps: deque[tuple[float, Sequence[float]]] = deque(maxlen=_SAMPLES)
+
+    def look(self, seconds: Sequence[float]) -> None:
+        """After a step: what each rank took for its part, in the order of ranks."""
+        now = self._clock()
+        if not self._steps or now - self._steps[-1][0] >= WINDOW / _SAMPLES:
+            self._steps.append((now, seconds))
+
+    def slow(self) -> list[dict[str, Any]]:
+        """`rank`, and `slowdown`: how many times the median of all ranks it takes; the slowest first."""
+        now = self._clock()
+        while self._steps and now - self._steps[0][0] > WINDOW:
+            self._steps.popleft()
+        if len(self._steps) < _FEWEST or now - self._steps[0][0] < _LEAST * WINDOW:
+            return []
+        # Medians over the steps: a rank that saves or evaluates now and then is not slow.
+        each = [statistics.median(taken) for taken in zip(*(seconds for _, seconds in self._steps), strict=True)]
+        # Of two ranks, the faster one is what the other is held against.
+        usual = statistics.median_low(each)
+        found = [
+            {"rank": rank, "slowdown": round(taken / usual, 2)}
+            for rank, taken in enumerate(each)
+            if usual > 0 and taken > SLOW * usual and taken - usual > _NOTABLE
+        ]
+        return sorted(found, key=lambda one: -one["slowdown"])[:_NAMED]
