@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 
 import pytest
@@ -89,6 +90,27 @@ def test_a_damaged_one_is_skipped_for_the_one_before(checkpoints, directory, dam
     assert loaded(checkpoints) == (5, 5, 5.0)
     assert checkpoints.broken == 1
     assert f"skipped the broken checkpoint {directory / 'step-00000010'}: {name}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "manifest.json"])
+def test_torn_or_changed_at_any_byte_it_is_skipped_for_the_one_before(checkpoints, directory, name):
+    for step in (5, 10):
+        checkpoints.save(step, {"weight": torch.full((4,), float(step))}, {"step": step}, asynchronous=False)
+    path = directory / "step-00000010" / name
+    whole = path.read_bytes()
+    logging.disable(logging.WARNING)  # it says so each time
+    try:
+        for place in range(len(whole.rstrip(b"\n"))):
+            path.write_bytes(whole[:place])
+            assert checkpoints.newest_intact().step == 5, f"torn at byte {place}"
+            changed = bytearray(whole)
+            changed[place] ^= 1 << place % 8
+            path.write_bytes(changed)
+            assert checkpoints.newest_intact().step == 5, f"changed at byte {place}"
+    finally:
+        logging.disable(logging.NOTSET)
+    path.write_bytes(whole)
+    assert checkpoints.newest_intact().step == 10
 
 
 def test_a_flipped_bit_anywhere_in_the_manifest_is_noticed(checkpoints, directory):
