@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,28 @@ def kill_process(pod_uid: str, name: str | None = None) -> None:
     wanted = [pid for pid in served if (parents[pid] not in served if name is None else names[pid] == name)]
     assert len(wanted) == 1, f"{name or 'the first'} is not one of {names}"
     os.kill(wanted[0], signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def slow_link(node: str, rate: str) -> Iterator[None]:
+    """What the node sends to others goes at that rate, as `tc` writes it."""
+    within = ["ip", "netns", "exec", _namespace(node), "tc", "qdisc"]
+    subprocess.run([*within, *f"add dev eth0 root tbf rate {rate} burst 64kb latency 200ms".split()], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*within, "del", "dev", "eth0", "root"], check=True)
+
+
+def _namespace(node: str) -> str:
+    """The network namespace that is this cluster's node: another cluster's has another address."""
+    path = "jsonpath={.status.addresses[?(@.type=='InternalIP')].address}"
+    address = kubectl("get", "node", node, "-o", path).stdout
+    for one in Path("/run/netns").glob(f"*-{node}"):
+        shown = subprocess.run(["ip", "-n", one.name, "-br", "address"], capture_output=True, text=True, check=True)
+        if f" {address}/" in shown.stdout:
+            return one.name
+    raise AssertionError(f"{node} has no network namespace here")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from muster.api.common import OPERATOR, Metadata
 from muster.api.compression import Compression
 from muster.api.immutable import frozen_fields
 from muster.api.lists import ListType
-from muster.api.names import AutoOrCount, ObjectName, matches
+from muster.api.names import AutoOrCount, ObjectName, PositiveDecimal, matches
 from muster.api.resources import IS_GPU, Resources
 from muster.api.rules import Rule, product_in_cel
 from muster.api.storage import Storage
@@ -76,6 +76,21 @@ class FailurePolicy(Model):
 
     A node is called unreachable by Kubernetes itself, by default after 40 to 50 seconds of silence.
     """
+
+
+class Preflight(Model):
+    """What a worker's machine has to be able to do. Looked at before the first step, and told in `status.preflight`.
+
+    A worker that can do less is replaced by one on another node, which counts as a restart with the cause
+    PreflightFailed. Of recipes.
+    """
+
+    min_megabytes_per_second: PositiveDecimal | None = None
+    """To and from the better of its two neighbours, both directions together, in quotes, for example "1000"."""
+    max_latency_milliseconds: PositiveDecimal | None = None
+    """There and back, by the better of the two, in quotes, for example "1"."""
+    min_gigaflops: PositiveDecimal | None = None
+    """Products of matrices of 32 bits on one device, in quotes, for example "10000"."""
 
 
 class Scheduling(Model):
@@ -196,6 +211,7 @@ class TrainingJobSpec(Model):
     initial_model: InitialModel | None = None
     distillation: Distillation | None = None
     failure_policy: FailurePolicy = FailurePolicy()
+    preflight: Preflight | None = None
     success_policy: Literal["AllWorkers", "Rank0"] = "AllWorkers"
     """When the job has succeeded: when all workers have ended with exit code 0, or as soon as rank 0's has."""
     scheduling: Scheduling = Scheduling()
@@ -287,6 +303,13 @@ class TrainingJobSpec(Model):
             holds=lambda spec: spec.distillation is None or (spec.initial_model is not None and spec.script is None),
             message="a recipe learns from the model of spec.initialModel: write that, too, or leave this out",
             at=".distillation",
+        ),
+        Rule(
+            cel="!has(self.script) || !has(self.preflight)",
+            holds=lambda spec: spec.script is None or spec.preflight is None,
+            message="this is for recipes, a script is run at once: leave it out",
+            at=".preflight",
+            reason="FieldValueForbidden",
         ),
         Rule(
             cel="!has(self.script) || !has(self.compression)",

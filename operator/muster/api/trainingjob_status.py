@@ -83,6 +83,21 @@ class Straggler(Reported):
     """How many times as long it takes as the median of all."""
 
 
+class PodPreflight(Reported):
+    """What a worker's machine can do, as it was before the first step."""
+
+    pod: str
+    """The worker's pod."""
+    node: str | None = None
+    """Where it is."""
+    gigaflops: str | None = None
+    """Of products of matrices, by its first device."""
+    megabytes_per_second: str | None = None
+    """To and from the better of its two neighbours, both directions together."""
+    latency_milliseconds: str | None = None
+    """There and back, by the better of the two."""
+
+
 class SavedCheckpoint(Reported):
     """The newest checkpoint that is complete."""
 
@@ -175,6 +190,8 @@ class TrainingJobStatus(Reported):
     """`validationAccuracy 0.981`, the measurement that tells most, for the column Metric: each job has others."""
     stragglers: Annotated[tuple[Straggler, ...], ATOMIC] = ()
     """Workers that slow the others down."""
+    preflight: Annotated[tuple[PodPreflight, ...], ATOMIC] = ()
+    """What was measured before the first step; of many workers, those that are worst."""
     checkpoint: SavedCheckpoint | None = None
     model: TrainedModel | None = None
     start_time: Timestamp | None = None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 USER = 1000
+HOST = "kubernetes.io/hostname"
 
 
 def hardened_pod() -> dict[str, Any]:
@@ -40,3 +45,15 @@ def complete_environment(spec: dict[str, Any], environment: dict[str, str]) -> N
     ours = [{"name": name, "value": value} for name, value in environment.items()]
     theirs = [variable for variable in worker.get("env", []) if variable["name"] not in environment]
     worker["env"] = ours + theirs
+
+
+def keep_off(spec: dict[str, Any], nodes: Sequence[str]) -> None:
+    """Add to every way in which the pod may be placed that it is not on these: the scheduler takes them for sound."""
+    if not nodes:
+        return
+    term = {"key": HOST, "operator": "NotIn", "values": list(nodes)}
+    spec["affinity"] = copy.deepcopy(spec.get("affinity", {}))  # the template's own must stay as it is
+    nodes_only = spec["affinity"].setdefault("nodeAffinity", {})
+    required = nodes_only.setdefault("requiredDuringSchedulingIgnoredDuringExecution", {"nodeSelectorTerms": [{}]})
+    for one in required["nodeSelectorTerms"]:
+        one["matchExpressions"] = [*one.get("matchExpressions", []), term]

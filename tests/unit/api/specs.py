@@ -159,6 +159,7 @@ def _recipes() -> st.SearchStrategy[Spec]:
                 earlyStopping=_block(metric=_METRIC, patience=st.integers(1, 100), minimumChange=_DECIMAL),
             ),
             "compression": st.lists(_compression(), min_size=1, max_size=3),
+            "preflight": _block(minMegabytesPerSecond=_DECIMAL, maxLatencyMilliseconds=_DECIMAL, minGigaflops=_DECIMAL),
         },
     )
 

@@ -20,6 +20,8 @@ LOOK_EVERY = 0.1
 LONGEST_LINE = 1 << 16
 FREE_EVERY = 4 << 20
 _PROGRESS = ("epoch", "step", "totalSteps", "resumedFromStep")
+_OF_RANKS = {"stragglers": "slowdown", "preflight": "flops"}
+"""What is said of single ranks, and a figure that each of them must have."""
 _FREE_BUT_KEEP_SIZE = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 
 
@@ -33,6 +35,8 @@ class Progress:
     model: dict[str, Any] | None = None
     stragglers: list[dict[str, Any]] | None = None
     """`rank` and `slowdown` of each rank that others wait for; None where nobody looks."""
+    preflight: list[dict[str, Any]] | None = None
+    """`rank`, `flops`, `latency`, `bandwidth` of one rank of each pod."""
     error: str | None = None
 
     def restarted(self) -> None:
@@ -40,7 +44,7 @@ class Progress:
         self.progress.pop("firstStepAt", None)
         self.progress.pop("resumedFromStep", None)
         self.error = None
-        self.stragglers = None
+        self.stragglers = self.preflight = None
 
     def merge(self, line: Mapping[str, Any], now: float) -> None:
         """Takes over one line, read at `now`. What is of the wrong type is left out."""
@@ -53,8 +57,8 @@ class Progress:
                 self.checkpoint = {**value, "at": now} if isinstance(value, dict) else self.checkpoint
             elif key == "model":
                 self.model = dict(value) if isinstance(value, dict) else self.model
-            elif key == "stragglers":
-                self.stragglers = _stragglers(value)
+            elif key in _OF_RANKS:
+                setattr(self, key, _of_ranks(value, _OF_RANKS[key]))
             elif key == "error":
                 self.error = str(value) if value else None
             elif _is_number(value):
@@ -120,12 +124,12 @@ class ReportReader:
         self._freed = self._read
 
 
-def _stragglers(value: object) -> list[dict[str, Any]] | None:
-    """What of it names a rank."""
+def _of_ranks(value: object, figure: str) -> list[dict[str, Any]] | None:
+    """What of it names a rank and has this figure."""
     if not isinstance(value, list):
         return None
     named = (one for one in value if isinstance(one, dict) and isinstance(one.get("rank"), int))
-    return [one for one in named if _is_number(one.get("slowdown"))]
+    return [one for one in named if _is_number(one.get(figure))]
 
 
 def _is_number(value: object) -> bool:

@@ -97,7 +97,8 @@ def document(
         "metrics": dict(progress.metrics),
         "checkpoint": progress.checkpoint,
         "model": progress.model,
-        "stragglers": _stragglers(config, group, progress) if group is not None else None,
+        "stragglers": _by_pod(config, group, progress.stragglers) if group is not None else None,
+        "preflight": _by_pod(config, group, progress.preflight) if group is not None else None,
         "error": own.error or trouble or progress.error,
     }
 
@@ -109,13 +110,17 @@ def _members(members: Sequence[tuple[Member, float]]) -> list[dict[str, Any]]:
     ]
 
 
-def _stragglers(config: AgentConfig, group: Group, progress: Progress) -> list[dict[str, Any]] | None:
-    """By the pod that each rank is in: ranks are counted over the members in their order."""
-    if progress.stragglers is None:
+def _by_pod(config: AgentConfig, group: Group, of_ranks: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    """The pod that each rank is in instead of the rank: they are counted over the members in their order."""
+    if of_ranks is None:
         return None
     pods = [member.pod for member, _ in sorted(group.members, key=lambda one: one[0].rank)]
-    found = ((one["rank"] // config.processes, one["slowdown"]) for one in progress.stragglers)
-    return [{"pod": pods[index], "slowdown": slowdown} for index, slowdown in found if 0 <= index < len(pods)]
+    places = ((one["rank"] // config.processes, one) for one in of_ranks)
+    return [
+        {"pod": pods[place]} | {name: value for name, value in one.items() if name != "rank"}
+        for place, one in places
+        if 0 <= place < len(pods)
+    ]
 
 
 def _restart(restart: Restart, monotonic_to_epoch: float) -> dict[str, Any]:

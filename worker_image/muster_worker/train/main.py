@@ -22,6 +22,7 @@ from muster_worker.train.environment import Environment
 from muster_worker.train.errors import ConfigurationError, TrainingError
 from muster_worker.train.export import export_model
 from muster_worker.train.model_directory import DESCRIPTION, load_model, published_model, summary
+from muster_worker.train.preflight import preflight
 from muster_worker.train.process_group import device_of, everywhere, from_rank, joined
 from muster_worker.train.reference import load_recipe
 from muster_worker.train.report import Report
@@ -80,6 +81,9 @@ def _train(reference: str, environment: Environment, report: Report) -> int:
         storage = open_storage(environment)
         # Together: a rank that ended alone would take the others with it before they have said why.
         everywhere(lambda: _check_shared(trainer, storage, environment))
+        found = preflight(environment, device)
+        if environment.rank == 0:
+            report.write(preflight=found)
         training = Training(environment, report, trainer, storage)
         training.resume()
         if not training.fit():

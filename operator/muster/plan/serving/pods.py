@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.ownership import owner
-from muster.plan.pod_parts import hardened_pod
+from muster.plan.pod_parts import HOST, hardened_pod, keep_off
 from muster.plan.pods import ATTEMPT, RANK
 from muster.plan.serving import identity
 from muster.plan.serving.containers import beside, container
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 LEAVING = 5
 """Seconds that a process may take to end, beyond those that it goes on answering."""
-HOST = "kubernetes.io/hostname"
 
 
 def build_service(deployment: ModelDeployment) -> Manifest:
@@ -117,8 +115,7 @@ def build_pod(
     if revision.size > 1:
         own |= {"hostname": identity.name_of_rank(server, rank), "subdomain": identity.groups_name(deployment)}
     template = merge(merge({"metadata": {}, "spec": own}, beside(deployment, spec)), spec.template)
-    if shunned:
-        _keep_off(template["spec"], shunned)
+    keep_off(template["spec"], shunned)
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -166,16 +163,6 @@ def _storage(revision: Revision) -> dict[str, Any]:
 def _kept_at(cache: str) -> dict[str, str]:
     """Return the node's directory; where whoever fetches may not write there, he keeps nothing, and says so."""
     return {"path": cache, "type": "DirectoryOrCreate"}
-
-
-def _keep_off(spec: dict[str, Any], nodes: Sequence[str]) -> None:
-    """Add to every way in which the pod may be placed that it is not on these: the scheduler takes them for sound."""
-    term = {"key": HOST, "operator": "NotIn", "values": list(nodes)}
-    spec["affinity"] = copy.deepcopy(spec.get("affinity", {}))  # the template's own must stay as it is
-    nodes_only = spec["affinity"].setdefault("nodeAffinity", {})
-    required = nodes_only.setdefault("requiredDuringSchedulingIgnoredDuringExecution", {"nodeSelectorTerms": [{}]})
-    for one in required["nodeSelectorTerms"]:
-        one["matchExpressions"] = [*one.get("matchExpressions", []), term]
 
 
 def _spread(deployment: ModelDeployment, spec: ModelDeploymentSpec) -> dict[str, Any]:

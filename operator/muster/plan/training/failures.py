@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from muster.plan.pods import KNOWN_REASONS
-from muster.plan.training import attempts
+from muster.plan.training import attempts, preflight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -86,7 +86,8 @@ def _loss(view: View, rank: int, member: Member | None) -> Loss | None:
         return _ended(view, member)
     if member.lost_since is not None and _given_up(view, member.lost_since):
         return Loss(rank, "NodeLost", f"{member.name} was on node {member.node}, which is unreachable", member)
-    return None
+    fault = preflight.fault(view, member)
+    return Loss(rank, preflight.CAUSE, fault, member) if fault is not None else None
 
 
 def _given_up(view: View, since: float) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.ownership import owner
-from muster.plan.pod_parts import complete_environment, hardened_container, hardened_pod
+from muster.plan.pod_parts import complete_environment, hardened_container, hardened_pod, keep_off
 from muster.plan.pods import ATTEMPT, RANK
 from muster.plan.strategic_merge import merge
 from muster.plan.training import identity, pod_groups
@@ -49,11 +49,13 @@ def build_service(job: TrainingJob) -> Manifest:
 class Chosen:
     """What was decided when the job was admitted, the same for all of its pods.
 
-    `domain`: the value of the topology key. `initial_model`: as the status has it.
+    `domain`: the value of the topology key. `initial_model`: as the status has it. `avoided`: nodes that they are kept
+    off, which may become more.
     """
 
     domain: str | None = None
     initial_model: Manifest | None = None
+    avoided: tuple[str, ...] = ()
 
 
 def build_pod(
@@ -78,6 +80,7 @@ def build_pod(
     template = merge({"metadata": {}, "spec": spec}, job.spec.template)
     environment["MUSTER_GRACE_SECONDS"] = str(template["spec"]["terminationGracePeriodSeconds"])
     complete_environment(template["spec"], environment)
+    keep_off(template["spec"], chosen.avoided)
     metadata = merge(merge(template["metadata"], {"labels": labels}), pod_groups.membership(job))
     return {
         "apiVersion": "v1",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from muster.plan.conditions import condition, find, merged
 from muster.plan.timestamps import to_timestamp
-from muster.plan.training import attempts, elastic, leadership, success
+from muster.plan.training import attempts, elastic, leadership, preflight, success
 from muster.plan.training.failures import losses_before
 from muster.plan.training.phase import Phase, phase
 from muster.plan.training.phase import started as first_phase
@@ -138,6 +138,7 @@ def _status(view: View, now: Phase, attempt: int, lost: Sequence[Loss] = (), *, 
         "startTime": view.recorded.get("startTime"),
         "topologyDomain": view.recorded.get("topologyDomain") if view.admitted else None,
         "initialModel": view.recorded.get("initialModel"),
+        "preflight": preflight.record(view),
         **measured(view.group, view.recorded),
     }
     return {name: value for name, value in status.items() if value not in (None, [])}
