@@ -36,7 +36,7 @@ def test_tritons_client_gets_what_it_asks_for(asked):
     assert asked.is_server_live()
     assert asked.is_server_ready()
     assert asked.is_model_ready("sums")
-    assert list(asked.get_server_metadata().extensions) == ["binary_tensor_data"]
+    assert list(asked.get_server_metadata().extensions) == ["binary_tensor_data", "generate"]
     described = asked.get_model_metadata("sums")
     (tensor,) = described.inputs
     assert (tensor.name, tensor.datatype, list(tensor.shape)) == ("points", "FP32", [-1, 4])

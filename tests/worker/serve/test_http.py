@@ -83,7 +83,7 @@ def empty():
 
 def test_it_says_what_it_is(asked):
     status, _, answer = asked("GET", "/v2")
-    assert (status, answer["name"], answer["extensions"]) == (200, "muster", ["binary_tensor_data"])
+    assert (status, answer["name"], answer["extensions"]) == (200, "muster", ["binary_tensor_data", "generate"])
     version = asked.service.model.version
     for path in ("/v2/models/affine", f"/v2/models/affine/versions/{version}"):
         status, _, answer = asked("GET", path)

@@ -118,7 +118,7 @@ def test_tritons_client_gets_what_it_asks_for(sums, binary_in, binary_out):
         assert client.is_server_live()
         assert client.is_server_ready()
         assert client.is_model_ready("sums")
-        assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+        assert client.get_server_metadata()["extensions"] == ["binary_tensor_data", "generate"]
         assert client.get_model_metadata("sums")["inputs"] == [{"name": "points", "datatype": "FP32", "shape": [-1, 4]}]
         array = np.random.default_rng(0).random((20, 4), dtype=np.float32)
         asked = [tritonclient.http.InferRequestedOutput("output", binary_data=binary_out)]

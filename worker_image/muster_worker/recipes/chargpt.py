@@ -6,6 +6,7 @@ The text is the reference of the Python language that ships with Python itself, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Subset, TensorDataset
 
-from muster_worker.train import Config, ConfigurationError, Recipe, setting
+from muster_worker.train import Config, ConfigurationError, LanguageModel, Recipe, setting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch.distributed.tensor.parallel import ParallelStyle
+
+    Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor | None]]
 
 VOCABULARY = "\n" + "".join(map(chr, range(32, 127)))
 """The characters of which a text is made: a token is a character's place here."""
@@ -58,8 +61,9 @@ class Embedding(nn.Module):
             nn.init.normal_(table.weight, std=0.02)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        places = torch.arange(tokens.shape[1], device=tokens.device)
+    def forward(self, tokens: Tensor, places: Tensor | None = None) -> Tensor:
+        if places is None:
+            places = torch.arange(tokens.shape[1], device=tokens.device)
         embedded: Tensor = self.dropout(self.tokens(tokens) + self.places(places))
         return embedded
 
@@ -75,10 +79,20 @@ class Attention(nn.Module):
         self._of_a_head = config.width // config.heads
         self._dropout = config.dropout
 
-    def forward(self, hidden: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, remember: Remember | None = None) -> Tensor:
+        """`remember` is told keys and values, and gives all that there are, with a mask of those that count."""
         query, key, value = (self._heads(layer(hidden)) for layer in (self.query, self.key, self.value))
-        dropout = self._dropout if self.training else 0.0
-        mixed = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
+        counts = None
+        if remember is not None:
+            key, value, counts = remember(key, value)
+        mixed = functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=counts,
+            dropout_p=self._dropout if self.training else 0.0,
+            is_causal=counts is None,
+        )
         found: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return found
 
@@ -98,8 +112,8 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * config.width, config.width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        hidden = hidden + self.dropout(self.attention(self.before_attention(hidden)))
+    def forward(self, hidden: Tensor, remember: Remember | None = None) -> Tensor:
+        hidden = hidden + self.dropout(self.attention(self.before_attention(hidden), remember))
         return hidden + self.dropout(self.down(functional.gelu(self.up(self.before_layers(hidden)))))
 
 
@@ -118,6 +132,84 @@ class Transformer(nn.Module):
             hidden = block(hidden)
         logits: Tensor = self.head(hidden)
         return logits
+
+    def with_cache(self, tokens: Tensor, places: Tensor, remember: Iterable[Remember]) -> Tensor:
+        """The same of tokens at these places, each layer with what it remembers."""
+        hidden = self.embedding(tokens, places)
+        for block, of_block in zip(self.blocks, remember, strict=True):
+            hidden = block(hidden, of_block)
+        logits: Tensor = self.head(hidden)
+        return logits
+
+
+class KeyValueCache:
+    """What each layer has found out about the tokens of each slot: (layers, slots, heads, context, size of a head)."""
+
+    def __init__(self, config: CharGPTConfig, slots: int, like: Tensor) -> None:
+        """Has the type of `like`, and is where that is."""
+        shape = config.layers, slots, config.heads, config.context, config.width // config.heads
+        self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
+        self._slots = torch.arange(slots, device=like.device)
+        self._context = torch.arange(config.context, device=like.device)
+
+    def of_prompt(self, slot: int) -> list[Remember]:
+        """For each layer: it remembers a whole prompt, and looks at nothing else."""
+
+        def remember(layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, None]:
+            for kept, new in ((self.keys, key), (self.values, value)):
+                length = new.shape[2]
+                kept[layer, slot, :, :length] = new[0]
+                # What is masked counts nothing, unless it is not a number.
+                kept[layer, slot, :, length:] = 0
+            return key, value, None
+
+        return [partial(remember, layer) for layer in range(len(self.keys))]
+
+    def of_step(self, places: Tensor) -> list[Remember]:
+        """For each layer: it remembers one token of each slot, and looks at all in the slot up to that."""
+        counts = (self._context <= places[:, None])[:, None, None]
+
+        def remember(layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            keys, values = self.keys[layer], self.values[layer]
+            keys[self._slots, :, places] = key[:, :, 0]
+            values[self._slots, :, places] = value[:, :, 0]
+            return keys, values, counts
+
+        return [partial(remember, layer) for layer in range(len(self.keys))]
+
+
+class Writer(LanguageModel):
+    """Has a transformer write, character by character."""
+
+    def __init__(self, config: CharGPTConfig, model: Transformer) -> None:
+        self.context = config.context
+        self._config, self._model = config, model
+        self._places = {character: place for place, character in enumerate(VOCABULARY)}
+
+    def encode(self, text: str) -> list[int]:
+        unknown = self._places[UNKNOWN]
+        return [self._places.get(character, unknown) for character in text]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return decoded(tokens)
+
+    def cache(self, slots: int) -> KeyValueCache:
+        return KeyValueCache(self._config, slots, self._like)
+
+    def prefill(self, cache: KeyValueCache, slot: int, tokens: Tensor) -> Tensor:
+        tokens = tokens.to(self._like.device)[None]
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        return self._model.with_cache(tokens, places, cache.of_prompt(slot))[0, -1]
+
+    def step(self, cache: KeyValueCache, tokens: Tensor, places: Tensor) -> Tensor:
+        tokens, places = tokens.to(self._like.device), places.to(self._like.device)
+        return self._model.with_cache(tokens[:, None], places[:, None], cache.of_step(places))[:, 0]
+
+    @property
+    def _like(self) -> Tensor:
+        """A parameter that is what layers compute with, also where weights are integers."""
+        first: Tensor = self._model.head[0].weight
+        return first
 
 
 class CharGPT(Recipe):
@@ -167,6 +259,9 @@ class CharGPT(Recipe):
 
     def pipeline_layers(self, model: nn.Module) -> list[nn.Module]:
         return [model.embedding, *model.blocks, model.head]
+
+    def language_model(self, model: nn.Module) -> LanguageModel:
+        return Writer(self.config, model)
 
 
 def load_text() -> str:

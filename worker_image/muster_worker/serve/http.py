@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
@@ -18,10 +20,12 @@ from muster_worker.serve.errors import (
     TooLargeError,
     WrongMethodError,
 )
-from muster_worker.serve.protocol import EXTENSIONS, PLATFORM, SERVER
+from muster_worker.serve.generate import json_codec as text_codec
+from muster_worker.serve.protocol import EXTENSIONS, PLATFORM, SERVER, properties_of
+from muster_worker.serve.service import CLIENT_GONE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from muster_worker.serve.service import Service
     from muster_worker.serve.tensors import TensorSpec
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[dict[str, Any]]]
     Send = Callable[[dict[str, Any]], Awaitable[None]]
     Headers = list[tuple[bytes, bytes]]
+    Events = AsyncGenerator[bytes, None]
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +41,12 @@ _JSON = (b"content-type", b"application/json")
 _LENGTH_OF_JSON = b"inference-header-content-length"
 
 
-class _ClientHasGone(Exception):  # noqa: N818 - nothing is wrong
-    pass
+_EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
+_T = TypeVar("_T")
+
+
+class _ClientHasGone(RequestError):  # noqa: N818 - nothing is wrong
+    status = CLIENT_GONE
 
 
 class Application:
@@ -59,13 +68,18 @@ class Application:
         except Exception:
             log.exception("%s %s", scope["method"], scope["path"])
             status, headers, body = INTERNAL, [_JSON], b'{"error":"an error of the server: its log has it"}'
-        headers.append((b"content-length", str(len(body)).encode()))
+        if isinstance(body, bytes):
+            headers.append((b"content-length", str(len(body)).encode()))
         if self._service.draining:
             headers.append((b"connection", b"close"))  # the client's next request then finds another replica
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        if isinstance(body, bytes):
+            await send({"type": "http.response.body", "body": body})
+        else:
+            with contextlib.suppress(_ClientHasGone):
+                await _unless_gone(receive, _send_events(body, send))
 
-    async def _answer(self, scope: dict[str, Any], receive: Receive) -> tuple[int, Headers, bytes]:
+    async def _answer(self, scope: dict[str, Any], receive: Receive) -> tuple[int, Headers, bytes | Events]:
         method, path = scope["method"], scope["path"]
         match path.strip("/").split("/"):
             case ["v2", "models", name, *rest] if rest and rest[-1] == "infer":
@@ -78,6 +92,12 @@ class Application:
                 version, body = _version(rest[:-1], path), await self._body(scope, receive)
                 with self._service.counting_explanation():
                     return await self._explain(name, version, scope, body)
+            case ["v2", "models", name, *rest] if rest and rest[-1] in ("generate", "generate_stream"):
+                _allow(method, "POST", path)
+                version, body = _version(rest[:-1], path), await self._body(scope, receive)
+                if rest[-1] == "generate":
+                    return 200, [_JSON], await _unless_gone(receive, self._generate(name, version, body))
+                return 200, [_EVENTS, (b"cache-control", b"no-cache")], await self._begun(name, version, body, receive)
             case ["v2", "models", name, *rest]:
                 _allow(method, "GET", path)
                 asks_ready = rest[-1:] == ["ready"]
@@ -124,13 +144,15 @@ class Application:
     def _about_model(self, name: str, version: str) -> tuple[int, Headers, bytes]:
         self._service.check(name, version)
         model = self._service.model
-        answer = {
+        answer: dict[str, Any] = {
             "name": name,
             "versions": [model.version],
             "platform": PLATFORM,
             "inputs": _described(model.signature.inputs),
             "outputs": _described(model.signature.outputs),
         }
+        if properties := properties_of(model):
+            answer["properties"] = properties
         return 200, [_JSON], orjson.dumps(answer)
 
     async def _infer(self, name: str, version: str, scope: dict[str, Any], body: bytes) -> tuple[int, Headers, bytes]:
@@ -148,6 +170,39 @@ class Application:
         request = json_codec.decode(body, _number(scope, _LENGTH_OF_JSON), service.explanations.signature)
         return _encoded(json_codec.encode(request, await service.explain(request), name, service.model.version))
 
+    async def _generate(self, name: str, version: str, body: bytes) -> bytes:
+        service = self._service
+        with service.counting("http"):
+            await service.until_loaded()
+            service.check(name, version)
+            request = text_codec.decode(body)
+            pieces = [piece async for piece in service.generate(request.text, request.parameters)]
+            return text_codec.encode(request, pieces, name, service.model.version)
+
+    async def _begun(self, name: str, version: str, body: bytes, receive: Receive) -> Events:
+        """The events, once there is one: whatever is wrong before is told by the status."""
+        events = self._events(name, version, body)
+        first = await _unless_gone(receive, anext(events))
+
+        async def all_of_them() -> Events:
+            async with contextlib.aclosing(events):
+                yield first
+                async for event in events:
+                    yield event
+
+        return all_of_them()
+
+    async def _events(self, name: str, version: str, body: bytes) -> Events:
+        service = self._service
+        with service.counting("http"):
+            await service.until_loaded()
+            service.check(name, version)
+            request = text_codec.decode(body)
+            async with contextlib.aclosing(service.generate(request.text, request.parameters)) as pieces:
+                async for piece in pieces:
+                    if piece.text or piece.finish_reason or request.parameters.details:
+                        yield text_codec.event(request, piece, name, service.model.version)
+
     async def _body(self, scope: dict[str, Any], receive: Receive) -> bytes:
         limit = self._service.limits.request_bytes
         if (_number(scope, b"content-length") or 0) > limit:
@@ -164,6 +219,35 @@ class Application:
                 raise TooLargeError(f"the body: more than {limit} bytes")
             more = message.get("more_body", False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _send_events(events: Events, send: Send) -> None:
+    """All of them; one that tells of an error is the last."""
+    async with contextlib.aclosing(events):
+        try:
+            async for event in events:
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+        except RequestError as error:
+            await send({"type": "http.response.body", "body": text_codec.error_event(error), "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _unless_gone(receive: Receive, work: Awaitable[_T]) -> _T:
+    """What it gives. When the client goes, of whom no more is expected, it is cancelled; raises _ClientHasGone."""
+
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    working, going = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait([working, going], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise _ClientHasGone
+        return working.result()
+    finally:
+        going.cancel()
+        working.cancel()
 
 
 def _allow(method: str, wanted: str, path: str) -> None:

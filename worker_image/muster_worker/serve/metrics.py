@@ -32,6 +32,10 @@ class Metrics:
         self._explanation_seconds = Histogram(
             "muster_serve_explanation_seconds", "From a whole request to its explanation.", buckets=_SECONDS, **of
         )
+        self._generated = Counter("muster_serve_generated_tokens", "Tokens generated.", **of)
+        self._first_token = Histogram(
+            "muster_serve_first_token_seconds", "From a request for text to its first token.", buckets=_SECONDS, **of
+        )
         self._ready = Gauge("muster_serve_ready", "1 while requests are welcome.", **of)
         # Looking them up by their labels takes longer than counting.
         self._children = functools.cache(
@@ -51,6 +55,20 @@ class Metrics:
         self._samples.observe(samples)
         for seconds in waited:
             self._waited.observe(seconds)
+
+    def first_token(self, seconds: float) -> None:
+        self._first_token.observe(seconds)
+
+    def tokens(self, count: int) -> None:
+        self._generated.inc(count)
+
+    def watch_sequences(self, active: Callable[[], int], waiting: Callable[[], int]) -> None:
+        """Of a model that generates text."""
+        sequences = Gauge(
+            "muster_serve_sequences", "Texts that are not at their end.", ["state"], registry=self._registry
+        )
+        sequences.labels("active").set_function(lambda: float(active()))
+        sequences.labels("waiting").set_function(lambda: float(waiting()))
 
     def watch_ready(self, ready: Callable[[], bool]) -> None:
         self._ready.set_function(lambda: float(ready()))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from muster_worker.train.language_model import LanguageModel
     from muster_worker.train.model_directory import LoadedModel
     from muster_worker.train.recipe import Recipe
 
@@ -55,6 +56,13 @@ class Model(Protocol):
     signature: Signature
     version: str
     sha256: str
+    language_model: LanguageModel | None = None
+    """How it generates text, where it does."""
+
+    why_no_text: str = (
+        "it is computed by other processes; one that computes itself (runtime: torch, no spec.group) can do it"
+    )
+    """Where it does not."""
 
     @property
     def missing(self) -> str | None:
@@ -73,11 +81,21 @@ class Model(Protocol):
 class ServedModel(Model):
     """Computes outputs from inputs, both in the order of its signature, on the CPU or one device."""
 
-    def __init__(self, signature: Signature, program: Callable[..., Any], device: torch.device, sha256: str) -> None:
+    why_no_text: str = "when it was published, its recipe had no language_model"
+
+    def __init__(
+        self,
+        signature: Signature,
+        program: Callable[..., Any],
+        device: torch.device,
+        sha256: str,
+        language_model: LanguageModel | None = None,
+    ) -> None:
         self.signature = signature
         self.version = sha256[:12]
         self.sha256 = sha256
         self.device = device
+        self.language_model = language_model
         self._program = program
         self._names = [spec.name for spec in signature.outputs]
 
@@ -88,12 +106,13 @@ class ServedModel(Model):
         `sha256`: what the directory's own checksum must be; None: anything.
         """
         loaded, signature, found = intact(directory, sha256)
-        module = _computation(loaded).to(device)
+        recipe, module = _computation(loaded)
+        module = module.to(device)
         # Explanations differentiate by the inputs alone. One by one, for TorchScript refuses to do it for all.
         for parameter in module.parameters():
             parameter.requires_grad_(requires_grad=False)
         # Not through its hooks: they compare the inputs with what was exported, as the signature has been by then.
-        return cls(signature, module.forward, device, found)
+        return cls(signature, module.forward, device, found, recipe.language_model(module) if recipe else None)
 
     def warm_up(self) -> float:
         """Computes with zeros; gives the seconds that one sample takes from now on.
@@ -146,11 +165,16 @@ def intact(directory: Path, sha256: str | None = None) -> tuple[LoadedModel, Sig
     return loaded, Signature(*(_specs(loaded.description[name]) for name in ("inputs", "outputs"))), found
 
 
-def _computation(model: LoadedModel) -> nn.Module:
-    """The exported program or TorchScript; where there is neither, the recipe's model, with the weights."""
-    if model.description["program"] is not None or model.description.get("script") is not None:
-        return model.program()
-    return recipe_and_model(model)[1]
+def _computation(model: LoadedModel) -> tuple[Recipe | None, nn.Module]:
+    """The exported program or TorchScript; where there is neither, the recipe's model, with the weights.
+
+    A program computes a whole text, and cannot go on with one: a model that generates is the recipe's, too.
+    """
+    description = model.description
+    generates = description.get("generation") is not None
+    if not generates and (description["program"] is not None or description.get("script") is not None):
+        return None, model.program()
+    return recipe_and_model(model)
 
 
 def recipe_and_model(model: LoadedModel) -> tuple[Recipe, nn.Module]:

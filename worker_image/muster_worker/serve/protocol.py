@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from muster_worker.serve.model import Signature
+    from muster_worker.serve.model import Model, Signature
 
 SERVER = "muster"
-EXTENSIONS = ("binary_tensor_data",)
+EXTENSIONS = ("binary_tensor_data", "generate")
 PLATFORM = "pytorch"
 
 
@@ -35,6 +35,13 @@ class InferRequest:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Wanted, ...]
     parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+def properties_of(model: Model) -> dict[str, str]:
+    """What a model's metadata says beside its tensors: that it generates text, and how many tokens it looks back at."""
+    if model.language_model is None:
+        return {}
+    return {"generate": "true", "context": str(model.language_model.context)}
 
 
 def ordered(signature: Signature, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:

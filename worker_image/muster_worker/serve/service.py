@@ -12,15 +12,18 @@ from muster_worker.serve.batcher import Batcher, Batching
 from muster_worker.serve.deadlines import Deadlines
 from muster_worker.serve.errors import INTERNAL, NotFoundError, NotReadyError, RequestError
 from muster_worker.serve.explanations import Explanations
+from muster_worker.serve.generate.generations import SLOTS, Generations
 from muster_worker.serve.recent import Recent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator
     from contextlib import AbstractContextManager
 
     from torch import Tensor
 
     from muster_worker.serve.explain import Explainer
+    from muster_worker.serve.generate.parameters import Parameters
+    from muster_worker.serve.generate.sequence import Piece
     from muster_worker.serve.metrics import Metrics
     from muster_worker.serve.model import Model
     from muster_worker.serve.protocol import InferRequest
@@ -58,6 +61,7 @@ class Service:
         self._model: Model | None = None
         self._batcher: Batcher | None = None
         self._explanations: Explanations | None = None
+        self._generations: Generations | None = None
         self._deadlines: Deadlines | None = None
         self._death = death
         self._down_for: float | None = None
@@ -80,6 +84,11 @@ class Service:
         )
         self._explanations = Explanations(explainer) if explainer is not None else None
         self._deadlines = Deadlines(self.limits.request_seconds)
+        if model.language_model is not None:
+            slots = max(SLOTS, self.limits.batching.max_size)
+            generations = Generations(model.language_model, slots, self.metrics, self._deadlines)
+            self.metrics.watch_sequences(lambda: generations.active, lambda: generations.waiting)
+            self._generations = generations
         self._model = model
         self._down_for = time.time() - self._death.at if self._death is not None else None
         self._loaded.set()
@@ -135,6 +144,14 @@ class Service:
             )
         return self._explanations
 
+    @property
+    def generations(self) -> Generations:
+        """Raises NotReadyError while there is no model, and NotFoundError where it does not generate text."""
+        model = self.model
+        if self._generations is None:
+            raise NotFoundError(f"version {model.version} of {self.name} does not generate text: {model.why_no_text}")
+        return self._generations
+
     def check(self, name: str, version: str) -> None:
         """Raises NotFoundError for a model or version that is not the one served; an empty version is any."""
         if name != self.name:
@@ -161,8 +178,15 @@ class Service:
         outputs = await answer
         return {spec.name: tensor for spec, tensor in zip(explanations.signature.outputs, outputs, strict=True)}
 
+    async def generate(self, text: str, parameters: Parameters) -> AsyncGenerator[Piece, None]:
+        """What follows the text, as it comes. Raises the RequestError that says why there is no more."""
+        generation = await self.generations.submit(text, parameters)
+        async with contextlib.aclosing(generation.pieces()) as pieces:
+            async for piece in pieces:
+                yield piece
+
     def counting(self, protocol: str, code_of: Callable[[int], str] = str) -> AbstractContextManager[None]:
-        """Times and counts one inference, however it ends; `code_of` names an HTTP status as the protocol does."""
+        """Times and counts one inference or text, however it ends; `code_of` names an HTTP status for the protocol."""
 
         def note(status: int, seconds: float) -> None:
             self.metrics.answered(protocol, code_of(status), seconds)
@@ -185,7 +209,7 @@ class Service:
         except RequestError as error:
             status = error.status
             raise
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             status = CLIENT_GONE
             raise
         finally:
@@ -225,7 +249,10 @@ class Service:
             self._batcher.close()
         if self._explanations is not None:
             self._explanations.close()
+        if self._generations is not None:
+            self._generations.close()
 
     @property
     def _computing_for(self) -> float:
-        return self._batcher.computing_for if self._batcher is not None else 0.0
+        computing = (one.computing_for for one in (self._batcher, self._generations) if one is not None)
+        return max(computing, default=0.0)

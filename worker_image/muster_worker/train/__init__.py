@@ -5,6 +5,7 @@
 
 from muster_worker.train.config import Config, setting
 from muster_worker.train.errors import ConfigurationError, StorageError, TrainingError
+from muster_worker.train.language_model import LanguageModel
 from muster_worker.train.recipe import Recipe
 
-__all__ = ["Config", "ConfigurationError", "Recipe", "StorageError", "TrainingError", "setting"]
+__all__ = ["Config", "ConfigurationError", "LanguageModel", "Recipe", "StorageError", "TrainingError", "setting"]

@@ -57,6 +57,9 @@ class Trained:
     parameters: int | None = None
     """How many the model had before it was quantized; None: as many as it has."""
 
+    generation: dict[str, Any] | None = None
+    """Where its recipe says how it generates text: the `context` of that. None: it does not generate."""
+
 
 def export_model(directory: Path, trained: Trained, token: str) -> Published:
     """Writes the model to `directory`, replacing one that is there.
@@ -95,6 +98,7 @@ def _write(directory: Path, model: nn.Module, trained: Trained) -> None:
         "parameters": trained.parameters or count_parameters(model),
         "metrics": trained.metrics,
         "compression": list(trained.compression),
+        "generation": trained.generation,
         "program": None if reason else PROGRAM,
         "programError": reason,
         "versions": {"torch": torch.__version__, "python": platform.python_version()},

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torch.utils.data import Dataset
 
+    from muster_worker.train.language_model import LanguageModel
+
 
 class Recipe(ABC):
     """What is trained. The runtime does the rest: distribution, precision, evaluation, checkpoints, export.
@@ -83,5 +85,10 @@ class Recipe(ABC):
         Each takes what the one before gives: a tensor or a tuple of tensors, their first dimension the batch. A group
         that serves the model divides them among processes. None: the model cannot be served so.
         """
+        del model
+        return None
+
+    def language_model(self, model: nn.Module) -> LanguageModel | None:
+        """How `model`, which is ready to be served, generates text. None: it does not."""
         del model
         return None

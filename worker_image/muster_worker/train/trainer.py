@@ -308,11 +308,13 @@ class Trainer:
         dataset = self._training if self._validation is None else self._validation
         count = min(3, len(dataset))
         input_, _ = next(batches(dataset, [range(count)]))
+        language_model = self.recipe.language_model(model)
         return Trained(
             model=model,
             examples=input_ if isinstance(input_, tuple) else (input_,),
             metrics=self.published.metrics,
             origin=self.origin(),
+            generation={"context": language_model.context} if language_model is not None else None,
         )
 
     def origin(self) -> dict[str, Any]:

@@ -1,0 +1,243 @@
+"""A server that generates text, as a process, asked over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import re
+import threading
+import time
+
+import pytest
+import torch
+
+from muster_worker.recipes.chargpt import decoded, encoded
+from tests.worker.serve.served import LIMIT
+from tests.worker.serve.writing import CONFIG, LONG_CONFIG, publish
+
+PATH = "/v2/models/chargpt/"
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("models") / "chargpt"
+
+
+@pytest.fixture(scope="module")
+def model(directory):
+    return publish(directory)
+
+
+@pytest.fixture(scope="module")
+def served(serve_for_module, directory, model):
+    return serve_for_module(directory)
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """The directory of a model whose texts are so long that they can be left, and waited for."""
+    directory = tmp_path_factory.mktemp("models") / "chargpt"
+    publish(directory, config=LONG_CONFIG)
+    return directory
+
+
+def connection(served):
+    return contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT))
+
+
+def request(text, **parameters):
+    return json.dumps({"text_input": text, "parameters": parameters})
+
+
+def ask(served, text, path="generate", **parameters):
+    """Status, headers, answer."""
+    with connection(served) as one:
+        one.request("POST", PATH + path, request(text, **parameters))
+        answer = one.getresponse()
+        return answer.status, answer.headers, json.loads(answer.read())
+
+
+def events(answer):
+    """Those of a stream, as they come."""
+    while line := answer.readline():
+        if line != b"\n":
+            name, _, event = line.partition(b": ")
+            assert name == b"data"
+            yield json.loads(event)
+
+
+def stream(served, text, **parameters):
+    with connection(served) as one:
+        one.request("POST", PATH + "generate_stream", request(text, **parameters))
+        answer = one.getresponse()
+        assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        return list(events(answer))
+
+
+def counted(served, name):
+    with connection(served) as one:
+        one.request("GET", "/metrics")
+        found = re.search(rf"^{re.escape(name)} (\S+)$", one.getresponse().read().decode(), re.MULTILINE)
+        return float(found[1])
+
+
+def until(holds):
+    deadline = time.monotonic() + LIMIT
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@torch.no_grad()
+def likeliest(model, prompt, count):
+    tokens = encoded(prompt)
+    for _ in range(count):
+        tokens = torch.cat([tokens, model(tokens[None])[0, -1:].argmax(1)])
+    return decoded(tokens[len(prompt) :].tolist())
+
+
+def test_it_writes_what_the_model_would(served, model):
+    status, headers, answer = ask(served, "def f(", max_tokens=20, temperature=0)
+    assert (status, headers["content-type"]) == (200, "application/json")
+    version = answer.pop("model_version")
+    assert answer == {
+        "model_name": "chargpt",
+        "text_output": likeliest(model, "def f(", 20),
+        "details": {"finish_reason": "length"},
+    }
+    again = ask(served, "def f(", f"versions/{version}/generate", max_tokens=20, temperature=0)[2]
+    assert again["text_output"] == answer["text_output"]
+
+
+def test_a_stream_has_an_event_for_each_token_and_the_last_says_why(served):
+    _, _, whole = ask(served, "while ", max_tokens=30, seed=3)
+    found = stream(served, "while ", max_tokens=30, seed=3)
+    assert "".join(event["text_output"] for event in found) == whole["text_output"]
+    assert len(found) == 30
+    assert [event.get("details") for event in found] == [None] * 29 + [{"finish_reason": "length"}]
+    assert {(event["model_name"], event["model_version"]) for event in found} == {("chargpt", whole["model_version"])}
+
+
+def test_details_have_the_tokens(served, model):
+    _, _, answer = ask(served, "if x", max_tokens=3, temperature=0, details=True)
+    tokens = answer["details"]["logprobs"]
+    assert "".join(token["text"] for token in tokens) == answer["text_output"]
+    with torch.no_grad():
+        wanted = model(encoded("if x")[None])[0, -1].log_softmax(0)
+    assert tokens[0]["id"] == wanted.argmax()
+    assert tokens[0]["logprob"] == pytest.approx(wanted.max().item(), abs=1e-4)
+    found = stream(served, "if x", max_tokens=3, temperature=0, details=True)
+    assert [event["details"]["token"] for event in found] == tokens
+
+
+def test_the_context_ends_a_text(served):
+    _, _, answer = ask(served, "x" * 40, max_tokens=1000)
+    assert len(answer["text_output"]) == CONFIG.context - 40
+    assert answer["details"] == {"finish_reason": "length"}
+
+
+def test_a_stop_ends_a_text_before_it(served):
+    text = ask(served, "class", max_tokens=20, temperature=0)[2]["text_output"]
+    stop = text[7:9]
+    answer = ask(served, "class", max_tokens=20, temperature=0, stop=["\n\n\n", stop])[2]
+    assert answer["text_output"] == text[: text.index(stop)]
+    assert answer["details"] == {"finish_reason": "stop_sequence"}
+
+
+def test_the_metadata_says_that_it_generates(served):
+    with connection(served) as one:
+        one.request("GET", PATH)
+        answer = json.loads(one.getresponse().read())
+    assert answer["properties"] == {"generate": "true", "context": "48"}
+    assert answer["inputs"] == [{"name": "tokens", "datatype": "INT64", "shape": [-1, 48]}]
+
+
+def test_it_still_infers(served, model):
+    tokens = encoded("a" * 48)[None]
+    asked = {"inputs": [{"name": "tokens", "datatype": "INT64", "shape": [1, 48], "data": tokens.flatten().tolist()}]}
+    with connection(served) as one:
+        one.request("POST", PATH + "infer", json.dumps(asked))
+        (output,) = json.loads(one.getresponse().read())["outputs"]
+    with torch.no_grad():
+        torch.testing.assert_close(torch.tensor(output["data"]), model(tokens).flatten(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("path", ["generate", "generate_stream"])
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        ("{", "the body is not JSON: "),
+        ("[]", "the body must be a JSON object"),
+        ("{}", "text_input: found None, wanted a text"),
+        ('{"text_input": "a", "parameters": 1}', "parameters: wanted an object"),
+        (request(""), "text_input: found no token, wanted at least one to go on from"),
+        (request("x" * 100), "text_input: found 100 tokens, wanted at most 47"),
+        (request("a", max_tokens=0), "parameters.max_tokens: found 0, wanted a whole number, at least 1"),
+        (request("a", max_tokens=True), "parameters.max_tokens: found True, wanted a whole number, at least 1"),
+        (request("a", temperature=-1), "parameters.temperature: found -1, wanted a number, at least 0"),
+        (request("a", top_p=1.5), "parameters.top_p: found 1.5, wanted a number from 0 to 1"),
+        (request("a", stop=["b", ""]), "parameters.stop: found ['b', ''], wanted a text that is not empty, or a list"),
+        (request("a", beams=2), "parameters.beams: it is not known, wanted one of max_tokens, temperature, top_k"),
+        ('{"text_input": "a", "best_of": 2}', "parameters.best_of: it is not known, wanted one of max_tokens"),
+    ],
+)
+def test_a_request_that_does_not_fit_is_told_what_does(served, path, body, wanted):
+    with connection(served) as one:
+        one.request("POST", PATH + path, body)
+        answer = one.getresponse()
+        assert (answer.status, answer.headers["content-type"]) == (400, "application/json")
+        assert json.loads(answer.read())["error"].startswith(wanted)
+
+
+def test_parameters_may_stand_beside_the_text(served):
+    with connection(served) as one:
+        one.request("POST", PATH + "generate", json.dumps({"id": "7", "text_input": "a", "max_tokens": 5}))
+        answer = json.loads(one.getresponse().read())
+    assert (answer["id"], len(answer["text_output"])) == ("7", 5)
+
+
+def test_a_model_that_does_not_generate_says_why(serve, affine):
+    served = serve(affine, "--name", "chargpt")
+    for path in ("generate", "generate_stream"):
+        status, _, answer = ask(served, "a", path)
+        assert status == 404
+        assert answer["error"].endswith(
+            " of chargpt does not generate text: when it was published, its recipe had no language_model"
+        )
+
+
+@pytest.mark.parametrize("steps", [[{"quantize": {"bits": 8}}], [{"quantize": {"mode": "dynamic"}}]])
+def test_a_model_of_integers_writes(serve, tmp_path, steps):
+    model = publish(tmp_path / "chargpt", steps)
+    _, _, answer = ask(serve(tmp_path / "chargpt"), "import ", max_tokens=20, temperature=0)
+    assert answer["text_output"] == likeliest(model, "import ", 20)
+
+
+def test_many_at_once_write_what_each_would_alone(served):
+    asked = [(f"x = {number}", {"max_tokens": 25, "seed": number}) for number in range(24)]
+    wanted = [ask(served, text, **parameters)[2] for text, parameters in asked]
+    found = [None] * len(asked)
+
+    def fetch(number):
+        text, parameters = asked[number]
+        found[number] = stream(served, text, **parameters)
+
+    threads = [threading.Thread(target=fetch, args=(number,)) for number in range(len(asked))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT)
+    assert ["".join(event["text_output"] for event in one) for one in found] == [one["text_output"] for one in wanted]
+
+
+def test_it_counts(serve, directory, model):
+    served = serve(directory)
+    ask(served, "a", max_tokens=5)
+    stream(served, "b", max_tokens=7)
+    ask(served, "")
+    assert counted(served, "muster_serve_generated_tokens_total") == 12
+    assert counted(served, "muster_serve_first_token_seconds_count") == 2
+    assert counted(served, 'muster_serve_requests_total{code="200",protocol="http"}') == 2
+    assert counted(served, 'muster_serve_requests_total{code="400",protocol="http"}') == 1
+    assert counted(served, 'muster_serve_sequences{state="active"}') == 0

@@ -1,0 +1,42 @@
+"""Models that write, and a client that reads."""
+
+from __future__ import annotations
+
+import torch
+
+from muster_worker.compress.apply import prepare
+from muster_worker.recipes.chargpt import CharGPT, CharGPTConfig
+from muster_worker.train.config import config_as_json
+from muster_worker.train.export import Trained, export_model
+
+RECIPE = "muster_worker.recipes.chargpt:CharGPT"
+CONFIG = CharGPTConfig(layers=2, heads=2, width=32, context=48)
+
+
+def chargpt(steps=(), config=CONFIG):
+    """A model that nobody has trained; its weights are larger than at the beginning, so that it has preferences."""
+    torch.manual_seed(0)
+    model = CharGPT(config).model()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(3)
+    prepare(model, list(steps))
+    return model.eval()
+
+
+def publish(directory, steps=(), config=CONFIG):
+    """The model, as a training job publishes it to `directory`."""
+    model = chargpt(steps, config)
+    origin = {"recipe": RECIPE, "config": config_as_json(config), "step": 7, "epoch": 1}
+    if steps:
+        origin["compression"] = list(steps)
+    tokens = torch.randint(96, (3, config.context))
+    generation = {"context": CharGPT(config).language_model(model).context}
+    export_model(directory, Trained(model, (tokens,), {}, origin, generation=generation), "token")
+    return model
+
+
+LONG_CONFIG = CharGPTConfig(layers=2, heads=2, width=32, context=20_000)
+LONG = 19_000
+"""Tokens: several seconds of writing."""
