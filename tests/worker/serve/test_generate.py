@@ -14,7 +14,7 @@ import torch
 
 from muster_worker.recipes.chargpt import decoded, encoded
 from tests.worker.serve.served import LIMIT
-from tests.worker.serve.writing import CONFIG, LONG_CONFIG, publish
+from tests.worker.serve.writing import CONFIG, LONG, LONG_CONFIG, publish
 
 PATH = "/v2/models/chargpt/"
 
@@ -241,3 +241,88 @@ def test_it_counts(serve, directory, model):
     assert counted(served, 'muster_serve_requests_total{code="200",protocol="http"}') == 2
     assert counted(served, 'muster_serve_requests_total{code="400",protocol="http"}') == 1
     assert counted(served, 'muster_serve_sequences{state="active"}') == 0
+
+
+def begin(served, text, **parameters):
+    """A stream of which one event has come."""
+    one = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT)
+    one.request("POST", PATH + "generate_stream", request(text, **parameters))
+    answer = one.getresponse()
+    return one, answer, next(events(answer))
+
+
+def test_a_client_that_goes_frees_the_slot(serve, long):
+    served = serve(long)
+    streams = [begin(served, "a", max_tokens=LONG) for _ in range(4)]
+    whole = [http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT) for _ in range(4)]
+    for one in whole:
+        one.request("POST", PATH + "generate", request("a", max_tokens=LONG))
+    until(lambda: counted(served, 'muster_serve_sequences{state="active"}') == 8)
+    waiting = begin_in_thread(served)
+    for one, answer, _ in streams:
+        answer.close()
+        one.close()
+    for one in whole:
+        one.close()
+    until(lambda: counted(served, 'muster_serve_sequences{state="active"}') == 0)
+    waiting.join(LIMIT)
+    assert counted(served, 'muster_serve_requests_total{code="499",protocol="http"}') == 8
+    assert counted(served, "muster_serve_generated_tokens_total") < 8 * LONG / 2
+
+
+def begin_in_thread(served):
+    """Somebody who waits for a slot, and gets one of those that are left."""
+    thread = threading.Thread(target=ask, args=(served, "a"), kwargs={"max_tokens": 1})
+    thread.start()
+    until(lambda: counted(served, 'muster_serve_sequences{state="waiting"}') == 1)
+    return thread
+
+
+def test_more_than_can_wait_are_told_to_come_again(serve, long):
+    served = serve(long)
+    others = [http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT) for _ in range(8 + 64)]
+    for one in others:
+        one.request("POST", PATH + "generate", request("a", max_tokens=LONG))
+    until(lambda: counted(served, 'muster_serve_sequences{state="waiting"}') == 64)
+    for path in ("generate", "generate_stream"):
+        status, headers, answer = ask(served, "a", path)
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert answer["error"] == "64 texts wait already to be generated: try again in a second"
+    for one in others:
+        one.close()
+
+
+def test_a_text_that_takes_too_long_ends_with_an_error(serve, long):
+    served = serve(long, "--request-seconds", "0.5")
+    *found, last = stream(served, "a", max_tokens=LONG)
+    assert len(found) > 10
+    assert last == {"error": "no answer within 0.5 s"}
+    status, _, answer = ask(served, "a", max_tokens=LONG)
+    assert (status, answer["error"]) == (504, "no answer within 0.5 s")
+
+
+def test_told_to_leave_it_finishes_what_it_writes(serve, long):
+    served = serve(long)
+    one, answer, _ = begin(served, "a", max_tokens=LONG)
+    served.process.terminate()
+    found = list(events(answer))
+    one.close()
+    assert len(found) == LONG - 1
+    assert found[-1]["details"] == {"finish_reason": "length"}
+    assert served.process.wait(LIMIT) == 0
+
+
+def test_while_it_writes_it_answers_others_at_once(serve, long):
+    served = serve(long)
+    streams = [begin(served, "a", max_tokens=LONG) for _ in range(8)]
+    with connection(served) as one:
+        took = []
+        for _ in range(20):
+            begun = time.perf_counter()
+            one.request("GET", "/v2/health/ready")
+            assert one.getresponse().read() == b'{"ready":true}'
+            took.append(time.perf_counter() - begun)
+    assert sorted(took)[10] < 0.05
+    for other, answer, _ in streams:
+        answer.close()
+        other.close()

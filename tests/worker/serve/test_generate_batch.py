@@ -10,8 +10,7 @@ from muster_worker.serve.errors import ComputationError, RequestError
 from muster_worker.serve.generate.batch import Batch
 from muster_worker.serve.generate.parameters import Parameters
 from muster_worker.serve.generate.sequence import Sequence
-from muster_worker.train.language_model import LanguageModel
-from tests.worker.serve.writing import CONFIG, chargpt
+from tests.worker.serve.writing import CONFIG, Scripted, chargpt
 
 PROMPTS = ["The", "a", "while x < 3:", "if ", "\n\nclass", "def f(x", "import os", "lambda: 0, 12 + 3 * 4"]
 GREEDY = Parameters(max_tokens=1000, temperature=0.0)
@@ -137,39 +136,6 @@ def test_a_prompt_that_leaves_nothing_to_write_is_refused(text, wanted):
 def test_a_prompt_may_have_all_of_the_context_but_one_token():
     ((piece,),) = generate(language_model(chargpt()), ("x" * 47, GREEDY))
     assert piece.finish_reason == "length"
-
-
-class Scripted(LanguageModel):
-    """Its text is the alphabet; "!" ends it. A prompt with "?" gives no number, one with "#" an error."""
-
-    context = 30
-    end_token = ord("!")
-
-    def encode(self, text):
-        return [ord(character) for character in text]
-
-    def decode(self, tokens):
-        return "".join(map(chr, tokens))
-
-    def cache(self, slots):
-        return None
-
-    def prefill(self, cache, slot, tokens):
-        if ord("#") in tokens:
-            raise ValueError("no such thing")
-        return self._after(tokens[-1:])[0]
-
-    def step(self, cache, tokens, places):
-        if ord("d") in tokens and ord("D") in tokens:
-            raise RuntimeError("too much")
-        return self._after(tokens)
-
-    def _after(self, tokens):
-        logits = torch.zeros(len(tokens), 128)
-        logits[torch.arange(len(tokens)), tokens + 1] = 5.0
-        logits[tokens == ord("?")] = torch.nan
-        logits[tokens == ord("z"), self.end_token] = 9.0
-        return logits
 
 
 def text_of(pieces):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 import muster_worker
 from muster_worker.serve.errors import RequestError
+from muster_worker.serve.generate import grpc_codec as text_codec
 from muster_worker.serve.grpc_messages import MESSAGES, PACKAGE
+from muster_worker.serve.grpc_stream import answered
 from muster_worker.serve.protocol import (
     EXTENSIONS,
     PLATFORM,
@@ -17,18 +21,21 @@ from muster_worker.serve.protocol import (
     Wanted,
     input_named,
     ordered,
+    properties_of,
     wanted_outputs,
 )
 from muster_worker.serve.service import CLIENT_GONE
 from muster_worker.serve.tensors import datatype_of, to_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from torch import Tensor
 
-    from muster_worker.serve.model import Signature
+    from muster_worker.serve.model import Model, Signature
     from muster_worker.serve.service import Service
+
+log = logging.getLogger(__name__)
 
 _CODES = {
     200: grpc.StatusCode.OK,
@@ -84,6 +91,11 @@ async def start(service: Service, host: str, port: int, *, beside: bool = False)
         )
         for name, method in _METHODS.items()
     }
+    handlers["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
+        calls.model_stream_infer,
+        request_deserializer=MESSAGES["ModelInferRequest"].FromString,
+        response_serializer=MESSAGES["ModelStreamInferResponse"].SerializeToString,
+    )
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(f"{PACKAGE}.GRPCInferenceService", handlers),)
     )
@@ -132,7 +144,9 @@ class _Calls:
     async def model_metadata(self, request: Any) -> Any:
         self._service.check(request.name, request.version)
         model = self._service.model
-        answer = MESSAGES["ModelMetadataResponse"](name=request.name, versions=[model.version], platform=PLATFORM)
+        answer = MESSAGES["ModelMetadataResponse"](
+            name=request.name, versions=[model.version], platform=PLATFORM, properties=properties_of(model)
+        )
         for specs, described in ((model.signature.inputs, answer.inputs), (model.signature.outputs, answer.outputs)):
             for spec in specs:
                 described.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
@@ -142,13 +156,56 @@ class _Calls:
         with self._service.counting("grpc", lambda status: _CODES[status].name):
             return await self._infer(request)
 
+    async def model_stream_infer(self, _: Any, context: Any) -> AsyncGenerator[Any, None]:
+        async with contextlib.aclosing(answered(context, self._answers, self._service.stopping)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def _answers(self, request: Any) -> AsyncGenerator[Any, None]:
+        """Within a stream: an error is of one request, and others go on."""
+        kind = MESSAGES["ModelStreamInferResponse"]
+        try:
+            with self._service.counting("grpc", lambda status: _CODES[status].name):
+                async with contextlib.aclosing(self._streamed(request)) as answers:
+                    async for answer in answers:
+                        yield kind(infer_response=answer)
+        except RequestError as error:
+            message = str(error)
+        except Exception:
+            log.exception("ModelStreamInfer")
+            message = "an error of the server: its log has it"
+        else:
+            return
+        yield kind(error_message=message, infer_response=MESSAGES["ModelInferResponse"](id=request.id))
+
+    async def _streamed(self, request: Any) -> AsyncGenerator[Any, None]:
+        """Of a text, what each token has added; of an inference, its one answer."""
+        service = self._service
+        model = await self._model(request)
+        if not text_codec.is_for_text(request, model.signature):
+            yield await self._infer(request)
+            return
+        generations, asked = service.generations, text_codec.decode(request)
+        async with contextlib.aclosing(generations.generate(asked.text, asked.parameters)) as pieces:
+            async for piece in pieces:
+                if piece.text or piece.finish_reason:
+                    yield text_codec.encode(asked, piece.text, piece.finish_reason, request.model_name, model.version)
+
     async def _infer(self, request: Any) -> Any:
         service = self._service
-        await service.until_loaded()
-        service.check(request.model_name, request.model_version)
-        model = service.model
+        model = await self._model(request)
+        if text_codec.is_for_text(request, model.signature):
+            generations, text = service.generations, text_codec.decode(request)
+            pieces = [piece async for piece in generations.generate(text.text, text.parameters)]
+            whole = "".join(piece.text for piece in pieces)
+            return text_codec.encode(text, whole, pieces[-1].finish_reason, request.model_name, model.version)
         asked = decode(request, model.signature)
         return encode(asked, await service.infer(asked), request.model_name, model.version)
+
+    async def _model(self, request: Any) -> Model:
+        await self._service.until_loaded()
+        self._service.check(request.model_name, request.model_version)
+        return self._service.model
 
 
 def decode(request: Any, signature: Signature) -> InferRequest:

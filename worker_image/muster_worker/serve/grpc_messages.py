@@ -1,7 +1,9 @@
 """The messages of `inference.GRPCInferenceService`, made when this is imported: no compiler's output to keep.
 
-What is not said here (parameters) is skipped by protobuf when it comes. Source of names and numbers:
+What is not said here (parameters of a tensor) is skipped by protobuf when it comes. Source of names and numbers:
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/open_inference_grpc.proto
+and of streams, with which Triton has extended it:
+https://github.com/triton-inference-server/common/blob/main/protobuf/grpc_service.proto
 """
 
 from __future__ import annotations
@@ -43,12 +45,14 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
         "platform": (3, "string"),
         "inputs": (4, "ModelMetadataResponse.TensorMetadata*"),
         "outputs": (5, "ModelMetadataResponse.TensorMetadata*"),
+        "properties": (6, "map string"),
     },
     "ModelMetadataResponse.TensorMetadata": _TENSOR,
     "ModelInferRequest": {
         "model_name": (1, "string"),
         "model_version": (2, "string"),
         "id": (3, "string"),
+        "parameters": (4, "map InferParameter"),
         "inputs": (5, "ModelInferRequest.InferInputTensor*"),
         "outputs": (6, "ModelInferRequest.InferRequestedOutputTensor*"),
         "raw_input_contents": (7, "bytes*"),
@@ -59,10 +63,19 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
         "model_name": (1, "string"),
         "model_version": (2, "string"),
         "id": (3, "string"),
+        "parameters": (4, "map InferParameter"),
         "outputs": (5, "ModelInferResponse.InferOutputTensor*"),
         "raw_output_contents": (6, "bytes*"),
     },
     "ModelInferResponse.InferOutputTensor": _TENSOR | {"contents": (5, "InferTensorContents")},
+    "ModelStreamInferResponse": {"error_message": (1, "string"), "infer_response": (2, "ModelInferResponse")},
+    "InferParameter": {
+        "bool_param": (1, "bool"),
+        "int64_param": (2, "int64"),
+        "string_param": (3, "string"),
+        "double_param": (4, "double"),
+        "uint64_param": (5, "uint64"),
+    },
     "InferTensorContents": {
         "bool_contents": (1, "bool*"),
         "int_contents": (2, "int32*"),
@@ -74,7 +87,10 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
         "bytes_contents": (8, "bytes*"),
     },
 }
-"""Fields by message: number and type, with * where it is repeated."""
+"""Fields by message: number and type, with * where it is repeated; a map is one from strings to that type."""
+
+_ONE_OF = {"InferParameter": "parameter_choice"}
+"""Messages of which one field is given, and what that choice is called."""
 
 
 def _described() -> descriptor_pb2.FileDescriptorProto:
@@ -84,14 +100,36 @@ def _described() -> descriptor_pb2.FileDescriptorProto:
         outer, _, name = full_name.rpartition(".")
         message = made[full_name] = (made[outer].nested_type if outer else file.message_type).add(name=name)
         for field, (number, written) in fields.items():
-            kind = written.rstrip("*")
-            label = _Field.LABEL_REPEATED if written.endswith("*") else _Field.LABEL_OPTIONAL
-            added = message.field.add(name=field, number=number, label=label)
-            if kind in _TYPES:
-                added.type = _TYPES[kind]
-            else:
-                added.type, added.type_name = _Field.TYPE_MESSAGE, f".{PACKAGE}.{kind}"
+            kind = written
+            if written.startswith("map "):
+                kind = _add_entry(message, full_name, field, written.removeprefix("map "))
+            added = _add(message, field, number, kind)
+            if full_name in _ONE_OF:
+                added.oneof_index = 0
+        if full_name in _ONE_OF:
+            message.oneof_decl.add(name=_ONE_OF[full_name])
     return file
+
+
+def _add(message: Any, field: str, number: int, written: str) -> Any:
+    kind = written.rstrip("*")
+    label = _Field.LABEL_REPEATED if written.endswith("*") else _Field.LABEL_OPTIONAL
+    added = message.field.add(name=field, number=number, label=label)
+    if kind in _TYPES:
+        added.type = _TYPES[kind]
+    else:
+        added.type, added.type_name = _Field.TYPE_MESSAGE, f".{PACKAGE}.{kind}"
+    return added
+
+
+def _add_entry(message: Any, full_name: str, field: str, kind: str) -> str:
+    """A map is a list of messages of a type of its own, of which protobuf knows; gives that type."""
+    name = f"{field.title().replace('_', '')}Entry"
+    entry = message.nested_type.add(name=name)
+    entry.options.map_entry = True
+    _add(entry, "key", 1, "string")
+    _add(entry, "value", 2, kind)
+    return f"{full_name}.{name}*"
 
 
 def _classes() -> dict[str, Any]:

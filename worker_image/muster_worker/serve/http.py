@@ -175,8 +175,8 @@ class Application:
         with service.counting("http"):
             await service.until_loaded()
             service.check(name, version)
-            request = text_codec.decode(body)
-            pieces = [piece async for piece in service.generate(request.text, request.parameters)]
+            generations, request = service.generations, text_codec.decode(body)
+            pieces = [piece async for piece in generations.generate(request.text, request.parameters)]
             return text_codec.encode(request, pieces, name, service.model.version)
 
     async def _begun(self, name: str, version: str, body: bytes, receive: Receive) -> Events:
@@ -197,8 +197,8 @@ class Application:
         with service.counting("http"):
             await service.until_loaded()
             service.check(name, version)
-            request = text_codec.decode(body)
-            async with contextlib.aclosing(service.generate(request.text, request.parameters)) as pieces:
+            generations, request = service.generations, text_codec.decode(body)
+            async with contextlib.aclosing(generations.generate(request.text, request.parameters)) as pieces:
                 async for piece in pieces:
                     if piece.text or piece.finish_reason or request.parameters.details:
                         yield text_codec.event(request, piece, name, service.model.version)

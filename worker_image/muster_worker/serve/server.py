@@ -163,6 +163,7 @@ class _Server:
             # uvicorn waits for what is in flight for so long, and without end by itself.
             http.config.timeout_graceful_shutdown = math.ceil(left)
         http.should_exit = True
+        service.stopping.set()
         await asyncio.gather(stop_calls(left), listening)
         service.close()
         return code or self._lost

@@ -16,14 +16,12 @@ from muster_worker.serve.generate.generations import SLOTS, Generations
 from muster_worker.serve.recent import Recent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from torch import Tensor
 
     from muster_worker.serve.explain import Explainer
-    from muster_worker.serve.generate.parameters import Parameters
-    from muster_worker.serve.generate.sequence import Piece
     from muster_worker.serve.metrics import Metrics
     from muster_worker.serve.model import Model
     from muster_worker.serve.protocol import InferRequest
@@ -56,6 +54,9 @@ class Service:
         self.limits = limits
         self.metrics = metrics
         self.draining = False
+        self.stopping = asyncio.Event()
+        """Nothing more is taken in; what was begun is finished, as long as there is time."""
+
         self.last_request = time.monotonic()
         self.recent = Recent(self.last_request)
         self._model: Model | None = None
@@ -177,13 +178,6 @@ class Service:
         self._deadlines.watch(answer)
         outputs = await answer
         return {spec.name: tensor for spec, tensor in zip(explanations.signature.outputs, outputs, strict=True)}
-
-    async def generate(self, text: str, parameters: Parameters) -> AsyncGenerator[Piece, None]:
-        """What follows the text, as it comes. Raises the RequestError that says why there is no more."""
-        generation = await self.generations.submit(text, parameters)
-        async with contextlib.aclosing(generation.pieces()) as pieces:
-            async for piece in pieces:
-                yield piece
 
     def counting(self, protocol: str, code_of: Callable[[int], str] = str) -> AbstractContextManager[None]:
         """Times and counts one inference or text, however it ends; `code_of` names an HTTP status for the protocol."""

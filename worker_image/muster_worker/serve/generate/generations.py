@@ -7,6 +7,7 @@ those who wait take the slots that are free.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -68,7 +69,7 @@ class Generation:
             self.ended.set_exception(error)
 
     async def pieces(self) -> AsyncGenerator[Piece, None]:
-        """Until its end; raises RequestError. Whoever stops asking frees its slot."""
+        """Until its end; raises RequestError."""
         try:
             while (piece := await self._pieces.get()) is not None:
                 yield piece
@@ -93,8 +94,17 @@ class Generations:
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name="generate", daemon=True).start()
 
-    async def submit(self, text: str, parameters: Parameters) -> Generation:
-        """Raises RequestError where there is nothing to go on from, and OverloadedError where too many wait."""
+    async def generate(self, text: str, parameters: Parameters) -> AsyncGenerator[Piece, None]:
+        """What follows the text, as it comes; whoever stops asking frees its slot.
+
+        Raises RequestError where there is nothing to go on from, or no more comes; OverloadedError where too many wait.
+        """
+        generation = await self._submitted(text, parameters)
+        async with contextlib.aclosing(generation.pieces()) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _submitted(self, text: str, parameters: Parameters) -> Generation:
         self._check_room()
         came = time.monotonic()
         # Of a long text it takes long, and whoever else is answered here would wait.

@@ -7,28 +7,20 @@ generate extension with details.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from muster_worker.serve.errors import RequestError
 from muster_worker.serve.generate.parameters import parse_parameters
+from muster_worker.serve.generate.request import GenerateRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from muster_worker.serve.generate.parameters import Parameters
     from muster_worker.serve.generate.sequence import Piece
 
 _OF_THE_REQUEST = ("id", "text_input", "parameters")
-
-
-@dataclass(frozen=True, slots=True)
-class GenerateRequest:
-    id: str
-    text: str
-    parameters: Parameters
 
 
 def decode(body: bytes) -> GenerateRequest:

@@ -1,0 +1,186 @@
+"""Who waits, who has a slot, and who gets it next, while a thread computes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+import pytest
+
+from muster_worker.serve.deadlines import Deadlines
+from muster_worker.serve.errors import ComputationError, OverloadedError, TimedOutError
+from muster_worker.serve.generate.generations import WAITING, Generations
+from muster_worker.serve.generate.parameters import Parameters
+from muster_worker.serve.metrics import Metrics
+from tests.worker.serve.served import LIMIT
+from tests.worker.serve.writing import Scripted
+
+
+class Stepwise(Scripted):
+    """Computes one step each time that it is let."""
+
+    context = 10_000
+
+    def __init__(self):
+        self.let = threading.Semaphore(0)
+
+    def step(self, cache, tokens, places):
+        assert self.let.acquire(timeout=LIMIT)
+        return super().step(cache, tokens, places)
+
+    def _after(self, tokens):
+        return super()._after(tokens % 128 % 127)
+
+
+def parameters(max_tokens):
+    return Parameters(max_tokens=max_tokens, temperature=0.0)
+
+
+def run(scenario, model=None, slots=2, seconds=LIMIT):
+    """The scenario in an event loop, told of the generations."""
+
+    async def all_of_it():
+        generations = Generations(model or Stepwise(), slots, Metrics(), Deadlines(seconds))
+        try:
+            async with asyncio.timeout(LIMIT):
+                await scenario(generations)
+        finally:
+            generations.close()
+
+    asyncio.run(all_of_it())
+
+
+async def text_of(generations, prompt, max_tokens):
+    pieces = generations.generate(prompt, parameters(max_tokens))
+    return "".join([piece.text async for piece in pieces])
+
+
+async def until(holds):
+    while not holds():
+        await asyncio.sleep(0.001)
+
+
+def test_a_short_text_leaves_and_another_joins_while_a_long_one_goes_on():
+    model = Stepwise()
+
+    async def scenario(generations):
+        long = asyncio.create_task(text_of(generations, "a", 6))
+        short = asyncio.create_task(text_of(generations, "h", 2))
+        next_one = asyncio.create_task(text_of(generations, "p", 2))
+        await until(lambda: (generations.active, generations.waiting) == (2, 1))
+        model.let.release()
+        assert await short == "ij"
+        await until(lambda: (generations.active, generations.waiting) == (2, 0))
+        model.let.release()
+        assert await next_one == "qr"
+        assert not long.done()
+        model.let.release(3)
+        assert await long == "bcdefg"
+
+    run(scenario, model)
+
+
+def test_who_stops_asking_frees_the_slot_at_the_next_step():
+    model = Stepwise()
+
+    async def scenario(generations):
+        async with contextlib.aclosing(generations.generate("a", parameters(1000))) as pieces:
+            assert (await anext(pieces)).text == "b"
+        gone = asyncio.create_task(text_of(generations, "a", 1000))
+        await until(lambda: generations.active == 2)
+        gone.cancel()
+        model.let.release(2)
+        await until(lambda: generations.active == 0)
+        assert await text_of(generations, "h", 1) == "i"
+
+    run(scenario, model)
+
+
+def test_who_waits_and_goes_never_gets_a_slot():
+    model = Stepwise()
+
+    async def scenario(generations):
+        texts = [asyncio.create_task(text_of(generations, "a", 3)) for _ in range(2)]
+        await until(lambda: generations.active == 2)
+        gone, stays = (asyncio.create_task(text_of(generations, "h", 1)) for _ in range(2))
+        await until(lambda: generations.waiting == 2)
+        gone.cancel()
+        model.let.release(2)
+        assert [*await asyncio.gather(*texts), await stays] == ["bcd", "bcd", "i"]
+
+    run(scenario, model)
+
+
+def test_more_than_may_wait_are_sent_to_others():
+    model = Stepwise()
+
+    async def scenario(generations):
+        texts = [asyncio.create_task(text_of(generations, "a", 2)) for _ in range(2 + 2 * WAITING)]
+        await until(lambda: (generations.active, generations.waiting) == (2, 2 * WAITING))
+        with pytest.raises(OverloadedError, match="16 texts wait already to be generated: try again in a second"):
+            await text_of(generations, "a", 1)
+        model.let.release(len(texts))
+        assert await asyncio.gather(*texts) == ["bc"] * len(texts)
+
+    run(scenario, model)
+
+
+def test_what_takes_too_long_ends_with_what_there_is():
+    model = Stepwise()
+
+    async def scenario(generations):
+        found = []
+        with pytest.raises(TimedOutError, match=r"no answer within 0\.1 s"):
+            async for piece in generations.generate("a", parameters(3)):
+                found.append(piece.text)
+        assert found == ["b"]
+        assert generations.computing_for >= 0.05
+        model.let.release()
+        await until(lambda: generations.active == 0)
+        assert generations.computing_for == 0
+
+    run(scenario, model, slots=1, seconds=0.1)
+
+
+def test_who_waits_too_long_is_told_so():
+    model = Stepwise()
+
+    async def scenario(generations):
+        texts = [asyncio.create_task(text_of(generations, "a", 3)) for _ in range(2)]
+        for text in texts:
+            with pytest.raises(TimedOutError):
+                await text
+        model.let.release()
+        await until(lambda: generations.active == 0 and generations.waiting == 0)
+
+    run(scenario, model, slots=1, seconds=0.1)
+
+
+def test_a_model_that_fails_goes_on_with_others():
+    async def scenario(generations):
+        for prompt in ("#", "?"):
+            with pytest.raises(ComputationError, match="the model failed: "):
+                await text_of(generations, prompt, 5)
+        both = [asyncio.create_task(text_of(generations, prompt, 20)) for prompt in "aA"]
+        for one in both:
+            with pytest.raises(ComputationError, match="the model failed: RuntimeError: too much"):
+                await one
+        assert await text_of(generations, "a", 5) == "bcdef"
+
+    run(scenario, Scripted())
+
+
+def test_a_recipe_that_makes_no_text_of_its_tokens_fails_for_that_sequence_alone():
+    class Wordless(Scripted):
+        def decode(self, tokens):
+            if ord("c") in tokens:
+                raise KeyError("no such word")
+            return super().decode(tokens)
+
+    async def scenario(generations):
+        with pytest.raises(ComputationError, match="the model failed: KeyError: 'no such word'"):
+            await text_of(generations, "a", 5)
+        assert await text_of(generations, "d", 2) == "ef"
+
+    run(scenario, Wordless())
