@@ -326,3 +326,10 @@ def test_while_it_writes_it_answers_others_at_once(serve, long):
     for other, answer, _ in streams:
         answer.close()
         other.close()
+
+
+def test_a_group_of_processes_says_where_text_is_generated(group, directory, model):
+    pods = group(directory, "--data", "2")
+    status, answer = pods.ask("POST", PATH + "generate", {"text_input": "a"})
+    assert status == 404
+    assert answer["error"].endswith("others compute it (spec.group, another runtime), wanted the server: runtime: torch, no group")

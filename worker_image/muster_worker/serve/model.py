@@ -59,9 +59,7 @@ class Model(Protocol):
     language_model: LanguageModel | None = None
     """How it generates text, where it does."""
 
-    why_no_text: str = (
-        "it is computed by other processes; one that computes itself (runtime: torch, no spec.group) can do it"
-    )
+    why_no_text: str = "others compute it (spec.group, another runtime), wanted the server: runtime: torch, no group"
     """Where it does not."""
 
     @property

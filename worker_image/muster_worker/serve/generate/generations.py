@@ -146,13 +146,11 @@ class Generations:
     def _run(self) -> None:
         """The thread that computes."""
         while self._wait_for_work():
-            outcomes = self._join()
+            self._tell(self._join())
             if self._active:
                 self._began = time.monotonic()
-                outcomes += [self._taken(sequence, chosen) for sequence, chosen in self._batch.step()]
+                self._tell([self._taken(sequence, chosen) for sequence, chosen in self._batch.step()])
             self._began = None
-            if outcomes:
-                self._tell(outcomes)
 
     def _wait_for_work(self) -> bool:
         """False once nothing is to be done any more. Those who have gone leave."""
@@ -196,6 +194,8 @@ class Generations:
         del self._active[generation.sequence]
 
     def _tell(self, outcomes: list[tuple[Generation, Piece | RequestError]]) -> None:
+        if not outcomes:
+            return
         try:
             self._loop.call_soon_threadsafe(self._hand_out, outcomes)
         except RuntimeError:  # the loop is closed: nobody is there to be told
