@@ -165,6 +165,12 @@ bench-serving: .venv/ready ## Muster's runtime beside torch alone, TorchServe an
 	exec $(BIN)/python -m tests.bench.serving --image $(SERVING_IMAGE) $(if $(SECONDS),--seconds $(SECONDS)) \
 	  $(if $(RECORD),--record docs/benchmarks.md)
 
+.PHONY: bench-generation
+bench-generation: .venv/ready ## Text with and without a key-value cache, alone and together; RECORD=1 for docs/benchmarks.md
+	@$(LOCAL_CLUSTER) build-image $(WORKER_IMAGE) worker_image --base torch
+	exec $(BIN)/python -m tests.bench.generation --image $(WORKER_IMAGE) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+	  $(if $(RECORD),--record docs/benchmarks.md)
+
 ##@ Run it
 
 .PHONY: cluster

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from tests.bench.systems.system import System
 
 _MIB = 2**20
-BENCH, THROUGHPUT, SERVING, DEPLOYMENTS = (
-    f"make {name} RECORD=1" for name in ("bench", "bench-throughput", "bench-serving", "bench-deployments")
+BENCH, THROUGHPUT, SERVING, DEPLOYMENTS, GENERATION = (
+    f"make {name} RECORD=1"
+    for name in ("bench", "bench-throughput", "bench-serving", "bench-deployments", "bench-generation")
 )
 """What writes into documents, each between marks of its own."""
 

@@ -329,7 +329,10 @@ def test_while_it_writes_it_answers_others_at_once(serve, long):
 
 
 def test_a_group_of_processes_says_where_text_is_generated(group, directory, model):
-    pods = group(directory, "--data", "2")
-    status, answer = pods.ask("POST", PATH + "generate", {"text_input": "a"})
+    pods = group(directory, "--data", "2", "--name", "chargpt")
+    status, _, answer = ask(pods, "a")
     assert status == 404
-    assert answer["error"].endswith("others compute it (spec.group, another runtime), wanted the server: runtime: torch, no group")
+    assert answer["error"].endswith(
+        "does not generate text: others compute it (spec.group, another runtime), wanted the server: runtime: torch, no"
+        " group"
+    )

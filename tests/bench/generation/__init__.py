@@ -1,0 +1,1 @@
+"""What a key-value cache and continuous batching are worth."""
