@@ -6,7 +6,7 @@ import json
 import re
 import time
 
-from tests.cluster import jobs
+from tests.cluster import deployments, jobs
 from tests.cluster.kube import ROOT, kubectl
 
 READ_MODEL = """
@@ -74,6 +74,15 @@ def test_a_transformer_that_no_worker_has_whole_learns_to_write(kube, measure):
     measure("chargpt by fsdp: next characters guessed", accuracy, "at least 0.35")
     assert accuracy >= 0.35
     assert status["restartCount"] == 0
+    kube.apply(jobs.example("serve-chargpt.yaml"))
+    deployments.wait_until_done(kube, "chargpt", limit=120)
+    proxy = f"/api/v1/namespaces/{kube.namespace}/services/chargpt:80/proxy/v2/models/chargpt"
+    question = json.dumps({"text_input": "The value of ", "parameters": {"max_tokens": 20, "seed": 1}})
+    answer = json.loads(kubectl("create", "--raw", f"{proxy}/generate", "-f", "-", text=question).stdout)
+    assert (len(answer["text_output"]), answer["details"]["finish_reason"]) == (20, "length")
+    events = kubectl("create", "--raw", f"{proxy}/generate_stream", "-f", "-", text=question).stdout
+    found = [json.loads(line.removeprefix("data: ")) for line in events.splitlines() if line]
+    assert "".join(event["text_output"] for event in found) == answer["text_output"]
 
 
 def test_a_torchrun_script_from_a_configmap_runs_unchanged(kube, measure):

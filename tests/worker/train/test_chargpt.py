@@ -69,6 +69,7 @@ def test_it_learns(start_ranks):
     description = load_model(group.storage / "model").description
     assert description["programError"] is None
     assert description["inputs"] == [{"name": "tokens", "datatype": "INT64", "shape": [-1, 16]}]
+    assert description["generation"] == {"context": 16}
 
 
 @pytest.mark.parametrize("strategy", ['{"type": "fsdp"}', '{"type": "tensor"}', '{"type": "pipeline"}'])
