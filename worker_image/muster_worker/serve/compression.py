@@ -58,7 +58,9 @@ def _trained(model: LoadedModel, module: nn.Module) -> Trained:
     """As the job had it that published it."""
     samples = example(model.directory)
     assert samples is not None, "every recipe's model has some"
-    return Trained(module, tuple(samples[0].values()), model.description["metrics"], model.description["origin"])
+    said = model.description
+    examples = tuple(samples[0].values())
+    return Trained(module, examples, said["metrics"], said["origin"], generation=said.get("generation"))
 
 
 def _evaluation(recipe: Recipe) -> Callable[[nn.Module], dict[str, float]]:
