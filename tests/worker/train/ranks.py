@@ -104,6 +104,11 @@ def start(
     return group
 
 
+def addresses(count: int) -> str:
+    """Of so many servers, as MUSTER_PARAMETER_SERVERS has them."""
+    return ",".join(f"127.0.0.1:{free_port()}" for _ in range(count))
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

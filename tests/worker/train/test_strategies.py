@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 
 import pytest
 import torch
@@ -31,12 +32,22 @@ WAYS = [
     ("pipeline", None, 3, 3),
     ("pipeline", {"pipeline": 2}, 4, 1),
     ("pipeline", {"pipeline": 2, "tensor": 2}, 4, 1),
+    ("parameterServer", {"parameterServers": 1}, 3, 1),
+    ("parameterServer", {"parameterServers": 1}, 4, 3),
+    ("parameterServer", {"parameterServers": 2}, 4, 1),
+    ("parameterServer", {"parameterServers": 2}, 5, 1),
 ]
+"""The type, its mesh or other fields, how many processes there are, and over how many batches they accumulate."""
 
 
 def train(start_ranks, storage, count, kind, mesh=None, recipe=DEEP, **options):
-    strategy = json.dumps({"type": kind} | ({"mesh": mesh} if mesh else {}))
-    return start_ranks(storage, count, recipe=recipe, MUSTER_STRATEGY=strategy, **options)
+    strategy = {"type": kind}
+    if kind == "parameterServer":
+        strategy |= mesh
+        options["MUSTER_PARAMETER_SERVERS"] = ranks.addresses(mesh["parameterServers"])
+    elif mesh:
+        strategy["mesh"] = mesh
+    return start_ranks(storage, count, recipe=recipe, MUSTER_STRATEGY=json.dumps(strategy), **options)
 
 
 def finish(group):
@@ -95,6 +106,9 @@ def test_it_learns_what_one_process_learns(start_ranks, alone, kind, mesh, count
         (("fsdp", {"data": 2, "tensor": 2}, 4), ("ddp", None, 1)),
         (("fsdp", None, 2), ("pipeline", None, 3)),
         (("pipeline", {"pipeline": 2}, 4), ("tensor", None, 2)),
+        (("ddp", None, 2), ("parameterServer", {"parameterServers": 2}, 4)),
+        (("parameterServer", {"parameterServers": 2}, 4), ("fsdp", None, 2)),
+        (("parameterServer", {"parameterServers": 1}, 3), ("parameterServer", {"parameterServers": 2}, 3)),
     ],
     ids=str,
 )
@@ -105,7 +119,8 @@ def test_one_goes_on_from_what_another_has_saved(start_ranks, alone, before, aft
     first.until_step(40)
     for rank in range(count):
         first.signal(rank)
-    assert set(first.wait()) <= {143, 75}, first.output()
+    # A worker of parameter servers has nothing to save: the signal itself ends it.
+    assert set(first.wait()) <= {143, 75, -signal.SIGTERM}, first.output()
     kind, mesh, count = after
     second = finish(train(start_ranks, "moving", count, kind, mesh, **long))
     assert 40 <= second.reports()[-1]["resumedFromStep"] < 160

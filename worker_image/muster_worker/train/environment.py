@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SCHEDULES = ("constant", "plateau", "cosine")
+GRADIENT_COMPRESSIONS = ("none", "int8")
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,9 @@ class Environment:
     gradient_accumulation: int
     early_stopping: EarlyStopping | None
     strategy: Chosen
+    parameter_servers: tuple[str, ...]
+    """Where the first ranks listen for the others, as host:port, where these are parameter servers."""
+
     compression: list[dict[str, Any]]
     """The steps of `spec.compression`, as they are written."""
 
@@ -124,6 +128,7 @@ class Environment:
             ),
             early_stopping=_early_stopping(optimisation.get("earlyStopping")),
             strategy=_strategy(_json_object(variables, "MUSTER_STRATEGY")),
+            parameter_servers=tuple(filter(None, variables.get("MUSTER_PARAMETER_SERVERS", "").split(","))),
             compression=json.loads(variables.get("MUSTER_COMPRESSION") or "[]"),
             initial_model=_initial_model(variables),
             distillation=_distillation(_json_object(variables, "MUSTER_DISTILLATION")),
@@ -236,4 +241,10 @@ def _strategy(fields: Mapping[str, Any]) -> Chosen:
         name: int(_number(mesh, f"{FIELD}.mesh.{name}", default=0, minimum=0)) or None
         for name in ("data", "tensor", "pipeline")
     }
-    return Chosen(kind, **ways)
+    compression = fields.get("gradientCompression") or Chosen.gradient_compression
+    if compression not in GRADIENT_COMPRESSIONS:
+        raise ConfigurationError(
+            f"{FIELD}.gradientCompression: found {compression!r}, wanted one of {', '.join(GRADIENT_COMPRESSIONS)}"
+        )
+    staleness = int(_number(fields, f"{FIELD}.staleness", default=Chosen.staleness, minimum=0))
+    return Chosen(kind, **ways, staleness=staleness, gradient_compression=compression)

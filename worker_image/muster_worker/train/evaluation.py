@@ -38,7 +38,7 @@ def evaluate(
     # Every rank computes as often as the others, who may need its part of the model: at the end perhaps one sample with
     # no weight, which also tells the names of the metrics to a rank that has none.
     chunks = [mine[start : start + size] for start in range(0, max(map(len, shares)), size)]
-    sums = _sums(recipe, model, dataset, chunks, precision, device)
+    sums = sums_over(recipe, model, dataset, chunks, precision, device)
     totals = torch.stack(list(sums.values())) * layout.speaks
     dist.all_reduce(totals)
     return dict(zip(sums, (totals / count).tolist(), strict=True))
@@ -50,11 +50,11 @@ def evaluate_alone(
     """The same by this process alone, which measures every sample. Not collective: it needs no process group."""
     everything, size = range(len(dataset)), recipe.config.batch_size
     chunks = [everything[start : start + size] for start in everything[::size]]
-    sums = _sums(recipe, model, dataset, chunks, precision, device)
+    sums = sums_over(recipe, model, dataset, chunks, precision, device)
     return {name: (total / len(dataset)).item() for name, total in sums.items()}
 
 
-def _sums(
+def sums_over(
     recipe: Recipe,
     model: nn.Module,
     dataset: Dataset[Any],

@@ -23,12 +23,13 @@ from muster_worker.train.errors import ConfigurationError, TrainingError
 from muster_worker.train.export import export_model
 from muster_worker.train.model_directory import DESCRIPTION, load_model, published_model, summary
 from muster_worker.train.preflight import preflight
-from muster_worker.train.process_group import device_of, everywhere, from_rank, joined
+from muster_worker.train.process_group import Agreed, device_of, everywhere, from_rank, joined
 from muster_worker.train.reference import load_recipe
 from muster_worker.train.report import Report
 from muster_worker.train.sample_log import SampleLog
 from muster_worker.train.storage import MODEL, open_storage
 from muster_worker.train.stragglers import Stragglers
+from muster_worker.train.strategy.layout import PARAMETER_SERVER
 from muster_worker.train.termination import Termination, until_there_is_something_to_save
 from muster_worker.train.trainer import Throughput, Trainer
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from muster_worker.train.checkpoint import Saved
     from muster_worker.train.export import Trained
     from muster_worker.train.model_directory import LoadedModel, Published
-    from muster_worker.train.process_group import Agreed
     from muster_worker.train.storage import Storage
 
 log = logging.getLogger("muster_worker.train")
@@ -74,13 +74,17 @@ def _log_to_stdout(rank: int) -> None:
 def _train(reference: str, environment: Environment, report: Report) -> int:
     recipe = load_recipe(reference, environment.recipe_config)
     parse_steps(environment.compression)
+    if environment.strategy.type == PARAMETER_SERVER:
+        from muster_worker.train.parameter_server.run import take_part  # noqa: PLC0415 - grpc does not survive a fork
+
+        return take_part(recipe, environment, report)
     device = device_of(environment)
     # Before joining: what is wrong with the recipe is then every rank's own error, and no rank waits for another.
     trainer = Trainer(recipe, environment, device)
-    with joined(device):
+    with joined(device, environment.rank, environment.world_size):
         storage = open_storage(environment)
         # Together: a rank that ended alone would take the others with it before they have said why.
-        everywhere(lambda: _check_shared(trainer, storage, environment))
+        everywhere(lambda: check_shared(trainer, storage, environment))
         found = preflight(environment, device)
         if environment.rank == 0:
             report.write(preflight=found)
@@ -92,12 +96,27 @@ def _train(reference: str, environment: Environment, report: Report) -> int:
     return 0
 
 
-def _check_shared(trainer: Trainer, storage: Storage, environment: Environment) -> None:
+def check_shared(trainer: Trainer, storage: Storage, environment: Environment) -> None:
     if trainer.layout.divides and storage.ranks != environment.world_size:
         raise ConfigurationError(
             f"spec.storage: each pod has a directory of its own, and type {trainer.layout.strategy} leaves no pod with"
             " the whole model: wanted a persistentVolumeClaim that all pods can write to"
         )
+
+
+def initial_model(environment: Environment) -> LoadedModel:
+    """What `spec.initialModel` names; raises ConfigurationError when it is not there, or not the one of before."""
+    wanted = environment.initial_model
+    if wanted is None:
+        raise ConfigurationError("spec.distillation: found without a teacher, wanted spec.initialModel beside it")
+    model = load_model(wanted.directory)
+    found = summary(model).sha256
+    if wanted.sha256 and found != wanted.sha256:
+        raise ConfigurationError(
+            f"spec.initialModel: the model's checksum is {found}, wanted {wanted.sha256}: it was replaced since"
+            " this job was admitted"
+        )
+    return model
 
 
 class Training:
@@ -139,28 +158,14 @@ class Training:
             self._progress(brokenCheckpoints=self._checkpoints.broken)
 
     def _learn_from_initial_model(self) -> None:
-        if self._environment.initial_model is None:
-            raise ConfigurationError("spec.distillation: found without a teacher, wanted spec.initialModel beside it")
-        model = self._initial_model()
+        model = initial_model(self._environment)
         self._trainer.learn_from(model.program())
         log.info("learning from the model that %s made", model.description["origin"]["recipe"])
 
     def _begin_with_initial_model(self) -> None:
-        model = self._initial_model()
+        model = initial_model(self._environment)
         self._trainer.begin_with(model.weights())
         log.info("starting from the model that %s made", model.description["origin"]["recipe"])
-
-    def _initial_model(self) -> LoadedModel:
-        wanted = self._environment.initial_model
-        assert wanted is not None, "asked before"
-        model = load_model(wanted.directory)
-        found = summary(model).sha256
-        if wanted.sha256 and found != wanted.sha256:
-            raise ConfigurationError(
-                f"spec.initialModel: the model's checksum is {found}, wanted {wanted.sha256}: it was replaced since"
-                " this job was admitted"
-            )
-        return model
 
     def fit(self) -> bool:
         """Trains to the last epoch; False when the ranks left before it, state saved."""
@@ -175,6 +180,9 @@ class Training:
         self.termination.watch()
         while not trainer.complete:
             epoch = progress.epoch + 1
+            if trainer.epoch_is_over:  # and was left before it was evaluated
+                self._after_step(epoch, Agreed(leave=False, save=False, loss=0.0))
+                continue
             for step, shares, loaded in trainer.rest_of_epoch():
                 self._throughput.start_step()
                 agreed = trainer.train_step(
@@ -201,16 +209,19 @@ class Training:
         trainer, progress = self._trainer, self._trainer.progress
         evaluated = trainer.epoch_is_over
         if evaluated:
-            metrics = trainer.finish_epoch()
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            log.info("epoch %d of %d: %s", epoch, self._trainer.recipe.config.epochs, shown)
-            if trainer.stopped:
-                log.info("ending after epoch %d: nothing gets better", epoch)
+            self._finish_epoch(epoch)
         self._report_step(epoch, agreed.loss, evaluated=evaluated)
         every = self._policy.every_steps
         is_best = evaluated and trainer.best_step == progress.step
         if not trainer.complete and (agreed.save or is_best or (every and progress.step % every == 0)):
             self._save(asynchronous=self._policy.asynchronous)
+
+    def _finish_epoch(self, epoch: int) -> None:
+        metrics = self._trainer.finish_epoch()
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        log.info("epoch %d of %d: %s", epoch, self._trainer.recipe.config.epochs, shown)
+        if self._trainer.stopped:
+            log.info("ending after epoch %d: nothing gets better", epoch)
 
     def _save(self, *, asynchronous: bool) -> None:
         step = self._trainer.progress.step

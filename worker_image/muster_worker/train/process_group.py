@@ -36,13 +36,14 @@ def device_of(environment: Environment) -> torch.device:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[None]:
+def joined(device: torch.device, rank: int, world_size: int) -> Iterator[None]:
     """Inside, `torch.distributed` is up.
 
     Tensors on the CPU are always reduced by gloo, so that the runtime's own messages need no device.
     """
     avoid_missing_libuv()
-    dist.init_process_group("gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl")
+    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, rank=rank, world_size=world_size)
     yield
     # Not in a `finally`: after a failure, peers may be gone, and taking leave of them would hang.
     dist.destroy_process_group()

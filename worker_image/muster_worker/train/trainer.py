@@ -189,16 +189,10 @@ class Trainer:
         self._optimizer.zero_grad()
         loss_sum = 0.0
         for number, mine in enumerate(shares, start=1):
-            input_, target = to_device(next(loaded), self._device)
-            inputs = input_ if isinstance(input_, tuple) else (input_,)
             last = number == len(shares)
             self._strategy.start_batch(last=last)
             # Gradients are averaged over the shares, of what is here a part of the mean already.
-            weight = len(mine) * self.layout.data / step.samples
-            if self._teacher is None:
-                batch = Batch(inputs, target, self.recipe.loss, weight)
-            else:
-                batch = Batch(inputs, self._teacher.targets(inputs, target), self._teacher.loss, weight)
+            batch = self._batch(loaded, len(mine) * self.layout.data / step.samples)
 
             def told(loss: float, count: int = len(mine), last: bool = last) -> None:
                 nonlocal loss_sum
@@ -209,21 +203,31 @@ class Trainer:
 
             self._strategy.compute(batch, self._precision, told)
         self._strategy.finish_step()
-        self._precision.step(self._optimizer)
+        self._update()
         agreed = self._agreement.wait()
         self.progress.step += 1
         self.progress.position = step.stop
         self.progress.epoch_loss += agreed.loss * step.samples
         return agreed
 
+    def _update(self) -> None:
+        """By gradients that are common."""
+        self._precision.step(self._optimizer)
+
+    def _batch(self, loaded: Iterator[Any], weight: float) -> Batch:
+        """The next of `loaded`."""
+        input_, target = to_device(next(loaded), self._device)
+        inputs = input_ if isinstance(input_, tuple) else (input_,)
+        if self._teacher is None:
+            return Batch(inputs, target, self.recipe.loss, weight)
+        return Batch(inputs, self._teacher.targets(inputs, target), self._teacher.loss, weight)
+
     def finish_epoch(self) -> dict[str, float]:
         """Evaluates, adapts the learning rate, begins the next epoch; gives the metrics."""
         progress = self.progress
         metrics = {"loss": progress.epoch_loss / self._plan.samples}
         if self._validation is not None:
-            metrics |= evaluate(
-                self.recipe, self._strategy.evaluated(), self._validation, self._precision, self._device, self.layout
-            )
+            metrics |= self._evaluated(self._validation)
         self._schedule.after_evaluation(metrics)
         progress.epoch += 1
         progress.position = 0
@@ -233,6 +237,10 @@ class Trainer:
             watch.look(metrics, progress.step)
         progress.history.append({"epoch": progress.epoch, "step": progress.step, **metrics})
         return metrics
+
+    def _evaluated(self, validation: Dataset[Any]) -> dict[str, float]:
+        model = self._strategy.evaluated()
+        return evaluate(self.recipe, model, validation, self._precision, self._device, self.layout)
 
     def evaluate_alone(self, model: nn.Module) -> dict[str, float]:
         """The metrics of another model, on the CPU of this rank, which measures every sample. Not collective."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from muster_worker.train.strategy.layout import PARAMETER_SERVER
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -31,6 +33,10 @@ def distributed(layout: Layout, recipe: Recipe, model: nn.Module, device: torch.
         from muster_worker.train.strategy.pipeline import Pipelined  # noqa: PLC0415
 
         return Pipelined(layout, recipe, model, device)
+    if layout.strategy == PARAMETER_SERVER:
+        from muster_worker.train.parameter_server.server_trainer import Held  # noqa: PLC0415
+
+        return Held(layout, model)
     from muster_worker.train.strategy.ddp import Replicated  # noqa: PLC0415
 
     return Replicated(model)

@@ -65,6 +65,15 @@ class Strategy:
         return weights
 
 
+def keep_only(model: nn.Module, mine: set[Any]) -> None:
+    """Only these parameters and buffers stay in the model, where a checkpoint finds them by their names."""
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):  # noqa: SLF001 - what `register_parameter(name, None)` sets
+            for name, tensor in tensors.items():
+                if tensor is not None and tensor not in mine:
+                    tensors[name] = None
+
+
 def mesh_of(layout: Layout, device_type: str) -> Any:
     """The ranks by their ways, by torch's names of them."""
     from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415 - takes a second

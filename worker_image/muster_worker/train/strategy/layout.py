@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from muster_worker.train.errors import ConfigurationError
 
-STRATEGIES = ("ddp", "fsdp", "tensor", "pipeline")
+PARAMETER_SERVER = "parameterServer"
+STRATEGIES = ("ddp", "fsdp", "tensor", "pipeline", PARAMETER_SERVER)
 FIELD = "spec.strategy"
 
 
@@ -23,13 +24,18 @@ class Chosen:
     data: int | None = None
     tensor: int | None = None
     pipeline: int | None = None
+    staleness: int = 0
+    """With parameter servers: how many steps a worker may be ahead of the slowest."""
+    gradient_compression: str = "none"
+    """With parameter servers: none, or int8."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """`data` shares of a batch; each passes `pipeline` stages, and each stage's layers are divided in `tensor` ways.
 
-    The product of the three is the number of ranks.
+    The product of the three is the number of ranks. Parameter servers are ranks, and count as shares; their workers are
+    in no layout.
     """
 
     strategy: str
@@ -84,4 +90,4 @@ class Layout:
     @property
     def divides(self) -> bool:
         """Whether no rank has the whole model."""
-        return self.tensor > 1 or self.pipeline > 1 or (self.strategy == "fsdp" and self.data > 1)
+        return self.tensor > 1 or self.pipeline > 1 or (self.strategy in ("fsdp", PARAMETER_SERVER) and self.data > 1)

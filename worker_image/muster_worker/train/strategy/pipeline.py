@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map
 from muster_worker.parallel.layers import layers_of
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.strategy.averaged import Averaged
+from muster_worker.train.strategy.base import keep_only
 from muster_worker.train.strategy.layout import FIELD
 from muster_worker.train.strategy.tensor import divided
 
@@ -48,7 +49,7 @@ class Pipelined(Averaged):
         _check(model, stages)
         stage = _Stage(stages[layout.stage])
         mesh = divided(layout, recipe, model, stage, device)
-        _leave_to_others(model, stage)
+        keep_only(model, {*stage.parameters(), *stage.buffers()})
         super().__init__(model.to(device), mesh.get_group("data"))
         self._pipe = _Pipe(stage, layout, mesh.get_group("pipeline"), device)
 
@@ -90,16 +91,6 @@ def _check(model: nn.Module, stages: list[nn.ModuleList]) -> None:
 
 def _name(model: nn.Module, tensors: set[Any]) -> str:
     return next(name for name, one in model.state_dict(keep_vars=True).items() if one in tensors)
-
-
-def _leave_to_others(model: nn.Module, stage: nn.Module) -> None:
-    """Only what the stage has stays in the model, where a checkpoint finds it by its name."""
-    mine = {*stage.parameters(), *stage.buffers()}
-    for module in model.modules():
-        for tensors in (module._parameters, module._buffers):  # noqa: SLF001 - what `register_parameter(name, None)` sets
-            for name, tensor in tensors.items():
-                if tensor is not None and tensor not in mine:
-                    tensors[name] = None
 
 
 def _whole(tensor: Tensor) -> Tensor:
