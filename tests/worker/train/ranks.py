@@ -74,13 +74,16 @@ def start(
     config=None,
     checkpoint=None,
     optimisation=None,
+    only=None,
     **environment,
 ) -> Ranks:
-    """Starts `ranks` ranks; a list of storages gives each rank, as a pod of its own, another directory."""
+    """Starts `ranks` ranks, or of these those in `only`; a list of storages gives each rank, as a pod of its own,
+    another directory.
+    """
     storages = storage if isinstance(storage, list) else [storage] * ranks
     port = free_port()
     group = Ranks(storages[0])
-    for rank in range(ranks):
+    for rank in range(ranks) if only is None else only:
         variables = {
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),

@@ -207,6 +207,13 @@ class Deep(Line):
         return [model.first, *model.blocks, model.last]
 
 
+class Steep(Deep):
+    """By an optimizer whose steps are as long as the gradient is, unlike Adam's."""
+
+    def optimizer(self, parameters, learning_rate):
+        return torch.optim.SGD(parameters, lr=learning_rate)
+
+
 class Counting(Deep):
     """With a statistic of the whole model, which no stage of a pipeline has."""
 

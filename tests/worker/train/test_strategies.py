@@ -74,9 +74,11 @@ def alone(tmp_path_factory):
     """What one process learns."""
 
     @functools.cache
-    def learned(epochs=CONFIG["epochs"], accumulation=1, recipe=DEEP):
+    def learned(epochs=CONFIG["epochs"], accumulation=1, recipe=DEEP, rate=None, norm=None):
         storage = tmp_path_factory.mktemp("alone") / "storage"
-        optimisation = {"gradientAccumulation": accumulation}
+        optimisation = {"gradientAccumulation": accumulation, "maxGradientNorm": norm}
+        if rate is not None:
+            optimisation["learningRate"] = {"initial": rate}
         group = ranks.start(storage, 1, recipe=recipe, config=CONFIG | {"epochs": epochs}, optimisation=optimisation)
         return weights(finish(group))
 
@@ -94,6 +96,28 @@ def test_it_learns_what_one_process_learns(start_ranks, alone, kind, mesh, count
         )
     )
     assert_same(weights(group), alone(accumulation=accumulation, recipe=recipe), **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mesh", "count"),
+    [
+        ("ddp", None, 2),
+        ("fsdp", {"data": 2, "tensor": 2}, 4),
+        ("tensor", None, 2),
+        ("pipeline", {"pipeline": 2, "tensor": 2}, 4),
+        ("parameterServer", {"parameterServers": 2}, 3),
+    ],
+    ids=str,
+)
+def test_gradients_are_clipped_by_the_norm_of_all(start_ranks, alone, kind, mesh, count):
+    """So short that each step is clipped: by the norm of a part, a step would be longer."""
+    clipped = {"maxGradientNorm": "0.05", "learningRate": {"initial": "0.05"}}
+    options = {"recipe": f"{LINE.rpartition(':')[0]}:Steep", "config": CONFIG | {"epochs": 2}}
+    group = finish(train(start_ranks, "clipped", count, kind, mesh, optimisation=clipped, **options))
+    wanted = alone(epochs=2, recipe=options["recipe"], rate="0.05", norm="0.05")
+    assert_same(weights(group), wanted, **TOLERANCE)
+    free = alone(epochs=2, recipe=options["recipe"], rate="0.05")
+    assert not torch.allclose(free["last.weight"], wanted["last.weight"], rtol=0.1)
 
 
 @pytest.mark.parametrize(

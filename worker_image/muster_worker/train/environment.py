@@ -92,6 +92,9 @@ class Environment:
     checkpoint: CheckpointPolicy
     learning_rate: LearningRate
     gradient_accumulation: int
+    max_gradient_norm: float | None
+    """None: gradients are not clipped."""
+
     early_stopping: EarlyStopping | None
     strategy: Chosen
     parameter_servers: tuple[str, ...]
@@ -126,6 +129,7 @@ class Environment:
             gradient_accumulation=int(
                 _number(optimisation, "spec.optimisation.gradientAccumulation", default=1, minimum=1)
             ),
+            max_gradient_norm=_number(optimisation, "spec.optimisation.maxGradientNorm", default=0, minimum=0) or None,
             early_stopping=_early_stopping(optimisation.get("earlyStopping")),
             strategy=_strategy(_json_object(variables, "MUSTER_STRATEGY")),
             parameter_servers=tuple(filter(None, variables.get("MUSTER_PARAMETER_SERVERS", "").split(","))),

@@ -61,6 +61,11 @@ class Precision:
     def backward(self, loss: Tensor) -> None:
         (self._scaler.scale(loss) if self._scaler else loss).backward()
 
+    def unscale(self, optimizer: Optimizer) -> None:
+        """Before anybody looks at the gradients of `optimizer`, once a step."""
+        if self._scaler is not None:
+            self._scaler.unscale_(optimizer)
+
     def step(self, optimizer: Optimizer) -> None:
         """Steps, except where float16 overflowed: reduced gradients are equal, so all ranks decide alike."""
         if self._scaler is None:

@@ -91,6 +91,7 @@ class Trainer:
         self._plan = EpochPlan(self._count(), recipe.config.batch_size, environment.gradient_accumulation)
 
         self._watches = _watches(environment, recipe)
+        self._max_norm = environment.max_gradient_norm
         self._patience = environment.early_stopping.patience if environment.early_stopping else None
         self._rate = environment.learning_rate
         self._schedule = Schedule(self._rate, recipe, self.total_steps)
@@ -211,7 +212,14 @@ class Trainer:
         return agreed
 
     def _update(self) -> None:
-        """By gradients that are common."""
+        """By gradients that are common, clipped where that is asked for: as one vector, by its Euclidean norm."""
+        if self._max_norm is not None:
+            self._precision.unscale(self._optimizer)
+            # As torch's clip_grad_norm_ has it, whose own norm knows nothing of a pipeline or of servers.
+            scale = float(self._max_norm / (self._strategy.gradient_norm() + 1e-6))
+            if scale < 1:
+                for gradient in self._strategy.gradients():
+                    gradient.mul_(scale)
         self._precision.step(self._optimizer)
 
     def _batch(self, loaded: Iterator[Any], weight: float) -> Batch:

@@ -48,10 +48,13 @@ def _serve(recipe: Recipe, environment: Environment, report: Report, workers: in
         training = ServerTraining(environment, report, trainer, storage)
         training.resume()
         server = trainer.serve(storage.run_id, lambda: training.termination.requested)
-        if not training.fit():
-            return training.termination.exit_code
-        training.publish()
-        server.stop(GOOD_BYE).wait()
+        try:
+            if not training.fit():
+                return training.termination.exit_code
+            training.publish()
+            server.stop(GOOD_BYE).wait()
+        finally:
+            server.stop(None)  # its threads would keep a process whose peers are lost
     return 0
 
 

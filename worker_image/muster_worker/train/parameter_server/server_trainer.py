@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from muster_worker.train.parameter_server.server import Served, listen
 from muster_worker.train.parameter_server.shard import Shard
 from muster_worker.train.parameter_server.shards import fingerprint, parts_of, tensors_of
 from muster_worker.train.process_group import Agreed, from_rank
-from muster_worker.train.strategy.base import Strategy, keep_only
+from muster_worker.train.strategy.base import Strategy, keep_only, summed
 from muster_worker.train.trainer import Trainer, epoch_order
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class Held(Strategy):
         self.trained, self.buffers = tensors_of(model, parts[layout.rank])
         keep_only(model, {*self.trained, *self.buffers})
         super().__init__(model)
+
+    def gradient_norm(self) -> float:
+        return math.sqrt(summed(self._squares()))
 
     def whole_weights(self) -> dict[str, Any]:
         parts: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None

@@ -66,11 +66,11 @@ class WorkerTrainer(Trainer):
         """The share's part of the step's mean gradient, pushed; gives the sum of its samples' losses."""
         order = epoch_order(self.recipe.config.seed, lease.epoch, self._plan.samples)
         step = next(self._plan.steps_from(lease.position))
-        mine = []
-        for batch in step.batches:
-            part = share(batch, lease.share, lease.shares)
+        mine: list[tuple[list[int], int]] = []
+        for positions in step.batches:
+            part = share(positions, lease.share, lease.shares)
             if part or lease.share == 0:  # running statistics are those of the first share, which computes each batch
-                mine.append((order[part.start : part.stop].tolist() or [int(order[batch.start])], len(part)))
+                mine.append((order[part.start : part.stop].tolist() or [int(order[positions.start])], len(part)))
         seed_everything(self._device, self.recipe.config.seed, lease.step, lease.share)
         self.model.zero_grad()
         losses: list[float] = []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
@@ -54,6 +56,24 @@ class Strategy:
     def finish_step(self) -> None:
         """After the last backward pass: gradients are common from here on. Collective."""
 
+    def gradients(self) -> list[Tensor]:
+        """Of this rank's parts, where there are some."""
+        return [local(one.grad) for one in self.module.parameters() if one.grad is not None]
+
+    def gradient_norm(self) -> float:
+        """Of all gradients of the whole model as one vector, the same on all ranks. Collective."""
+        return math.sqrt(self._squares())
+
+    def _squares(self) -> float:
+        """Of the gradients that this rank has, the parts of others that it has parts of included. Collective."""
+        found = [one.grad for one in self.module.parameters() if one.grad is not None]
+        total = 0.0
+        meshes = [getattr(one, "device_mesh", None) for one in found]
+        for mesh in dict.fromkeys(meshes):  # torch takes the norm of what is divided alike, not of all together
+            norm = torch.nn.utils.get_total_norm([one for one, its in zip(found, meshes, strict=True) if its == mesh])
+            total += float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm) ** 2
+        return total
+
     def evaluated(self) -> nn.Module:
         """What computes the outputs, the same on all ranks of a share, without a backward pass."""
         return self.module
@@ -63,6 +83,13 @@ class Strategy:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights: dict[str, Any] = get_model_state_dict(self.module, options=options)
         return weights
+
+
+def summed(number: float, group: dist.ProcessGroup | None = None) -> float:
+    """Over the ranks of the group. Collective."""
+    total = torch.tensor(number, dtype=torch.float64)
+    dist.all_reduce(total, group=group)
+    return total.item()
 
 
 def keep_only(model: nn.Module, mine: set[Any]) -> None:

@@ -7,6 +7,7 @@ to keep of them (1F1B: Narayanan et al. 2019, https://arxiv.org/abs/1806.03377),
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,7 @@ from torch.utils._pytree import tree_map
 from muster_worker.parallel.layers import layers_of
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.strategy.averaged import Averaged
-from muster_worker.train.strategy.base import keep_only
+from muster_worker.train.strategy.base import keep_only, summed
 from muster_worker.train.strategy.layout import FIELD
 from muster_worker.train.strategy.tensor import divided
 
@@ -56,6 +57,9 @@ class Pipelined(Averaged):
     def compute(self, batch: Batch, precision: Precision, told: Callable[[float], None]) -> None:
         with precision.forward():
             told(self._pipe.train_on(batch))
+
+    def gradient_norm(self) -> float:
+        return math.sqrt(summed(self._squares(), self._pipe.group))
 
     def evaluated(self) -> nn.Module:
         return self._pipe
