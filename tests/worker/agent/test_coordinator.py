@@ -705,3 +705,105 @@ def test_of_a_torn_group_at_most_one_part_goes_on(
     assert len(went_on) <= 1
     if len(parts[True]) == len(parts[False]) and late == 0:
         assert bool(went_on) is bool(given_to)
+
+
+# --- workers of parameter servers ---
+
+
+class Served(Job):
+    """Two servers, ranks 0 and 1, and two workers."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.coordinator = Coordinator("uid-1", 2, "c", Policy(workers=2, hang_timeout=20, steps_expected=True))
+
+
+def test_a_round_of_servers_needs_no_worker_and_one_that_comes_is_in_it():
+    job = Served()
+    assert job.join(member(2)) == Wait((0, 1))
+    of = job.form(member(0), member(1))
+    assert [one.rank for one in of.members] == [0, 1]
+    assert job.coordinator.answer_to_join(member(2).id, None) == Formed(of)
+    assert job.beat(member(2), of) == Healthy()
+
+
+def test_a_failed_worker_ends_no_round_and_counts_once():
+    job = Served()
+    of = job.form(member(0), member(1))
+    job.join(member(2))
+    job.beat(member(2), of)
+    job.fail(member(2), of, killed(2))
+    answer = job.join(member(2), of.id, failures=(killed(2),))
+    assert isinstance(answer, Formed)
+    assert answer.round.id == of.id
+    assert job.beat(member(0), of) == Healthy()
+    (restart,) = job.coordinator.restarts
+    assert (restart.failure.rank, restart.attempt, restart.steps_lost) == (2, 1, 0)
+    assert job.coordinator.attempt == 2
+
+
+def test_a_worker_that_fails_at_once_waits_longer_each_time():
+    job = Served()
+    of = job.form(member(0), member(1))
+    waits = []
+    for _ in range(4):
+        began = job.now
+        while not isinstance(job.coordinator.join(job.now, Join("uid-1", member(2))), Formed):
+            job.now += 0.5
+            job.beat(member(0), of)
+            job.beat(member(1), of)
+            job.coordinator.tick(job.now)
+        waits.append(job.now - began)
+        job.beat(member(2), of)
+        job.fail(member(2), of, killed(2))
+    assert waits == [0, 0, 1, 2]
+
+
+def test_workers_go_on_without_a_round_and_with_the_next():
+    job = Served()
+    of = job.form(member(0), member(1))
+    job.join(member(2))
+    job.beat(member(2), of)
+    job.fail(member(1), of, killed(1))
+    assert isinstance(job.beat(member(0), of), Broken)
+    assert job.beat(member(2), of) == Healthy()
+    assert job.rejoin(of, then=FIRST_BACKOFF).attempt == 2
+    assert job.beat(member(2), of) == Healthy()
+
+
+def test_the_successor_of_a_worker_has_its_place_and_the_old_one_none():
+    job = Served()
+    of = job.form(member(0), member(1))
+    job.join(member(2))
+    answer = job.join(member(2, attempt=2))
+    assert (answer.round.id, answer.round.attempt) == (of.id, 2)
+    assert isinstance(job.beat(member(2), of), Refused)
+    assert job.coordinator.restarts == []
+
+
+def test_a_hang_ends_the_ranks_of_workers_too():
+    job = Served()
+    of = job.form(member(0), member(1))
+    job.join(member(2))
+    for _ in range(50):
+        job.now += 0.5
+        for rank in range(3):
+            job.beat(member(rank), of)
+        job.coordinator.tick(job.now)
+    assert job.beat(member(2), of).hung
+    assert isinstance(job.beat(member(0), of), Broken)
+
+
+def test_the_end_is_that_of_the_servers_and_permanent_failures_of_workers():
+    job = Served()
+    of = job.form(member(0), member(1))
+    job.join(member(2))
+    for rank in range(2):
+        job.beat(member(rank), of, done=True)
+    assert job.beat(member(2), of) == Finished(0)
+    job = Served()
+    of = job.form(member(0), member(1))
+    job.join(member(3))
+    job.beat(member(3), of)
+    job.fail(member(3), of, replace(killed(3), permanent=True, exit_code=2))
+    assert job.beat(member(0), of) == Finished(2, killed(3).message)

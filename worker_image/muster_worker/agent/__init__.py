@@ -4,6 +4,7 @@ It is built on `torch.distributed.elastic`: `elastic.py` is a `SimpleElasticAgen
 `RendezvousHandler`. What torch leaves to them is done by the modules beside them, each with one task:
 
 - `coordinator.py` decides who is in the group; pure; it lives in the agent of the pod with rank 0.
+- `workers.py` has those who come and go beside the group, where it is one of parameter servers.
 - `rounds.py` has what it remembers and the times by which it judges.
 - `server.py` puts it on the network, beside `/state`, `/metrics` and `/healthz`.
 - `membership.py` is the other end: one pod's place in the group.

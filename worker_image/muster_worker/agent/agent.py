@@ -163,7 +163,7 @@ class _Agent:
         config = self._config
         if not config.hosts_coordinator:
             return None
-        return CoordinatorDesk(Coordinator(config.job, config.replicas, self._name_of_a_coordinator(), self._policy()))
+        return CoordinatorDesk(Coordinator(config.job, config.members, self._name_of_a_coordinator(), self._policy()))
 
     def _policy(self) -> Policy:
         config = self._config
@@ -173,6 +173,7 @@ class _Agent:
             steps_expected=isinstance(config.workload, Recipe),
             least=config.least_replicas,
             most=config.most_replicas,
+            workers=config.replicas - config.members,
         )
 
     def _name_of_a_coordinator(self) -> str:
@@ -244,8 +245,9 @@ class _Agent:
         present = self._membership.round
         if present is not None:
             first, pods = present.members[0], len(present.members)
-            everybody = "all " if pods == self._config.replicas else ""
-            here = "the pod is" if pods == 1 else f"{everybody}{pods} pods are"
+            everybody = "all " if pods == self._config.members else ""
+            kind = "parameter server" if self._config.servers else "pod"
+            here = f"the {kind} is" if pods == 1 else f"{everybody}{pods} {kind}s are"
             self._say(f"attempt {present.attempt}: {here} here, rank 0 is in {first.pod} at {first.address}")
 
     def _after_start(self) -> None:
@@ -285,13 +287,17 @@ class _Agent:
             formed=self._membership.round is not None,
             formed_before=last is not None,
             attempt=last.attempt if last is not None else 0,
-            world_size=len(last.members) * self._config.processes if last is not None else 0,
+            world_size=self._world_size(last) if last is not None else 0,
             ranks_running=self._ranks_run,
             stopping=self._stop(),
             succeeded=self._exit_code == 0,
             failed=self._exit_code not in (None, 0, TERMINATED),
             error=self._error,
         )
+
+    def _world_size(self, of: Round) -> int:
+        workers = self._config.replicas - self._config.members if self._config.servers else 0
+        return (len(of.members) + workers) * self._config.processes
 
     def _metrics(self) -> bytes:
         from muster_worker.agent.prometheus import exposition  # noqa: PLC0415 - not needed to start

@@ -45,7 +45,8 @@ class AgentConfig:
 
     `attempt` is the attempt this pod was made for. `success_policy` says whose end is the group's: everybody's, or
     that of the pod with rank 0. `hang_timeout` is how many seconds ranks may report nothing; None: for ever.
-    `least_replicas` and `most_replicas` are the bounds of an elastic job; None: its size is fixed. `coordinator` is
+    `least_replicas` and `most_replicas` are the bounds of an elastic job; None: its size is fixed. `servers`: so many
+    pods, the first, are parameter servers; 0: there are none. `coordinator` is
     where the agent of rank 0 listens. `bind` is the address to listen on, "" for all. `grace_seconds` is what the pod
     has between SIGTERM and SIGKILL.
     """
@@ -70,6 +71,7 @@ class AgentConfig:
     hang_timeout: float | None = None
     least_replicas: int | None = None
     most_replicas: int | None = None
+    servers: int = 0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], workload: Workload) -> AgentConfig:
@@ -77,6 +79,12 @@ class AgentConfig:
         read = _Reader(environment)
         replicas = read.number("MUSTER_REPLICAS", 1, least=1)
         port = read.number("MUSTER_PORT", DEFAULT_PORT, least=1, most=65535)
+        servers = [one for one in environment.get("MUSTER_PARAMETER_SERVERS", "").split(",") if one]
+        if len(servers) >= replicas:
+            raise ConfigError(
+                f"MUSTER_PARAMETER_SERVERS has {len(servers)} addresses for MUSTER_REPLICAS = {replicas} pods: it must"
+                " leave one for a worker"
+            )
         report = Path(environment.get("MUSTER_REPORT") or DEFAULT_REPORT)
         return cls(
             workload=workload,
@@ -95,6 +103,7 @@ class AgentConfig:
             hang_timeout=read.number("MUSTER_HANG_TIMEOUT_SECONDS", 0, least=0) or None,
             least_replicas=read.number("MUSTER_MIN_REPLICAS", 0, least=0) or None,
             most_replicas=read.number("MUSTER_MAX_REPLICAS", 0, least=0) or None,
+            servers=len(servers),
             success_policy=read.choice("MUSTER_SUCCESS_POLICY", ALL_WORKERS, RANK_0),
             grace_seconds=read.number("MUSTER_GRACE_SECONDS", 30, least=0),
             termination_log=Path(environment.get("MUSTER_TERMINATION_LOG") or DEFAULT_TERMINATION_LOG),
@@ -103,6 +112,16 @@ class AgentConfig:
     @property
     def hosts_coordinator(self) -> bool:
         return self.rank == 0
+
+    @property
+    def members(self) -> int:
+        """How many pods make up a round that is not elastic."""
+        return self.servers or self.replicas
+
+    @property
+    def comes_and_goes(self) -> bool:
+        """Whether this pod is a worker of parameter servers, in whose round it is not."""
+        return self.rank >= self.members
 
     @property
     def world_size(self) -> int:

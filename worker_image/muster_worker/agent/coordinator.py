@@ -47,11 +47,13 @@ from muster_worker.agent.rounds import (
     Restart,
     Seat,
 )
+from muster_worker.agent.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from muster_worker.agent.protocol import Answer, Join, Member
+    from muster_worker.agent.workers import WorkerSeat
 
 
 class Coordinator:
@@ -62,6 +64,7 @@ class Coordinator:
         self._policy = policy or Policy()
         self._name = name
         self._seats: dict[int, Seat] = {}
+        self._workers = Workers(range(replicas, replicas + self._policy.workers))
         self._fences: dict[int, int] = {}
         self._superseded: set[str] = set()
         self._departed: set[str] = set()
@@ -114,13 +117,13 @@ class Coordinator:
     # -- what members say ----------------------------------------------------------------------------------
 
     def join(self, now: float, join: Join) -> Answer:
-        refusal = self._refusal(join)
+        refusal = self._refusal(join) or (Elsewhere() if self.given_up else None)
         if refusal is not None:
             return refusal
-        if self.given_up:
-            return Elsewhere()
         member = join.member
         self._learn(now, join)
+        if member.rank in self._workers:
+            return self._join_as_worker(now, join)
         if self._first_join_at is None:
             self._first_join_at = now
         seat = self._seat(now, member)
@@ -152,6 +155,9 @@ class Coordinator:
         if self.finished is not None:
             self._tell_the_end(member_id)
             return self.finished
+        worker = self._workers.seat_of(member_id)
+        if worker is not None:
+            return self._answer_to_worker(worker)
         if self.round is not None and self._in_running_round(member_id) and self.round.id != left:
             return Formed(self.round)
         return Wait(tuple(rank for rank in range(self._wanted[1]) if not self._is_waiting(rank)))
@@ -163,7 +169,10 @@ class Coordinator:
 
         `done`: all of its ranks have ended well. `stopped`: those of its ranks that a signal has stopped.
         """
-        seat = self._seat_of(member_id)
+        worker = self._workers.seat_of(member_id)
+        if worker is not None:
+            self._workers.beat(now, worker)
+        seat = self._seat_of(member_id) or worker
         if seat is not None:
             seat.heard_at = now
             seat.stopped = stopped
@@ -179,6 +188,9 @@ class Coordinator:
         if self.finished is not None:
             self._tell_the_end(member_id)
             return self.finished
+        worker = self._workers.seat_of(member_id)
+        if worker is not None:
+            return Broken("the ranks made no progress", hung=True) if worker.hung else Healthy()
         if self._is_running(round_id) and self._in_running_round(member_id):
             return Healthy()
         if self.broken is not None and self.round is not None and self.round.id == round_id:
@@ -190,12 +202,19 @@ class Coordinator:
 
     def fail(self, now: float, member_id: str, round_id: str, failures: Sequence[Failure]) -> None:
         """Ranks of a member have ended that should not have."""
+        worker = self._workers.seat_of(member_id)
+        if worker is not None:
+            self._note_failures_of_worker(now, worker, tuple(failures))
+            return
         if self.round is None or self.round.id != round_id or self._seat_of(member_id) is None:
             return
         self._note_failures(now, failures)
 
     def leave(self, now: float, member_id: str, round_id: str, *, reform: bool = False) -> None:
         """A member goes away in good order, or (`reform`) its ranks have asked for a new round."""
+        worker = self._workers.seat_of(member_id)
+        if worker is not None and not reform:
+            self._workers.leave(worker)
         seat = self._seat_of(member_id)
         if seat is None:
             return
@@ -239,7 +258,7 @@ class Coordinator:
         if self._ticked_at is not None and now - self._ticked_at > 1.0:
             # This very process was held up: what the members said meanwhile is still unread.
             slept = now - self._ticked_at
-            for seat in self._seats.values():
+            for seat in (*self._seats.values(), *self._workers):
                 seat.heard_at += slept
             self._reported_at += slept
         self._ticked_at = now
@@ -251,6 +270,8 @@ class Coordinator:
                 self.version += 1
             if self._in_running_round(seat.member.id):
                 self._lose(now, seat.member, BreakKind.SILENCE)
+        if self._workers.tick(now):
+            self.version += 1
         self._watch_for_hangs(now)
         self._let_in(now)
         self._form(now)
@@ -297,11 +318,47 @@ class Coordinator:
         seats = [seat for _, seat in sorted(self._seats.items())]
         if self.running:
             seats = [seat for seat in seats if self._in_running_round(seat.member.id)]
+        seats += self._workers
         return [(seat.member, max(0.0, now - seat.heard_at)) for seat in seats]
 
     def everybody_knows_the_end(self, now: float) -> bool:
         """True once every member has been told the end, or is silent."""
-        return all(seat.told_the_end or now - seat.heard_at > SILENCE for seat in self._seats.values())
+        seats = (*self._seats.values(), *self._workers)
+        return all(seat.told_the_end or now - seat.heard_at > SILENCE for seat in seats)
+
+    # -- workers of parameter servers ----------------------------------------------------------------------
+
+    def _join_as_worker(self, now: float, join: Join) -> Answer:
+        seat, before = self._workers.join(now, join)
+        if before is not None:
+            self._superseded.add(before.id)
+            self.version += 1
+        self._note_failures_of_worker(now, seat, join.failures)
+        if self.running:
+            self._count(self._known_attempt)  # its pod may be one that the operator made for a lost one
+        return self.answer_to_join(seat.member.id, None)
+
+    def _answer_to_worker(self, seat: WorkerSeat) -> Answer:
+        if self.running and self.round is not None and not seat.held_back:
+            return Formed(self.round)
+        return Wait(tuple(rank for rank in range(self._replicas) if not self._is_waiting(rank)))
+
+    def _note_failures_of_worker(self, now: float, seat: WorkerSeat, failures: tuple[Failure, ...]) -> None:
+        """It is started again by itself, which counts as a restart: the others go on, and no step is lost."""
+        failure = self._workers.fail(now, seat, failures)
+        if failure is None or self.finished is not None:
+            return
+        if failure.permanent and not failure.secondary:
+            self._finish(Finished(failure.exit_code or 1, failure.message))
+            return
+        restart = Restart(self.attempt, failure, now, recovery_seconds=0.0, steps_lost=0)
+        self.restarts = [*self.restarts, restart][-RECORDS_KEPT:]
+        self._count(self.attempt + 1)
+
+    def _count(self, attempt: int) -> None:
+        self._known_attempt = max(attempt, self._known_attempt)
+        if self.round is not None:
+            self.round = replace(self.round, attempt=max(attempt, self.round.attempt))
 
     # -- inside --------------------------------------------------------------------------------------------
 
@@ -309,7 +366,7 @@ class Coordinator:
         member = join.member
         if join.run_id != self._run_id:
             return Refused(f"run id {join.run_id} is not this job's, {self._run_id}")
-        most = self._policy.most or self._replicas
+        most = self._policy.most or self._replicas + self._policy.workers
         if not 0 <= member.rank < most:
             return Refused(f"rank {member.rank} is not one of 0 … {most - 1}")
         fence = self._fences.get(member.rank, 0)
@@ -390,11 +447,12 @@ class Coordinator:
             return
         failure = self._hang(f"no progress was reported for {limit:g} s")
         self._failures.append(failure)
+        self._workers.hang()
         self._break(now, BreakKind.HANG, failure.message)
 
     def _hang(self, observed: str) -> Failure:
         """Whom to blame is known only where a rank was stopped; the others all wait for one another."""
-        for _, seat in sorted(self._seats.items()):
+        for seat in (*(seat for _, seat in sorted(self._seats.items())), *self._workers):
             for rank in seat.stopped:
                 message = f"{observed}: rank {rank} was stopped by a signal"
                 return Failure(rank, seat.member.pod, "Hang", None, message)
@@ -539,7 +597,7 @@ class Coordinator:
         self.version += 1
 
     def _tell_the_end(self, member_id: str) -> None:
-        seat = self._seat_of(member_id)
+        seat = self._seat_of(member_id) or self._workers.seat_of(member_id)
         if seat is not None:
             seat.told_the_end = True
 

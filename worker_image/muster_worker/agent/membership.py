@@ -105,21 +105,26 @@ class Membership:
     def ask_to_join(self, address: str, port: int, failures: Sequence[Failure]) -> None:
         """Leaves the present round, if any, and asks for the next. `failures` ended the present one."""
         config = self._config
-        member = Member(self._id, config.rank, config.pod, config.attempt, address, port, config.processes, config.port)
+        self._member = Member(
+            self._id, config.rank, config.pod, config.attempt, address, port, config.processes, config.port
+        )
         with self._changed:
             last = self._left = self._round or self._left
             self._round = self._broken = None
             self._done = False
-            self._join = Join(
-                run_id=config.job,
-                member=member,
-                left=last.id if last else None,
-                attempt=last.attempt if last else 0,
-                fences=tuple((other.rank, other.attempt) for other in last.members) if last else (),
-                failures=tuple(failures),
-                replicas=config.replicas,
-            )
+            self._join = self._request(last, failures)
             self._changed.notify_all()
+
+    def _request(self, last: Round | None, failures: Sequence[Failure]) -> Join:
+        return Join(
+            run_id=self._config.job,
+            member=self._member,
+            left=last.id if last else None,
+            attempt=last.attempt if last else 0,
+            fences=tuple((other.rank, other.attempt) for other in last.members) if last else (),
+            failures=tuple(failures),
+            replicas=self._config.replicas,
+        )
 
     def wait_for_round(self, limit: float) -> Round | None:
         """The round this pod is in, when there is one within `limit` seconds."""
@@ -177,7 +182,7 @@ class Membership:
             if self._broken is not None:
                 answer, heard_at = self._broken
                 return answer.reason if time.monotonic() >= heard_at + answer.patience else None
-            if self._silent:
+            if self._silent and not self._config.comes_and_goes:
                 return f"the coordinator at {self._where} did not answer for {SILENCE:g} s"
             return None
 
@@ -233,7 +238,8 @@ class Membership:
             if self._home.peer != peer:
                 return
             self._home.forget()
-            if present is not None and self._round is present and self._broken is None:
+            stays = self._config.comes_and_goes
+            if present is not None and self._round is present and self._broken is None and not stays:
                 self._broken = (Broken(f"{self._where} is another pod than {peer[0]} now"), time.monotonic())
                 self._changed.notify_all()
 
@@ -305,7 +311,10 @@ class Membership:
         if answer is None:
             return
         self._answered_at = now
-        if isinstance(answer, Broken):
+        if isinstance(answer, Broken) and self._config.comes_and_goes and not answer.hung:
+            # Another coordinator, in the place of one that is lost: it is told of a worker whose ranks go on.
+            self._join = self._request(self._round, ())
+        elif isinstance(answer, Broken):
             patience = answer.patience
             if self._broken is not None:
                 known, heard_at = self._broken
@@ -338,7 +347,7 @@ class Membership:
     def _note_unreachable(self, error: Unreachable) -> None:
         with self._changed:
             in_round = self._round is not None and self._ended is None
-            if in_round and error.gone and self._broken is None:
+            if in_round and error.gone and self._broken is None and not self._config.comes_and_goes:
                 self._broken = (
                     Broken(f"nothing listens any more at the coordinator's {self._where}"),
                     time.monotonic(),

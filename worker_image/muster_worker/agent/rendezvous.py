@@ -64,11 +64,15 @@ class GroupRendezvous(RendezvousHandler):
             raise SignalException("the pod is to stop", signal.SIGTERM)
 
     def _accept(self, found: Round) -> RendezvousInfo:
-        first = found.members[0]
+        first, config = found.members[0], self._config
+        if config.servers:  # the round is the servers': the workers know their ranks without it
+            rank, world_size = config.rank, config.replicas
+        else:
+            rank, world_size = [member.rank for member in found.members].index(config.rank), len(found.members)
         return RendezvousInfo(
             store=HashStore(),  # the agents themselves need none
-            rank=[member.rank for member in found.members].index(self._config.rank),
-            world_size=len(found.members),
+            rank=rank,
+            world_size=world_size,
             bootstrap_store_info=RendezvousStoreInfo(first.address, first.port),
         )
 
