@@ -1,7 +1,7 @@
 """TrainingJob: what to train, on how many workers, and what to do when something fails."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -16,7 +16,6 @@ from muster.api.rules import Rule, product_in_cel
 from muster.api.storage import Storage
 from muster.api.template import RawPodTemplate
 from muster.api.trainingjob_status import TrainingJobStatus
-from muster.api.unsupported import TRAINING_JOB
 from muster.api.workload import Checkpoint, Distillation, InitialModel, Optimisation, Recipe, Script, Source, Strategy
 
 MAX_NAME, MAX_REPLICAS = 40, 10_000  # name, rank and attempt together fit the 63 characters of a host name
@@ -153,7 +152,10 @@ def _replicas_within_bounds(spec: "TrainingJobSpec") -> bool:
 
 
 def _is_divided_where_all_can_write(spec: "TrainingJobSpec") -> bool:
-    whole = spec.strategy is None or spec.strategy.type == "ddp" or spec.replicas == 1
+    if spec.strategy is None or spec.strategy.type == "ddp":
+        return True
+    servers = spec.strategy.type == "parameterServer"
+    whole = (spec.strategy.parameter_servers or 1) == 1 if servers else spec.replicas == 1
     return whole or (spec.storage is not None and spec.storage.persistent_volume_claim is not None)
 
 
@@ -185,10 +187,13 @@ class TrainingJobSpec(Model):
 
     # Not Int: the scale subresource does not read 3.0.
     replicas: Annotated[int, Field(strict=True, ge=1, le=MAX_REPLICAS)] = 1
-    """How many worker pods train together. May change only where there is `elastic`."""
+    """How many worker pods train together, parameter servers not counted. May change only where there is `elastic`."""
     elastic: Elastic | None = None
     processes_per_worker: AutoOrCount = "auto"
-    """How many processes (ranks) each worker runs: `auto` or a number. auto: one a GPU of the pod, at least one."""
+    """How many processes (ranks) each worker runs: `auto` or a number. auto: one a GPU of the pod, at least one.
+
+    With parameter servers it is one.
+    """
     backend: Literal["auto", "nccl", "gloo"] = "auto"
     """How processes exchange gradients: nccl between GPUs, gloo anywhere. auto: nccl where pods ask for GPUs."""
     recipe: Recipe | None = None
@@ -239,7 +244,7 @@ class TrainingJobSpec(Model):
     ] = OPERATOR
     """Who looks after the job. Any other than muster.dev/operator: Muster leaves it alone (MultiKueue)."""
 
-    rules = (
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             cel="has(self.recipe) || has(self.script)",
             holds=lambda spec: spec.recipe is not None or spec.script is not None,
@@ -260,12 +265,13 @@ class TrainingJobSpec(Model):
         ),
         Rule(
             cel=(
-                "!has(self.strategy) || self.strategy.type == 'ddp' || self.replicas == 1 ||"
+                "!has(self.strategy) || self.strategy.type == 'ddp' || (self.strategy.type == 'parameterServer' ?"
+                " !has(self.strategy.parameterServers) || self.strategy.parameterServers == 1 : self.replicas == 1) ||"
                 " has(self.storage) && has(self.storage.persistentVolumeClaim)"
             ),
             holds=_is_divided_where_all_can_write,
             message=(
-                "with this spec.strategy no worker has the whole model:"
+                "with this spec.strategy no pod has the whole model:"
                 " write a persistentVolumeClaim, in which all of them save their parts"
             ),
             at=".storage",
@@ -297,6 +303,34 @@ class TrainingJobSpec(Model):
                 " spec.replicas times spec.processesPerWorker: change one of them, or leave data out"
             ),
             at=".strategy.mesh",
+        ),
+        Rule(
+            cel=(
+                "!has(self.strategy) || self.strategy.type != 'parameterServer' ||"
+                " type(self.processesPerWorker) == string || int(self.processesPerWorker) == 1"
+            ),
+            holds=lambda spec: (
+                spec.strategy is None
+                or spec.strategy.type != "parameterServer"
+                or spec.processes_per_worker in ("auto", 1)
+            ),
+            message="a worker of parameter servers is one process: write 1 or auto, and more replicas",
+            at=".processesPerWorker",
+        ),
+        Rule(
+            cel=(
+                "!has(self.strategy) || self.strategy.type != 'parameterServer' || !has(self.scheduling) ||"
+                " !has(self.scheduling.queueName)"
+            ),
+            holds=lambda spec: (
+                spec.strategy is None or spec.strategy.type != "parameterServer" or spec.scheduling.queue_name is None
+            ),
+            message=(
+                "type parameterServer and spec.scheduling.queueName exclude each other, Kueue is asked for pods of one"
+                " kind: leave one of them out"
+            ),
+            at=".strategy",
+            reason="FieldValueForbidden",
         ),
         Rule(
             cel="!has(self.distillation) || has(self.initialModel) && !has(self.script)",
@@ -367,7 +401,6 @@ class TrainingJobSpec(Model):
             at=".elastic",
             reason="FieldValueForbidden",
         ),
-        *(refusal.rule() for refusal in TRAINING_JOB),
     )
 
 

@@ -98,6 +98,28 @@ class Strategy(Model):
             at=".mesh.pipeline",
             reason="FieldValueForbidden",
         ),
+        Rule(
+            cel=(
+                "self.type == 'parameterServer' || !has(self.parameterServers) && !has(self.staleness)"
+                " && !has(self.gradientCompression)"
+            ),
+            holds=lambda strategy: (
+                strategy.type == "parameterServer"
+                or strategy.parameter_servers is strategy.staleness is strategy.gradient_compression is None
+            ),
+            message=(
+                "parameterServers, staleness and gradientCompression are for type parameterServer: write it, or leave"
+                " them out"
+            ),
+            at=".type",
+        ),
+        Rule(
+            cel="self.type != 'parameterServer' || !has(self.mesh)",
+            holds=lambda strategy: strategy.type != "parameterServer" or strategy.mesh is None,
+            message="with parameterServer each worker has the whole model: leave it out",
+            at=".mesh",
+            reason="FieldValueForbidden",
+        ),
     )
 
     type: Literal["ddp", "fsdp", "tensor", "pipeline", "parameterServer"] = "ddp"
@@ -107,10 +129,19 @@ class Strategy(Model):
     whole only while it computes: for a model that one GPU cannot hold. tensor: each layer is divided among processes
     that compute the same samples together, as the recipe's tensor_plan says. pipeline: each process has some of the
     layers, the recipe's pipeline_layers, which each batch passes in pieces. These need a persistentVolumeClaim.
-    parameterServer, which averages gradients on servers, is not supported by this version yet.
+    parameterServer: pods beside the workers hold the parameters and update them by the gradients that workers send.
+    A lost worker stops nobody. Servers get no GPU; more than one of them needs a persistentVolumeClaim.
     """
     parameter_servers: Annotated[Int, Field(ge=1, le=1000)] | None = None
-    """How many pods hold the parameters, with type parameterServer. Not supported by this version yet."""
+    """With parameterServer: how many pods, beside spec.replicas workers, hold the parameters. Absent: 1."""
+    staleness: Annotated[Int, Field(ge=0, le=1000)] | None = None
+    """With parameterServer: how many steps a worker may be ahead of the slowest one. Absent or 0: all go together.
+
+    With 0 the same is learned as by the other types. With more, a slow worker holds up the others less, and gradients
+    are of parameters that are up to so many steps old: a lower learning rate may be needed.
+    """
+    gradient_compression: Literal["none", "int8"] | None = None
+    """With parameterServer: int8 sends gradients in a quarter of the bytes, what is rounded off later. Absent: none."""
     mesh: Mesh | None = None
     """For combinations of kinds of parallelism, for example `{data: 2, tensor: 4}`.
 
@@ -161,6 +192,11 @@ class Optimisation(Model):
     learning_rate: LearningRate | None = None
     gradient_accumulation: Annotated[Int, Field(ge=1, le=100_000)] = 1
     """Over how many batches gradients are summed before the parameters are updated."""
+    max_gradient_norm: PositiveDecimal | None = None
+    """Gradients that are longer, as one vector of the whole model, are shortened to this. In quotes, for example "1".
+
+    Absent: they are taken as they are.
+    """
     early_stopping: EarlyStopping | None = None
 
 

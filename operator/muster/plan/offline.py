@@ -11,7 +11,7 @@ from muster.api import ModelDeployment, TrainingJob
 from muster.plan import trained_model
 from muster.plan.model import Admission, Observed
 from muster.plan.serving import planner as serving
-from muster.plan.training import pod_groups, pods
+from muster.plan.training import pod_groups, pods, servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,7 +55,7 @@ def _objects(resource: Manifest, among: Iterable[Manifest], settings: Settings) 
 
 
 def _of_job(job: TrainingJob, settings: Settings) -> list[Manifest]:
-    workers = (pods.build_pod(job, settings, rank, attempt=1) for rank in range(job.spec.replicas))
+    workers = (pods.build_pod(job, settings, rank, attempt=1) for rank in range(servers.size(job)))
     return [pods.build_service(job), *pod_groups.build_group(job), *workers]
 
 

@@ -12,7 +12,6 @@ import yaml
 
 from muster.api.crd import MODEL_DEPLOYMENT, RESOURCES, TRAINING_JOB, Resource, crds, definition, write_crds
 from muster.api.trainingjob import CHANGEABLE
-from muster.api.unsupported import TRAINING_JOB as OF_TRAINING_JOB
 
 from .manifests import manifest
 
@@ -93,18 +92,6 @@ def test_scalars_have_the_same_defaults_as_the_models(resource: Resource):
         return resource.model.model_validate(manifest() | {"kind": resource.kind, "spec": LEAST[resource.kind] | more})
 
     assert read(**defaults(spec_of(resource))) == read()
-
-
-@pytest.mark.parametrize(
-    ("resource", "unsupported"),
-    [(TRAINING_JOB, one) for one in OF_TRAINING_JOB],
-    ids=lambda one: one.kind if isinstance(one, Resource) else one.path,
-)
-def test_what_is_refused_exists_and_has_no_default(resource: Resource, unsupported: Any):
-    schema = dict(fields(spec_of(resource)))[f".{unsupported.path}"]
-    assert schema.get("default") in (None, *unsupported.allowed)
-    rules = spec_of(resource)["x-kubernetes-validations"]
-    assert any(rule.get("fieldPath") == f".{unsupported.path}" for rule in rules)
 
 
 def test_all_that_may_not_change_is_frozen():

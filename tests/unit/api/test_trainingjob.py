@@ -128,11 +128,10 @@ def test_a_malformed_manifest_is_refused_in_a_sentence(case: Malformed):
             "spec.replicas: found 0, wanted at least 1; spec.backend: found 'mpi', wanted 'auto', 'nccl' or 'gloo'",
         ),
         (
-            manifest(strategy={"parameterServers": 1, "type": "parameterServer"}),
+            manifest(strategy={"parameterServers": 1}),
             (
-                "spec.strategy.type: this value is not supported by this version of Muster yet: write ddp or fsdp or"
-                " tensor or pipeline, or leave it out, found parameterServer;"
-                " spec.strategy.parameterServers is not supported by this version of Muster yet: leave it out"
+                "spec.strategy.type: parameterServers, staleness and gradientCompression are for type parameterServer:"
+                " write it, or leave them out"
             ),
         ),
         (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from muster.plan.training import elastic, pod_groups
+from muster.plan.training import elastic, pod_groups, servers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,17 +34,17 @@ def phase(view: View, attempt: int, lost: Sequence[Loss]) -> Phase:
         return Phase("Restarting", lost[0].cause, lost[0].message)
     if not view.group and _was_running(view, attempt):
         return Phase("Running", view.recorded["reason"], view.recorded["message"])
-    if elastic.goes_on(view):
+    if elastic.goes_on(view) or _misses_workers(view):
         return Phase("Running", TRAINING, _how_many_train(view))
     missing = tuple(member for member in view.workers.values() if member and not member.ended and not member.running)
     if not missing and view.group.get("phase") in {"Running", "Succeeded"} and int(view.group["attempt"]) >= attempt:
-        return Phase("Running", TRAINING, f"all {view.replicas} workers train")
+        return Phase("Running", TRAINING, f"all {view.gang} train")
     restarts = attempt > view.recorded.get("attempt", 0) or view.recorded.get("phase") in {"Running", "Restarting"}
     name = "Restarting" if restarts else "Starting"
     unplaced = tuple(member for member in missing if member.node is None and not member.deleting)
     if unplaced and (scheduler := pod_groups.scheduler(view.job)) is not None:
         said = next((member.message for member in unplaced if member.message), "")
-        waiting = _waiting_for_scheduler(scheduler, len(unplaced), view.replicas, said)
+        waiting = _waiting_for_scheduler(scheduler, view, len(unplaced), said)
         return Phase(name, WAITING_FOR_SCHEDULER, waiting)
     stuck = next((member for member in missing if member.reason), None)
     if stuck is not None:
@@ -52,7 +52,14 @@ def phase(view: View, attempt: int, lost: Sequence[Loss]) -> Phase:
     return Phase(name, WAITING, _waiting_for(view, missing))
 
 
+def _misses_workers(view: View) -> bool:
+    """Parameter servers train with the workers that are there."""
+    return view.workers_running < view.job.spec.replicas and servers.go_on(view)
+
+
 def _how_many_train(view: View) -> str:
+    if view.servers:
+        return f"{view.workers_running} of {view.job.spec.replicas} workers train; the others join them when they run"
     training = len(view.group.get("members", []))
     if training >= view.replicas:
         return f"all {view.replicas} workers train"
@@ -78,12 +85,16 @@ def _waiting_for(view: View, missing: Sequence[Member]) -> str:
     if cut_off:
         return f"the node does not answer: {', '.join(cut_off)}"
     if len(missing) == view.replicas:
-        return _starting(view.replicas)
-    return f"{view.replicas - len(missing)} of {view.replicas} workers run"
+        return _starting(view)
+    return f"{view.replicas - len(missing)} of {view.replicas} {_pods(view)} run"
 
 
-def _waiting_for_scheduler(scheduler: str, unplaced: int, workers: int, said: str = "") -> str:
-    waiting = f"waiting for {scheduler} to place {unplaced} of {workers} workers"
+def _pods(view: View) -> str:
+    return "pods" if view.servers else "workers"
+
+
+def _waiting_for_scheduler(scheduler: str, view: View, unplaced: int, said: str = "") -> str:
+    waiting = f"waiting for {scheduler} to place {unplaced} of {view.replicas} {_pods(view)}"
     return f"{waiting}: {said}" if said else waiting
 
 
@@ -91,9 +102,9 @@ def started(view: View) -> Phase:
     """Return the phase of a job whose pods are being made, in the words that the next look finds."""
     scheduler = pod_groups.scheduler(view.job)
     if scheduler is not None:
-        return Phase("Starting", WAITING_FOR_SCHEDULER, _waiting_for_scheduler(scheduler, view.replicas, view.replicas))
-    return Phase("Starting", WAITING, _starting(view.replicas))
+        return Phase("Starting", WAITING_FOR_SCHEDULER, _waiting_for_scheduler(scheduler, view, view.replicas))
+    return Phase("Starting", WAITING, _starting(view))
 
 
-def _starting(workers: int) -> str:
-    return f"starting {workers} workers"
+def _starting(view: View) -> str:
+    return f"starting {view.gang}"

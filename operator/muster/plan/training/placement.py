@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from muster.plan.training import admission
+from muster.plan.training import admission, servers
 
 if TYPE_CHECKING:
     from muster.plan.training.members import Member
@@ -27,9 +27,9 @@ def seconds_left(view: View) -> float | None:
 
 
 def _enough_have_places(view: View) -> bool:
-    """An elastic job trains with those that have, and the others join it whenever they find one."""
+    """The job trains with those that have, and the others join it whenever they find one."""
     if view.job.spec.elastic is None:
-        return False
+        return servers.go_on(view)
     placed = sum(m is not None and not m.ended and m.unplaced_since is None for m in view.workers.values())
     return placed >= view.job.spec.elastic.min_replicas
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from muster.plan.model import Reference
 from muster.plan.ownership import owner
-from muster.plan.training import identity
+from muster.plan.training import identity, servers
 
 if TYPE_CHECKING:
     from muster.api import TrainingJob
@@ -78,7 +78,7 @@ def build_group(job: TrainingJob) -> tuple[Manifest, ...]:
     known = _of(job)
     if known is None:
         return ()
-    spec: dict[str, Any] = {"minMember": job.spec.elastic.min_replicas if job.spec.elastic else job.spec.replicas}
+    spec: dict[str, Any] = {"minMember": job.spec.elastic.min_replicas if job.spec.elastic else servers.size(job)}
     # Coscheduling goes by the priority of the pods; its PodGroup has no field for it.
     if job.spec.scheduling.gang == "volcano" and job.spec.scheduling.priority_class_name:
         spec["priorityClassName"] = job.spec.scheduling.priority_class_name

@@ -10,7 +10,7 @@ from muster.plan.ownership import owner
 from muster.plan.pod_parts import complete_environment, hardened_container, hardened_pod, keep_off
 from muster.plan.pods import ATTEMPT, RANK
 from muster.plan.strategic_merge import merge
-from muster.plan.training import identity, pod_groups
+from muster.plan.training import identity, pod_groups, servers
 from muster.plan.training.members import DOMAIN
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def build_pod(
     """Return the pod of one rank in one attempt, with the user's template laid over it."""
     chosen = chosen or Chosen()
     labels = identity.labels(job) | {
-        "muster.dev/role": "worker",
+        "muster.dev/role": "parameter-server" if rank < servers.count(job) else "worker",
         RANK: str(rank),
         ATTEMPT: str(attempt),
     }
@@ -105,7 +105,8 @@ def backend(job: TrainingJob) -> str:
 def processes_per_worker(job: TrainingJob) -> int:
     if job.spec.processes_per_worker != "auto":
         return int(job.spec.processes_per_worker)
-    return max(1, job.spec.resources.gpus)
+    # A worker of parameter servers is one process, as they are: its rank is its pod's.
+    return 1 if servers.count(job) else max(1, job.spec.resources.gpus)
 
 
 def _pod_spec(job: TrainingJob, settings: Settings, rank: int) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def _pod_spec(job: TrainingJob, settings: Settings, rank: int) -> dict[str, Any]
         "subdomain": identity.group_name(job),
         **hardened_pod(),
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "containers": [_container(job, settings)],
+        "containers": [_container(job, settings, rank)],
         "volumes": _volumes(job),
     }
     if job.spec.scheduling.priority_class_name:
@@ -125,20 +126,23 @@ def _pod_spec(job: TrainingJob, settings: Settings, rank: int) -> dict[str, Any]
     return spec
 
 
-def _container(job: TrainingJob, settings: Settings) -> dict[str, Any]:
+def _container(job: TrainingJob, settings: Settings, rank: int) -> dict[str, Any]:
+    ports = [{"name": "agent", "containerPort": AGENT_PORT, "protocol": "TCP"}]
+    if serves := rank < servers.count(job):
+        ports.append({"name": "parameters", "containerPort": servers.PORT, "protocol": "TCP"})
     return {
         "name": "worker",
         "image": settings.worker_image,
         "imagePullPolicy": settings.worker_image_pull_policy,
         "args": _arguments(job),
         "env": [{"name": "HOME", "value": SCRATCH}, {"name": "TMPDIR", "value": SCRATCH}],
-        "ports": [{"name": "agent", "containerPort": AGENT_PORT, "protocol": "TCP"}],
+        "ports": ports,
         "startupProbe": _probe(periodSeconds=2, failureThreshold=300),  # torch from a slow disk takes minutes
         # An agent that answers nobody for a minute cannot help itself: its pod is ended, and gets a successor.
         "livenessProbe": _probe(
             periodSeconds=10, failureThreshold=6, timeoutSeconds=5, terminationGracePeriodSeconds=1
         ),
-        "resources": _resources(job),
+        "resources": servers.without_gpus(_resources(job)) if serves else _resources(job),
         "securityContext": hardened_container(),
         "volumeMounts": _mounts(job),
     }
@@ -163,7 +167,7 @@ def _environment(job: TrainingJob, rank: int, attempt: int) -> dict[str, str]:
         "MUSTER_NAMESPACE": job.metadata.namespace,
         "MUSTER_POD": identity.pod_name(job, rank, attempt),
         "MUSTER_RANK": str(rank),
-        "MUSTER_REPLICAS": str(spec.replicas),
+        "MUSTER_REPLICAS": str(servers.size(job)),
         "MUSTER_ATTEMPT": str(attempt),
         "MUSTER_PROCESSES": str(processes_per_worker(job)),
         "MUSTER_BACKEND": backend(job),
@@ -173,6 +177,8 @@ def _environment(job: TrainingJob, rank: int, attempt: int) -> dict[str, str]:
         "MUSTER_PERMANENT_EXIT_CODES": ",".join(str(code) for code in spec.failure_policy.permanent_exit_codes),
         "MUSTER_SUCCESS_POLICY": spec.success_policy,
     }
+    if servers.count(job):
+        environment["MUSTER_PARAMETER_SERVERS"] = servers.addresses(job)
     # What does not apply is left out: the API server keeps the owner of each variable beside it.
     if spec.elastic is not None:
         environment["MUSTER_MIN_REPLICAS"] = str(spec.elastic.min_replicas)

@@ -46,7 +46,7 @@ def started(view: View, admission: Admission, attempt: int, chosen: Chosen) -> d
         _status(view, now, attempt)
         | {name: value for name, value in of_choice.items() if value is not None}
         | {
-            "replicas": view.replicas,
+            "replicas": view.job.spec.replicas,
             "startTime": to_timestamp(view.now),
             "conditions": _conditions(view, *said),
         }
@@ -118,17 +118,18 @@ def refused(recorded: Manifest, generation: int, message: str, now: float) -> di
 
 
 def _status(view: View, now: Phase, attempt: int, lost: Sequence[Loss] = (), *, grows: bool = False) -> dict[str, Any]:
-    ready = sum(member is not None and member.running and member.ready for member in view.workers.values())
-    done = sum(member is not None and member.succeeded for member in view.workers.values())
+    workers = [member for rank, member in view.workers.items() if rank >= view.servers and member is not None]
+    ready = sum(member.running and member.ready for member in workers)
+    done = sum(member.succeeded for member in workers)
     status = {
         "observedGeneration": view.job.metadata.generation,
         "phase": now.name,
         "reason": now.reason,
         "message": now.message,
         "wantedReplicas": elastic.size_to_record(view),
-        "replicas": sum(member is not None and not member.ended for member in view.workers.values()),
+        "replicas": sum(not member.ended for member in workers),
         "readyReplicas": ready,
-        "workers": f"{ready + done}/{view.replicas}",
+        "workers": f"{ready + done}/{view.job.spec.replicas}",
         "selector": f"muster.dev/training-job={view.name}",
         "attempt": attempt,
         "plannedAttempts": attempts.planned(view, attempt, grows=grows) or None,

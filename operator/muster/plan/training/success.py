@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def succeeded(view: View) -> bool:
-    if view.job.spec.elastic is not None:
+    if view.job.spec.elastic is not None or view.servers:
         # Rank 0's agent ends with 0 only when the whole group has; a worker that was to join it may never have run.
         return _ended_well(view.workers[0]) and view.group.get("phase") == "Succeeded"
     decisive = [view.workers[0]] if view.job.spec.success_policy == "Rank0" else view.workers.values()
@@ -24,4 +24,4 @@ def _ended_well(member: Member | None) -> bool:
 def message(view: View) -> str:
     if view.job.spec.success_policy == "Rank0":
         return "rank 0 ended with exit code 0"
-    return f"all {view.replicas} workers ended with exit code 0"
+    return f"all {view.gang} ended with exit code 0"

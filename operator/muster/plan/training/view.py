@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from muster.plan import conditions
-from muster.plan.training import kueue, leadership
+from muster.plan.training import kueue, leadership, servers
 from muster.plan.training.members import Member, members, newest
 
 if TYPE_CHECKING:
@@ -46,7 +46,24 @@ class View:
 
     @property
     def replicas(self) -> int:
-        return self.job.spec.replicas
+        """How many pods it has: its workers and, before them, parameter servers."""
+        return servers.size(self.job)
+
+    @property
+    def servers(self) -> int:
+        return servers.count(self.job)
+
+    @property
+    def gang(self) -> str:
+        """Its pods in words."""
+        workers = f"{self.job.spec.replicas} workers"
+        return f"{self.servers} parameter servers and {workers}" if self.servers else workers
+
+    @property
+    def workers_running(self) -> int:
+        """How many pods of workers run, servers left out."""
+        ranks = self.workers.items()
+        return sum(rank >= self.servers and member is not None and member.running for rank, member in ranks)
 
     def before(self, member: Member) -> Member | None:
         """Return the pod that had the rank before this one, if it is there."""
@@ -81,7 +98,7 @@ class View:
 
 def view(job: TrainingJob, observed: Observed, settings: Settings, now: float) -> View:
     pods = members(observed.pods, observed.nodes)
-    workers = newest(pods, job.spec.replicas)
+    workers = newest(pods, servers.size(job))
     leader = leadership.leader(job, workers, observed.reports)
     return View(
         job=job,
