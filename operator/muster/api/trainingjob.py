@@ -346,6 +346,13 @@ class TrainingJobSpec(Model):
             reason="FieldValueForbidden",
         ),
         Rule(
+            cel="!has(self.strategy) || self.strategy.type != 'parameterServer' || !has(self.preflight)",
+            holds=lambda spec: spec.strategy is None or spec.strategy.type != "parameterServer" or not spec.preflight,
+            message="parameter servers and their workers are not measured: leave it out",
+            at=".preflight",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
             cel="!has(self.script) || !has(self.compression)",
             holds=lambda spec: spec.script is None or spec.compression is None,
             message="this is for recipes, a script writes its model itself: leave it out",

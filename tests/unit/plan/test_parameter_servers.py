@@ -70,6 +70,7 @@ def test_a_lost_worker_gets_a_successor_is_told_and_counts():
     assert (plan.status["attempt"], plan.status["restartCount"]) == (2, 1)
     (record,) = plan.status["restarts"]
     assert (record["cause"], record["rank"], record["pod"]) == ("NodeLost", 4, "digits-4-1")
+    assert (record["recoverySeconds"], record["stepsLost"]) == ("0.0", 0), "the others go on"
 
 
 def test_while_a_worker_has_no_successor_yet_the_others_train():

@@ -128,8 +128,8 @@ class Agreed:
     loss: float
     """Mean over all samples of the step."""
 
-    seconds: tuple[float, ...]
-    """What each rank took for its part of the step."""
+    seconds: tuple[float, ...] = ()
+    """What each rank took for its part of the step, where that is told."""
 
 
 class StepAgreement:

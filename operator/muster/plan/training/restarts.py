@@ -79,6 +79,8 @@ def _of_loss(view: View, attempt: int, lost: Sequence[Loss]) -> dict[str, Any]:
         "at": to_timestamp(view.now),
         "step": view.recorded.get("progress", {}).get("step"),
     }
+    if view.servers and all(loss.rank >= view.servers for loss in lost):
+        record |= {"recoverySeconds": _seconds(0), "stepsLost": 0}  # the servers and the other workers go on
     return {name: value for name, value in record.items() if value is not None}
 
 

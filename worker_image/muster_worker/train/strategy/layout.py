@@ -85,7 +85,7 @@ class Layout:
     @property
     def independent(self) -> bool:
         """Whether each of several ranks computes a batch's outputs by itself."""
-        return self.data > 1 and not self.divides
+        return self.data > 1 and self.strategy == "ddp"
 
     @property
     def divides(self) -> bool:
