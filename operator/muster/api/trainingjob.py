@@ -347,7 +347,9 @@ class TrainingJobSpec(Model):
         ),
         Rule(
             cel="!has(self.strategy) || self.strategy.type != 'parameterServer' || !has(self.preflight)",
-            holds=lambda spec: spec.strategy is None or spec.strategy.type != "parameterServer" or not spec.preflight,
+            holds=lambda spec: (
+                spec.strategy is None or spec.strategy.type != "parameterServer" or spec.preflight is None
+            ),
             message="parameter servers and their workers are not measured: leave it out",
             at=".preflight",
             reason="FieldValueForbidden",
