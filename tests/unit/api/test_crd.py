@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,9 @@ def test_files_are_written_where_asked(tmp_path: Path, resource: Resource):
 
 
 def test_it_is_small_enough_for_plain_kubectl_apply():
-    assert all(len(text.encode()) < MAX_BYTES for text in crds().values())
+    """It keeps the whole as JSON in an annotation, and all annotations together may have 256 KiB."""
+    kept = (json.dumps(yaml.safe_load(text), separators=(",", ":")) for text in crds().values())
+    assert all(len(text.encode()) < MAX_BYTES for text in kept)
 
 
 @EACH
