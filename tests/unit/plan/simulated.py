@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -139,7 +140,7 @@ class Cluster:
             raise ConflictError
         cut_off = pod["spec"].get("nodeName") in self.unreachable
         goes_on = self.admitted and not self.over and not self.job["spec"].get("suspend") and not self.withheld
-        surplus = int(pod["metadata"]["labels"]["muster.dev/rank"]) >= self.job["spec"]["replicas"]
+        surplus = int(pod["metadata"]["labels"]["muster.dev/rank"]) >= self.size
         assert cut_off or surplus or not goes_on or self.superseded(pod), (
             f"{deletion.name} is deleted though nothing is wrong"
         )
@@ -315,7 +316,10 @@ class Cluster:
                 self._bump(pod)
 
     def _finish(self, pod: dict[str, Any], phase: str, code: int) -> None:
-        terminated = {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "message": ""}
+        said = {"phase": "Succeeded", "attempt": int(pod["metadata"]["labels"]["muster.dev/attempt"])}
+        terminated = {"exitCode": code, "reason": "Error", "message": ""}
+        if code == 0:
+            terminated |= {"reason": "Completed", "message": json.dumps(said)}
         pod["status"] = pod["status"] | {
             "phase": phase,
             "conditions": [{"type": "Ready", "status": "False"}],
@@ -328,6 +332,15 @@ class Cluster:
     @property
     def over(self) -> bool:
         return self.holds("Complete") or self.holds("Failed")
+
+    @property
+    def servers(self) -> int:
+        """How many pods are parameter servers, whose workers come and go."""
+        return self.job["spec"].get("strategy", {}).get("parameterServers", 0)
+
+    @property
+    def size(self) -> int:
+        return self.servers + self.job["spec"]["replicas"]
 
     @property
     def admitted(self) -> bool:
@@ -390,12 +403,15 @@ class Cluster:
         elastic = self.job["spec"].get("elastic")
         if elastic is not None:
             return len(self.coordinated()) >= max(1, elastic["minReplicas"])
-        return len(self.group()) == self.job["spec"]["replicas"]
+        group = self.group()
+        if self.servers:
+            return len(group) > self.servers and {str(rank) for rank in range(self.servers)} <= group.keys()
+        return len(group) == self.size
 
     def whole(self) -> bool:
         """Every rank that is wanted trains, and no other has a pod."""
         ranks = {pod["metadata"]["labels"]["muster.dev/rank"] for pod in self.pods.values() if not ended(pod)}
-        return self.group().keys() == ranks == {str(rank) for rank in range(self.job["spec"]["replicas"])}
+        return self.group().keys() == ranks == {str(rank) for rank in range(self.size)}
 
     def attempt(self) -> int:
         return max((int(p["metadata"]["labels"]["muster.dev/attempt"]) for p in self.group().values()), default=0)

@@ -114,6 +114,23 @@ def test_from_any_history_a_suspended_job_has_no_pod_and_goes_on_without_a_resta
     assert cluster.job["status"]["restartCount"] == status["restartCount"]
 
 
+@settings(max_examples=600, deadline=None)
+@given(st.lists(steps, max_size=30), st.booleans())
+def test_every_history_of_parameter_servers_comes_to_rest_with_all_of_them(history, finishes):
+    strategy = {"type": "parameterServer", "parameterServers": 2}
+    claim = {"persistentVolumeClaim": {"claimName": "models"}}
+    spec = {"failurePolicy": {"maxRestarts": 1000}, "strategy": strategy, "storage": claim}
+    cluster = Cluster(job=job(**spec))
+    play(cluster, history)
+    settle(cluster)
+    assert cluster.whole()
+    assert (cluster.job["status"]["phase"], cluster.job["status"]["workers"]) == ("Running", "3/3")
+    if finishes:
+        cluster.finish_all()
+        settle(cluster)
+        assert cluster.job["status"]["phase"] == "Succeeded"
+
+
 def elastic_cluster() -> Cluster:
     return Cluster(job=job(failurePolicy={"maxRestarts": 1000}, elastic={"minReplicas": 2, "maxReplicas": 5}))
 

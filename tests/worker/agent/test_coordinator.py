@@ -794,6 +794,17 @@ def test_a_hang_ends_the_ranks_of_workers_too():
     assert isinstance(job.beat(member(0), of), Broken)
 
 
+def test_servers_that_wait_for_their_first_worker_do_not_hang():
+    job = Served()
+    of = job.form(member(0), member(1))
+    for _ in range(100):
+        job.now += 0.5
+        job.beat(member(0), of)
+        job.beat(member(1), of)
+        job.coordinator.tick(job.now)
+    assert job.beat(member(0), of) == Healthy()
+
+
 def test_the_end_is_that_of_the_servers_and_permanent_failures_of_workers():
     job = Served()
     of = job.form(member(0), member(1))

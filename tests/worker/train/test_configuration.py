@@ -166,6 +166,12 @@ def test_an_environment_without_muster_has_defaults():
         ),
         ({"MUSTER_STRATEGY": '{"type":"zero"}'}, "spec.strategy.type: found 'zero', wanted one of ddp, fsdp, tensor"),
         ({"MUSTER_STRATEGY": '{"mesh":{"tensor":-1}}'}, "spec.strategy.mesh.tensor: found -1, wanted a number"),
+        ({"MUSTER_STRATEGY": '{"staleness":-1}'}, "spec.strategy.staleness: found -1, wanted a number, at least 0"),
+        (
+            {"MUSTER_STRATEGY": '{"gradientCompression":"zip"}'},
+            "spec.strategy.gradientCompression: found 'zip', wanted one of none, int8",
+        ),
+        ({"MUSTER_OPTIMISATION": '{"maxGradientNorm":"x"}'}, 'spec.optimisation.maxGradientNorm: found "x", wanted a'),
     ],
 )
 def test_a_wrong_environment_names_the_field(variables, message):

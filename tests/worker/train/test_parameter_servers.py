@@ -195,6 +195,8 @@ def test_another_gets_what_a_lost_worker_had():
     left = leases.take("lost", 0)
     assert leases.release("lost") == left
     assert leases.release("lost") is None
+    leases.finish("lost", "too late")
+    assert leases.told(0) is None
     assert leases.take("other", 0) == left
 
 

@@ -443,6 +443,8 @@ class Coordinator:
         limit = self._policy.hang_timeout
         if limit is None or not self.running or not (self._policy.steps_expected or self.reports_steps):
             return
+        if self._policy.workers and all(now - seat.heard_at > SILENCE for seat in self._workers):
+            self._reported_at = now  # servers without a worker wait for one, which is no hang
         if now - self._reported_at < limit:
             return
         failure = self._hang(f"no progress was reported for {limit:g} s")

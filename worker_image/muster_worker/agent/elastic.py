@@ -239,6 +239,8 @@ class GroupAgent(SimpleElasticAgent):
             # torch looks up the name of whoever connects to its store, one after the other, just to have said it. With
             # a name server lost, that took 10 s of a recovery; and what is asked again goes to the same lost one.
             "RES_OPTIONS": os.environ.get("RES_OPTIONS", "timeout:1 attempts:1"),
+            # gRPC's own resolver knows neither these options nor all that the system's does.
+            "GRPC_DNS_RESOLVER": os.environ.get("GRPC_DNS_RESOLVER", "native"),
             "MUSTER_ATTEMPT": str(attempt),
             "MUSTER_REPORT": str(config.report),
             "MUSTER_STORAGE": str(config.storage),

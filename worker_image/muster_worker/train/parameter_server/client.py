@@ -26,8 +26,10 @@ CHANNEL = [
     # A server that comes back may have another address: a new channel is to look it up, and not to wait for long.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 2_000),  # which is how long it tries to connect to where nobody answers
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
 ]
 PAUSE = 0.3
 """Seconds between two tries to reach servers that do not answer."""

@@ -123,11 +123,12 @@ class Leases:
         return next((one for one in self._work if one.free), None)
 
     def finish(self, holder: Any, told: Any) -> None:
-        """The holder has done what it was to compute."""
+        """The holder has done what it was to compute; of one that was lost meanwhile, another does it again."""
         with self._changed:
-            work, lease = self._held.pop(holder)
-            work.done[lease.share] = told
-            self._changed.notify_all()
+            work, lease = self._held.pop(holder, (None, None))
+            if work is not None and lease is not None:
+                work.done[lease.share] = told
+                self._changed.notify_all()
 
     def release(self, holder: Any) -> Lease | None:
         """The holder is lost; gives what it leaves to another."""
