@@ -35,7 +35,8 @@ def test_a_node_whose_network_is_slow_is_found_before_the_first_step_and_avoided
     node = "node-3"
     with slow_link(node, "40mbit"):
         began = time.monotonic()
-        kube.apply(jobs.endless(replicas=3, preflight={"minMegabytesPerSecond": "50"}))
+        network = {"interface": "eth0"}
+        kube.apply(jobs.endless(replicas=3, preflight={"minMegabytesPerSecond": "50"}, network=network))
 
         def replaced():
             found = kube.status("digits")

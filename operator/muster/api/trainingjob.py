@@ -77,6 +77,37 @@ class FailurePolicy(Model):
     """
 
 
+class Network(Model):
+    """Which of a pod's networks training uses. How a pod gets them is the cluster's.
+
+    Devices are asked for by `resources`, such as `rdma/hca`; a second interface by what the cluster's network plugin
+    wants in `template`, such as an annotation of Multus.
+    """
+
+    interface: (
+        Annotated[
+            str,
+            StringConstraints(min_length=1, max_length=15),
+            matches(
+                r"^[0-9A-Za-z][-0-9A-Za-z_.]*$", "write the name of a network interface inside of the pod, like net1"
+            ),
+        ]
+        | None
+    ) = None
+    """By which processes exchange gradients, for example net1 (GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME)."""
+    rdma_devices: (
+        Annotated[
+            str,
+            StringConstraints(min_length=1, max_length=255),
+            matches(
+                r"^[=^]{0,2}[0-9A-Za-z][-0-9A-Za-z_,:.]*$", "write devices as NCCL_IB_HCA has them, like mlx5_0,mlx5_1"
+            ),
+        ]
+        | None
+    ) = None
+    """The InfiniBand or RoCE devices that NCCL uses, as its NCCL_IB_HCA: mlx5 is every one whose name begins so."""
+
+
 class Preflight(Model):
     """What a worker's machine has to be able to do. Looked at before the first step, and told in `status.preflight`.
 
@@ -220,6 +251,7 @@ class TrainingJobSpec(Model):
     success_policy: Literal["AllWorkers", "Rank0"] = "AllWorkers"
     """When the job has succeeded: when all workers have ended with exit code 0, or as soon as rank 0's has."""
     scheduling: Scheduling = Scheduling()
+    network: Network | None = None
     suspend: Bool = False
     """true: the workers save a checkpoint and leave, and no pod is there until this is false again.
 

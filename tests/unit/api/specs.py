@@ -109,6 +109,10 @@ def _common() -> dict[str, st.SearchStrategy[Any]]:
             hangTimeoutSeconds=st.integers(1, 10**6),
         ),
         "successPolicy": st.sampled_from(["AllWorkers", "Rank0"]),
+        "network": _block(
+            interface=st.sampled_from(["eth0", "net1", "bond0.100"]),
+            rdmaDevices=st.sampled_from(["mlx5", "mlx5_0,mlx5_1", "=mlx5_0:1", "^mlx5_3", "^=mlx5_3"]),
+        ),
         "scheduling": st.one_of(
             _block(
                 gang=st.sampled_from(["auto", "none", "coscheduling", "volcano"]),

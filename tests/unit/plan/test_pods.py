@@ -93,6 +93,15 @@ def test_parts_of_the_spec_reach_the_worker_as_the_manifest_writes_them():
     assert told["MUSTER_PERMANENT_EXIT_CODES"] == "2,9"
 
 
+def test_the_network_reaches_gloo_and_nccl_by_their_own_names():
+    told = environment(network={"interface": "net1", "rdmaDevices": "mlx5_0,mlx5_1"})
+    assert (told["GLOO_SOCKET_IFNAME"], told["NCCL_SOCKET_IFNAME"]) == ("net1", "=net1"), "not net10"
+    assert told["NCCL_IB_HCA"] == "mlx5_0,mlx5_1"
+    names = {"GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME", "NCCL_IB_HCA"}
+    assert names.isdisjoint(environment())
+    assert environment(network={"rdmaDevices": "mlx5"}).keys() & names == {"NCCL_IB_HCA"}
+
+
 def test_storage_and_source_are_mounted_where_the_environment_says():
     spec = {
         "storage": {"persistentVolumeClaim": {"claimName": "models"}, "path": "a/b"},

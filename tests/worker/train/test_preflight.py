@@ -1,4 +1,4 @@
-"""Before the first step, every pod's device and its links to others are measured."""
+"""Before the first step, every pod's device and its links to others are measured, by the network that is asked for."""
 
 from __future__ import annotations
 
@@ -24,3 +24,9 @@ def test_of_several_ranks_in_a_pod_the_first_speaks(start_ranks, tmp_path):
     group = start_ranks(tmp_path / "storage", 3, config={"epochs": 1})
     assert group.wait() == [0] * 3, group.output()
     assert [[one["rank"] for one in line["preflight"]] for line in group.reports() if "preflight" in line] == [[0]]
+
+
+def test_an_interface_that_is_not_there_is_told_with_those_that_are(start_ranks, tmp_path):
+    group = start_ranks(tmp_path / "storage", 2, GLOO_SOCKET_IFNAME="net9")
+    assert group.wait() == [2, 2]
+    assert "spec.network.interface: found net9, wanted one that the pod has: " in group.output()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,11 +43,21 @@ def joined(device: torch.device, rank: int, world_size: int) -> Iterator[None]:
     Tensors on the CPU are always reduced by gloo, so that the runtime's own messages need no device.
     """
     avoid_missing_libuv()
+    _check_interface()
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, rank=rank, world_size=world_size)
     yield
     # Not in a `finally`: after a failure, peers may be gone, and taking leave of them would hang.
     dist.destroy_process_group()
+
+
+def _check_interface() -> None:
+    """Gloo says of one that is not there only that an address cannot be found."""
+    wanted, there = os.environ.get("GLOO_SOCKET_IFNAME"), [name for _, name in socket.if_nameindex()]
+    if wanted and wanted not in there:
+        raise ConfigurationError(
+            f"spec.network.interface: found {wanted}, wanted one that the pod has: {', '.join(sorted(there))}"
+        )
 
 
 def avoid_missing_libuv() -> None:

@@ -177,6 +177,7 @@ def _environment(job: TrainingJob, rank: int, attempt: int) -> dict[str, str]:
         "MUSTER_PERMANENT_EXIT_CODES": ",".join(str(code) for code in spec.failure_policy.permanent_exit_codes),
         "MUSTER_SUCCESS_POLICY": spec.success_policy,
     }
+    environment |= _of_network(job)
     if servers.count(job):
         environment["MUSTER_PARAMETER_SERVERS"] = servers.addresses(job)
     # What does not apply is left out: the API server keeps the owner of each variable beside it.
@@ -201,6 +202,19 @@ def _environment(job: TrainingJob, rank: int, attempt: int) -> dict[str, str]:
         if spec.strategy is not None:
             environment["MUSTER_STRATEGY"] = _json(spec.strategy)
     return environment
+
+
+def _of_network(job: TrainingJob) -> dict[str, str]:
+    """Return what tells gloo and NCCL of the network that they are to use, by names of their own."""
+    network = job.spec.network
+    if network is None:
+        return {}
+    told = {
+        "GLOO_SOCKET_IFNAME": network.interface,
+        "NCCL_SOCKET_IFNAME": f"={network.interface}" if network.interface is not None else None,
+        "NCCL_IB_HCA": network.rdma_devices,
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _volumes(job: TrainingJob) -> list[dict[str, Any]]:
