@@ -260,6 +260,10 @@ class CharGPT(Recipe):
     def pipeline_layers(self, model: nn.Module) -> list[nn.Module]:
         return [model.embedding, *model.blocks, model.head]
 
+    def embedding(self, model: nn.Module) -> nn.Module:
+        layer: nn.Module = model.embedding
+        return layer
+
     def language_model(self, model: nn.Module) -> LanguageModel:
         return Writer(self.config, model)
 

@@ -39,7 +39,7 @@ METHODS = ("integratedGradients", "saliency", "occlusion")
 PARTS = 256
 """How many parts of one input are occluded at most, one after the other."""
 
-_FLOATING = ("FP16", "BF16", "FP32", "FP64")
+FLOATING = ("FP16", "BF16", "FP32", "FP64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,22 +95,30 @@ class Explainer:
         self._baseline = explaining.baseline
         self._at_once = at_once
         inputs = model.signature.inputs
-        self._floating = [number for number, spec in enumerate(inputs) if spec.datatype in _FLOATING]
-        self._unfit = _unfit(model.signature)
+        self._explained = self._numbers_of_explained(model.signature)
+        self._unfit = self._why_not(model.signature, explaining)
         self._method = {
             "integratedGradients": self._integrated_gradients,
             "saliency": self._saliency,
             "occlusion": self._occlusion,
         }[explaining.method]
-        attributed = (inputs[number] for number in self._floating)
+        explained = (inputs[number] for number in self._explained)
         self.signature = Signature(
             inputs,
             (
-                *(TensorSpec(f"attributions.{spec.name}", "FP32", spec.shape) for spec in attributed),
+                *(TensorSpec(f"attributions.{spec.name}", "FP32", spec.shape) for spec in explained),
                 TensorSpec("target", "INT64", (ANY,)),
                 *([TensorSpec("delta", "FP32", (ANY,))] if explaining.method == "integratedGradients" else []),
             ),
         )
+
+    def _numbers_of_explained(self, signature: Signature) -> list[int]:
+        return [number for number, spec in enumerate(signature.inputs) if spec.datatype in FLOATING]
+
+    def _why_not(self, signature: Signature, explaining: Explaining) -> str | None:
+        """Why a model with this signature cannot be explained so, if it cannot."""
+        del explaining
+        return _unfit(signature)
 
     def target(self, request: InferRequest) -> Tensor | None:
         """Of each sample, the class that is asked for, as (N,); None: the one with the largest output.
@@ -155,12 +163,12 @@ class Explainer:
             with torch.no_grad():
                 target = self._function(range(len(inputs)), goes_on)(*inputs).argmax(dim=1)
         found = [tensor.detach().float() for tensor in self._method(inputs, target, goes_on)]
-        attributions, more = found[: len(self._floating)], found[len(self._floating) :]
+        attributions, more = found[: len(self._explained)], found[len(self._explained) :]
         return [*attributions, target, *more]
 
     def _integrated_gradients(self, inputs: Sequence[Tensor], target: Tensor, goes_on: GoesOn) -> list[Tensor]:
-        given, others = self._divided(inputs, self._floating)
-        attributions, delta = self._captum.IntegratedGradients(self._function(self._floating, goes_on)).attribute(
+        given, others = self._divided(inputs, self._explained)
+        attributions, delta = self._captum.IntegratedGradients(self._function(self._explained, goes_on)).attribute(
             given,
             baselines=(self._baseline,) * len(given),
             target=target,
@@ -171,15 +179,15 @@ class Explainer:
         return [*attributions, delta]
 
     def _saliency(self, inputs: Sequence[Tensor], target: Tensor, goes_on: GoesOn) -> list[Tensor]:
-        given, others = self._divided(inputs, self._floating)
-        attributions = self._captum.Saliency(self._function(self._floating, goes_on)).attribute(
+        given, others = self._divided(inputs, self._explained)
+        attributions = self._captum.Saliency(self._function(self._explained, goes_on)).attribute(
             tuple(tensor.detach().requires_grad_() for tensor in given), target=target, additional_forward_args=others
         )
         return list(attributions)
 
     def _occlusion(self, inputs: Sequence[Tensor], target: Tensor, goes_on: GoesOn) -> list[Tensor]:
         # One input after the other: captum mixes up the parts of three and more, and the devices of two.
-        return [self._occluded(number, inputs, target, goes_on) for number in self._floating]
+        return [self._occluded(number, inputs, target, goes_on) for number in self._explained]
 
     def _occluded(self, number: int, inputs: Sequence[Tensor], target: Tensor, goes_on: GoesOn) -> Tensor:
         given, others = self._divided(inputs, [number])
@@ -218,20 +226,20 @@ def _unfit(signature: Signature) -> str | None:
     """Why a model with this signature cannot be explained, if it cannot."""
     if not signature.batched:
         return "the model takes or gives a fixed number of samples, wanted any number (-1) as the first length of all"
-    if not any(spec.datatype in _FLOATING for spec in signature.inputs):
+    if not any(spec.datatype in FLOATING for spec in signature.inputs):
         found = ", ".join(f"{spec.name} {spec.datatype}" for spec in signature.inputs)
-        return f"the model takes {found}, wanted an input of {', '.join(_FLOATING)}: others have no gradient"
+        return f"the model takes {found}, wanted an input of {', '.join(FLOATING)}: others have no gradient"
     output = signature.outputs[0]
-    if output.datatype not in _FLOATING or len(output.shape) > 2 or ANY in output.shape[1:]:
+    if output.datatype not in FLOATING or len(output.shape) > 2 or ANY in output.shape[1:]:
         return (
-            f"the output {output.name} is {output.datatype} {list(output.shape)}, wanted one of {', '.join(_FLOATING)}"
+            f"the output {output.name} is {output.datatype} {list(output.shape)}, wanted one of {', '.join(FLOATING)}"
             " with the shape [-1, CLASSES] or [-1]"
         )
     return None
 
 
 def _classes(output: TensorSpec) -> int:
-    return output.shape[1] if len(output.shape) > 1 else 1
+    return output.shape[-1] if len(output.shape) > 1 else 1
 
 
 def _part(shape: Sequence[int]) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import time
@@ -76,6 +77,28 @@ class Model(Protocol):
         """The outputs in the order of the signature; raises RequestError."""
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """A model whose token ids become vectors in `layer`. It has its parameters with the one that is served alone.
+
+    So nobody but who explains sees hooks on its layers.
+    """
+
+    module: nn.Module
+    layer: nn.Module
+
+    @classmethod
+    def of(cls, recipe: Recipe, module: nn.Module) -> Embedded | None:
+        """None where the recipe names no such layer."""
+        if recipe.embedding(module) is None:
+            return None
+        shared = {id(one): one for one in (*module.parameters(), *module.buffers())}
+        copied = copy.deepcopy(module, shared)
+        layer = recipe.embedding(copied)
+        assert layer is not None, "as before"
+        return cls(copied, layer)
+
+
 class ServedModel(Model):
     """Computes outputs from inputs, both in the order of its signature, on the CPU or one device."""
 
@@ -88,12 +111,14 @@ class ServedModel(Model):
         device: torch.device,
         sha256: str,
         language_model: LanguageModel | None = None,
+        embedded: Embedded | None = None,
     ) -> None:
         self.signature = signature
         self.version = sha256[:12]
         self.sha256 = sha256
         self.device = device
         self.language_model = language_model
+        self.embedded = embedded
         self._program = program
         self._names = [spec.name for spec in signature.outputs]
 
@@ -110,7 +135,9 @@ class ServedModel(Model):
         for parameter in module.parameters():
             parameter.requires_grad_(requires_grad=False)
         # Not through its hooks: they compare the inputs with what was exported, as the signature has been by then.
-        return cls(signature, module.forward, device, found, recipe.language_model(module) if recipe else None)
+        if recipe is None:
+            return cls(signature, module.forward, device, found)
+        return cls(signature, module.forward, device, found, recipe.language_model(module), Embedded.of(recipe, module))
 
     def warm_up(self) -> float:
         """Computes with zeros; gives the seconds that one sample takes from now on.

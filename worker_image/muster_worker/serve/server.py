@@ -19,6 +19,7 @@ import uvloop
 from muster_worker.serve import grpc
 from muster_worker.serve.example import check_example
 from muster_worker.serve.explain import Explainer, captum_attr
+from muster_worker.serve.explain_tokens import TokenExplainer
 from muster_worker.serve.fetch import fetch_apart
 from muster_worker.serve.group import pod
 from muster_worker.serve.group.front import Front
@@ -238,7 +239,10 @@ class _Server:
         if config.explain is None:
             return None
         assert isinstance(model, ServedModel), "no other is asked to explain"
-        return Explainer(model, config.explain, config.limits.batching.max_size)
+        at_once = config.limits.batching.max_size
+        if model.embedded is not None:
+            return TokenExplainer(model, model.embedded, config.explain, at_once)
+        return Explainer(model, config.explain, at_once)
 
     async def _drain(self, service: Service) -> float:
         """Says that it is not ready, and answers as before until nobody asks; gives the seconds that are left then.

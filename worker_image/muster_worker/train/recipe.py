@@ -88,6 +88,14 @@ class Recipe(ABC):
         del model
         return None
 
+    def embedding(self, model: nn.Module) -> nn.Module | None:
+        """The layer of `model` that makes vectors of its only input, of token ids: by that its answers are explained.
+
+        It gives (N, T, width). None: there is none.
+        """
+        del model
+        return None
+
     def language_model(self, model: nn.Module) -> LanguageModel | None:
         """How `model`, which is ready to be served, generates text. None: it does not."""
         del model
