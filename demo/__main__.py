@@ -1,4 +1,4 @@
-"""`python3 -m demo`: train by examples/digits.yaml, serve what came of it by examples/serve.yaml, and show both.
+"""`python3 -m demo`: train by examples/digits.yaml, serve that by examples/serve-explain.yaml, and show both.
 
 Everything happens in a namespace of the demo's own, so that a second run may clear away the first.
 """

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 BAR_WIDTH = 20
 SHADES = " ░▒▓█"
+AGAINST = "·"
 METRICS = {"loss": "loss", "validationAccuracy": "accuracy", "samplesPerSecond": "samples/s"}
 
 
@@ -86,10 +87,18 @@ def is_served(one: Mapping[str, Any], restart: str) -> bool:
     return bool(is_looked_at(one) and status.get("phase") == "Ready" and restarted)
 
 
-def answer(request: Mapping[str, Any], response: Mapping[str, Any]) -> str:
-    """Return an image of 8 x 8 shades, and beside it the digit that the model takes it for."""
+def answer(request: Mapping[str, Any], response: Mapping[str, Any], explanation: Mapping[str, Any]) -> str:
+    """Return an image of 8 x 8 shades, the digit that the model takes it for, and what of the image speaks for that."""
     image, scores = request["inputs"][0]["data"], response["outputs"][0]["data"]
-    shown = [SHADES[round(shade * (len(SHADES) - 1))] * 2 for shade in image]
-    rows = ["".join(shown[row : row + 8]) for row in range(0, 64, 8)]
-    rows[3] += f"    is a {max(range(len(scores)), key=scores.__getitem__)}"
-    return "\n".join(f"    {row}".rstrip() for row in rows)
+    attributions = explanation["outputs"][0]["data"]
+    most = max(map(abs, attributions)) or 1.0
+    rows = zip(_drawn(image, 1.0), _drawn(attributions, most), strict=True)
+    words = f"    is a {max(range(len(scores)), key=scores.__getitem__)}, for    "
+    lines = [shown + (words if number == 3 else " " * len(words)) + why for number, (shown, why) in enumerate(rows)]
+    return "\n".join(f"    {line}".rstrip() for line in lines)
+
+
+def _drawn(numbers: Sequence[float], most: float) -> list[str]:
+    """Return 8 rows of shades, the darkest for `most`; what is clearly below zero speaks against it: a dot."""
+    shown = [AGAINST if one < -most / 4 else SHADES[round(max(0.0, one) / most * (len(SHADES) - 1))] for one in numbers]
+    return ["".join(shade * 2 for shade in shown[row : row + 8]) for row in range(0, 64, 8)]

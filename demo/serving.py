@@ -6,14 +6,14 @@ import contextlib
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from demo import display
 from demo.kubectl import get, kubectl
 
-MANIFEST = Path(__file__).parent.parent / "examples" / "serve.yaml"
+MANIFEST = Path(__file__).parent.parent / "examples" / "serve-explain.yaml"
 CLIENT, PROGRAM = "client", Path(__file__).with_name("client.py")
 IMAGE_FILE = Path(__file__).parent.parent / "build" / "demo-image.json"
 LIMIT_SECONDS, CLIENT_LIMIT_SECONDS = 300, 60
@@ -88,11 +88,13 @@ def _counts(namespace: str, at_least: int) -> dict[str, int]:
 
 
 def _ask_by_curl(namespace: str) -> None:
-    """Ask for the digits on three images from here, through a forwarded port."""
+    """Ask for the digits on three images, and why it is those, from here through a forwarded port."""
     _counts(namespace, WARM_UP)
     forward = ("kubectl", "-n", namespace, "port-forward", "service/digits", f"{PORT}:80")
-    ask = ("curl", f"http://localhost:{PORT}/v2/models/digits/infer", "--data")
-    print(f"\n  $ {' '.join(forward)} &\n  $ {' '.join(ask)} @image.json\n")
+    infer, explain = (
+        ("curl", f"http://localhost:{PORT}/v2/models/digits/{word}", "--data") for word in ("infer", "explain")
+    )
+    print(f"\n  $ {' '.join(forward)} &\n  $ {' '.join(infer)} @image.json\n  $ {' '.join(explain)} @image.json\n")
     forwarding = subprocess.Popen(forward, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert forwarding.stdout is not None, "asked for"
@@ -100,12 +102,15 @@ def _ask_by_curl(namespace: str) -> None:
         for one in _said(namespace)[0]["images"]:
             IMAGE_FILE.parent.mkdir(exist_ok=True)
             IMAGE_FILE.write_text(json.dumps(one["request"]))
-            here = (*ask, f"@{IMAGE_FILE}", "--silent", "--noproxy", "*")
-            answer = subprocess.run(here, check=True, capture_output=True, text=True)
-            print(display.answer(one["request"], json.loads(answer.stdout)), end="\n\n")
+            print(display.answer(one["request"], _answer(infer), _answer(explain)), end="\n\n")
     finally:
         forwarding.terminate()
         forwarding.wait()
+
+
+def _answer(ask: Sequence[str]) -> Any:
+    here = (*ask, f"@{IMAGE_FILE}", "--silent", "--noproxy", "*")
+    return json.loads(subprocess.run(here, check=True, capture_output=True, text=True).stdout)
 
 
 def _restart_under_load(namespace: str) -> None:

@@ -89,9 +89,12 @@ def test_it_is_served_when_the_newest_spec_is_and_the_restart_is_over():
     assert display.is_served(deployed(restart={"observed": "now", "completedAt": "2026-11-26T11:00:00Z"}), "now")
 
 
-def test_an_image_is_drawn_beside_the_digit_that_it_is_taken_for():
+def test_an_image_is_drawn_beside_the_digit_that_it_is_taken_for_and_why():
     image = [0.0] * 64
     image[24:32] = [1.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 1.0]
-    drawn = display.answer({"inputs": [{"data": image}]}, {"outputs": [{"data": [0.1, 0.2, 9.5, -1.0]}]})
-    assert drawn.splitlines()[3] == "    ██  ▒▒        ██    is a 2"
+    why = [0.0] * 64
+    why[24:27] = [2.0, -2.0, 1.0]
+    explanation = {"outputs": [{"data": why}]}
+    drawn = display.answer({"inputs": [{"data": image}]}, {"outputs": [{"data": [0.1, 0.2, 9.5, -1.0]}]}, explanation)
+    assert drawn.splitlines()[3] == "    ██  ▒▒        ██    is a 2, for    ██··▒▒"
     assert set("".join(drawn.splitlines()[:3])) == set()
