@@ -78,8 +78,9 @@ def _links(pods: list[int], rank: int, device: torch.device) -> list[Link]:
     # In a ring of an odd number, the pair that closes it has a turn of its own.
     turns = (pairs[::2], pairs[1::2] + (ring if len(pods) % 2 == 0 else []), ring if len(pods) % 2 else [])
     links = []
+    dist.all_reduce(torch.zeros(1, device=device))  # NCCL's first message has to be everybody's
     for turn in turns:
-        dist.barrier()
+        gathered(None)
         mine = next((pair for pair in turn if rank in pair), None)
         if mine is not None:
             links.append(_measured(mine[0] if mine[1] == rank else mine[1], device))
