@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from muster.plan import refusals
 from muster.plan.pod_parts import hardened_container, hardened_pod
 from muster.plan.pods import ATTEMPT, RANK, Pod, read, worker_status
-from muster.plan.removal import of_living, removal
+from muster.plan.removal import is_on_its_way, of_living, removal
 from muster.plan.serving import identity
 from muster.plan.serving.runtimes.common import SCRATCH
 from muster.plan.strategic_merge import merge
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 STORAGE = "/muster/storage"
 ROLE = {identity.ROLE: "compressor"}
-_KEPT_BY_PODS_THAT_END = ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "ports")
+_OF_SERVERS = ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "ports")
+"""What a template says of a container that answers requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def compressed(
         return _outcome(model, target(deployment, model), manifest), Work(deletes=others)
     patience = deployment.spec.failover.node_lost_seconds
     given_up = pod.lost_since is not None and now - pod.lost_since >= patience
-    if pod.failed or given_up:  # it was evicted, or its node is gone: another takes its place
+    if (pod.failed or given_up) and not is_on_its_way(pod):  # it was evicted, or its node is gone: another follows
         return _waiting(pod, manifest), Work(deletes=(*others, removal(pod)))
     left = None if pod.lost_since is None else pod.lost_since + patience - now
     return _waiting(pod, manifest), Work(deletes=others, look_again=left)
@@ -102,7 +103,7 @@ def build_pod(deployment: ModelDeployment, model: Mapping[str, str], settings: S
     }
     template = merge({"metadata": {}, "spec": own}, spec.template)
     worker = next(one for one in template["spec"]["containers"] if one["name"] == "worker")
-    kept = {name: value for name, value in worker.items() if name not in _KEPT_BY_PODS_THAT_END}
+    kept = {name: value for name, value in worker.items() if name not in _OF_SERVERS}
     labels = identity.labels(deployment) | ROLE | {RANK: "0", ATTEMPT: "0"}
     metadata = identity.metadata(deployment, f"{deployment.metadata.name}-compress-{_name(deployment, model)}")
     return {
