@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from tests.bench.serving.figures import (
     TORCHSERVE_DELAY,
 )
 from tests.bench.serving.models import INPUTS, PROGRAM
+from tests.ports import free_ports
 
 _HERE = Path(__file__).parent
 _ENVIRONMENTS = Path("/opt")
@@ -135,15 +135,6 @@ def _input_of(model: Path) -> str:
 
 def _address(port: int) -> str:
     return f"http://127.0.0.1:{port}"
-
-
-def free_ports(count: int) -> list[int]:
-    """Nobody's at the moment."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 _WARNINGS = """<Configuration>

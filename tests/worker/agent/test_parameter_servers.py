@@ -8,7 +8,8 @@ import signal
 
 import pytest
 
-from tests.worker.agent.group import PROGRAMS, ROOT, Group, eventually, free_ports
+from tests.ports import free_ports
+from tests.worker.agent.group import PROGRAMS, ROOT, Group, eventually
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.worker.serve.served import LIMIT, Served, free_ports
+from tests.ports import free_ports
+from tests.worker.serve.served import LIMIT, Served
 
 
 def ask(port, method, path, text=None):

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 
+from tests.ports import free_ports
+
 LIMIT = 60.0
-
-
-def free_ports(count):
-    """Nobody's at the moment."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 class Served:

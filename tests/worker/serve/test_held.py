@@ -15,7 +15,8 @@ from tritonclient.utils import InferenceServerException
 
 from muster_worker.serve.held import forward, hold
 from muster_worker.serve.listening import listen
-from tests.worker.serve.served import LIMIT, free_ports
+from tests.ports import free_ports
+from tests.worker.serve.served import LIMIT
 from tests.worker.serve.test_grpc import points
 from tests.worker.serve.test_server import server_of, until
 

@@ -6,10 +6,11 @@ import json
 import multiprocessing
 import os
 import signal
-import socket
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,7 +82,7 @@ def start(
     another directory.
     """
     storages = storage if isinstance(storage, list) else [storage] * ranks
-    port = free_port()
+    (port,) = free_ports(1)
     group = Ranks(storages[0])
     for rank in range(ranks) if only is None else only:
         variables = {
@@ -109,13 +110,7 @@ def start(
 
 def addresses(count: int) -> str:
     """Of so many servers, as MUSTER_PARAMETER_SERVERS has them."""
-    return ",".join(f"127.0.0.1:{free_port()}" for _ in range(count))
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    return ",".join(f"127.0.0.1:{port}" for port in free_ports(count))
 
 
 def _live(recipe: str, variables: dict[str, str], output: str) -> None:

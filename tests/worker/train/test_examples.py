@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.train.ranks import LIMIT, free_port
+from tests.ports import free_ports
+from tests.worker.train.ranks import LIMIT
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -24,7 +25,7 @@ def run(tmp_path):
     def start(program, *arguments):
         group = {
             "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(free_port()),
+            "MASTER_PORT": str(*free_ports(1)),
             "WORLD_SIZE": "2",
             "USE_LIBUV": "0",
             "OMP_NUM_THREADS": "1",

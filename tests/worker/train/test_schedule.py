@@ -41,7 +41,8 @@ def driving(settings):
 def test_it_does_what_torch_does_also_when_interrupted(values, interruption, metric, factor, patience):
     settings = LearningRate(0.1, "plateau", metric, factor, patience)
     reference = optimizer()
-    torchs = ReduceLROnPlateau(reference, "max" if metric == "validationAccuracy" else "min", factor, patience)
+    mode = "max" if metric == "validationAccuracy" else "min"
+    torchs = ReduceLROnPlateau(reference, mode, factor, patience, eps=0.0)  # else it stays at what is next to nothing
     schedule = driving(settings)
     for number, value in enumerate(values):
         if number == interruption:

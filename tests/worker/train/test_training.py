@@ -301,7 +301,8 @@ def test_checkpoints_are_made_by_the_clock_of_rank_0(start_ranks):
 
 def test_progress_is_reported(start_ranks):
     group = finish(start_ranks(config={"epochs": 3}))
-    first, *_, last = group.reports()
+    machines, first, *_, last = group.reports()
+    assert set(machines) == {"preflight"}
     assert (first["step"], first["totalSteps"], first["epoch"], first["resumedFromStep"]) == (1, 21, 1, 0)
     assert {"loss", "learningRate", "samplesPerSecond"} <= set(first)
     evaluated = [line for line in group.reports() if "validationLoss" in line]
