@@ -29,6 +29,8 @@ def _without_nulls(value: Any) -> Any:
 WITHOUT_NULLS = BeforeValidator(_without_nulls)
 
 Int = Annotated[int, Strict(), BeforeValidator(_whole)]
+PlainInt = Annotated[int, Strict()]
+"""Of fields that rules and the scale subresource read: these do not take 3.0 for a number, as schemas do."""
 Bool = Annotated[bool, Strict()]
 
 

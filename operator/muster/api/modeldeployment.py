@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from muster.api.base import Bool, Int, Model
+from muster.api.base import Bool, Int, Model, PlainInt
 from muster.api.common import Metadata
 from muster.api.compression import Compression
 from muster.api.lists import ATOMIC
@@ -20,7 +20,7 @@ MAX_NAME = 40
 """With the group's number and the count of pods made before, a pod's name fits the 63 characters of a host name."""
 A_DAY = 86_400
 
-Port = Annotated[Int, Field(ge=1, le=65_535)]
+Port = Annotated[PlainInt, Field(ge=1, le=65_535)]
 
 
 class ModelVolume(Model):
@@ -280,9 +280,9 @@ class Autoscaling(Model):
     Absent: nobody but you changes spec.replicas.
     """
 
-    min_replicas: Annotated[Int, Field(ge=1, le=MAX_GROUPS)] = 1
+    min_replicas: Annotated[PlainInt, Field(ge=1, le=MAX_GROUPS)] = 1
     """The fewest groups."""
-    max_replicas: Annotated[Int, Field(ge=1, le=MAX_GROUPS)]
+    max_replicas: Annotated[PlainInt, Field(ge=1, le=MAX_GROUPS)]
     """The most groups."""
     metric: Literal["requestsPerSecond", "cpu"] = "requestsPerSecond"
     """What is held near the target, for each group.

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from muster.api.base import Bool, Int, Model
+from muster.api.base import Bool, Int, Model, PlainInt
 from muster.api.common import OPERATOR, Metadata
 from muster.api.compression import Compression
 from muster.api.immutable import frozen_fields
@@ -40,9 +40,9 @@ class Elastic(Model):
         ),
     )
 
-    min_replicas: Annotated[Int, Field(ge=1, le=MAX_REPLICAS)]
+    min_replicas: Annotated[PlainInt, Field(ge=1, le=MAX_REPLICAS)]
     """The job goes on with as few workers as this, and waits below."""
-    max_replicas: Annotated[Int, Field(ge=1, le=MAX_REPLICAS)]
+    max_replicas: Annotated[PlainInt, Field(ge=1, le=MAX_REPLICAS)]
     """spec.replicas may be raised up to this."""
 
 

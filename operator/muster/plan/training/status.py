@@ -89,10 +89,15 @@ def over(view: View, verdict: Verdict | None) -> dict[str, Any]:
     else:
         now = Phase("Failed", verdict.reason, verdict.message)
     ending = _condition(view, "Complete" if verdict is None else "Failed", now, holds=True)
-    return _status(view, now, view.attempt) | {
-        "completionTime": to_timestamp(view.now),
-        "conditions": _conditions(view, _running(view, now), ending),
-    }
+    last = {"completionTime": to_timestamp(view.now), "conditions": _conditions(view, _running(view, now), ending)}
+    if verdict is None:
+        last["workers"] = f"{_stayed(view)}/{view.job.spec.replicas}"
+    return _status(view, now, view.attempt) | last
+
+
+def _stayed(view: View) -> int:
+    """Return how many workers were there to the end: with it they stop to be ready, some a moment before they end."""
+    return sum(m is not None and not m.failed for rank, m in view.workers.items() if rank >= view.servers)
 
 
 def refused(recorded: Manifest, generation: int, message: str, now: float) -> dict[str, Any]:
