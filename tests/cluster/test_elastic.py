@@ -17,10 +17,11 @@ SIZES = {"minReplicas": 2, "maxReplicas": 4}
 
 
 @pytest.fixture
-def elastic(kube: Kube) -> Kube:
-    """A job of two workers, of up to four, that trains."""
+def elastic(kube: Kube, request: pytest.FixtureRequest) -> Kube:
+    """A job of two workers, of up to four, that trains by the strategy that is its parameter."""
     audit.provide(kube)
-    kube.apply(jobs.endless(replicas=2, elastic=SIZES, recipe=audit.RECIPE, source=audit.SOURCE))
+    strategy = {"strategy": {"type": getattr(request, "param", "ddp")}}
+    kube.apply(jobs.endless(replicas=2, elastic=SIZES, recipe=audit.RECIPE, source=audit.SOURCE, **strategy))
     of_size(kube, 2)
     return kube
 
@@ -43,6 +44,7 @@ def scale(kube: Kube, replicas: int) -> float:
     return now
 
 
+@pytest.mark.parametrize("elastic", ["ddp", "fsdp"], indirect=True)
 def test_workers_are_added_and_taken_away_in_the_middle_of_an_epoch(elastic, measure):
     asked = scale(elastic, 4)
     grown = of_size(elastic, 4)
