@@ -153,9 +153,9 @@ class StepAgreement:
 
     def start(self, *, leave: bool, save: bool, loss: float, seconds: float) -> None:
         """`loss` is this rank's part of the sum that makes the mean."""
-        self._sums = torch.zeros(3 + self._ranks, dtype=torch.float64)
-        self._sums[:3] = torch.tensor([float(leave), float(save), loss], dtype=torch.float64)
-        self._sums[3 + self._rank] = seconds
+        of_ranks = [0.0] * self._ranks
+        of_ranks[self._rank] = seconds
+        self._sums = torch.tensor([float(leave), float(save), loss, *of_ranks], dtype=torch.float64)
         self._work = dist.all_reduce(self._sums, async_op=True)
 
     def wait(self) -> Agreed:

@@ -36,7 +36,8 @@ class Schedule:
         self._factor = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         if settings.schedule == "plateau":
             mode = "max" if settings.metric in map(validation_name, recipe.maximised) else "min"
-            self._plateau = ReduceLROnPlateau(self._factor, mode, settings.factor, settings.patience)
+            # Without torch's eps, below which it changes nothing: of a factor it is another than of a rate.
+            self._plateau = ReduceLROnPlateau(self._factor, mode, settings.factor, settings.patience, eps=0.0)
 
     def check(self, names: Collection[str]) -> None:
         """Raises ConfigurationError when the metric that drives the schedule is none of `names`."""

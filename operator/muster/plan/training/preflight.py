@@ -36,8 +36,10 @@ def record(view: View) -> list[dict[str, Any]]:
 def fault(view: View, member: Member) -> str | None:
     """Return what the pod's machine cannot do that the spec wants; None where nobody has found anything."""
     wanted = view.job.spec.preflight
+    if wanted is None or not member.running:
+        return None
     found = next((one for one in view.group.get("preflight") or () if one["pod"] == member.name), None)
-    if wanted is None or found is None or not member.running:
+    if found is None:
         return None
     figures = _figures(found)
     for field, name, unit, least in (
