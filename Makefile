@@ -20,6 +20,7 @@ WORKER_TEST_IMAGE := localhost/muster-worker:test
 TORCHSERVE_IMAGE := localhost/muster-torchserve:dev
 TORCHSERVE_TEST_IMAGE := localhost/muster-torchserve:test
 SERVING_IMAGE := localhost/muster-bench-serving:dev
+STRATEGIES_IMAGE := localhost/muster-bench-strategies:dev
 KSERVE_IMAGE := localhost/muster-kserve:test
 NAMESPACE := muster-system
 RELEASE := muster
@@ -151,6 +152,13 @@ bench: .venv/ready ## Muster beside a floor on 200 simulated nodes; JOBS=50 for 
 bench-throughput: .venv/ready ## Training in a Muster pod beside bare torchrun, in turn; RECORD=1 for docs/benchmarks.md
 	@$(LOCAL_CLUSTER) build-image $(WORKER_IMAGE) worker_image --base torch
 	exec $(BIN)/python -m tests.bench.throughput --image $(WORKER_IMAGE) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+	  $(if $(RECORD),--record docs/benchmarks.md)
+
+.PHONY: bench-strategies
+bench-strategies: .venv/ready ## Every strategy beside torchrun and Lightning, servers, checkpoints; ROUNDS=1 is quick, RECORD=1
+	@$(LOCAL_CLUSTER) build-image $(WORKER_IMAGE) worker_image --base torch
+	$(LOCAL_CLUSTER) build-image $(STRATEGIES_IMAGE) tests/bench/strategies/image --base $(WORKER_IMAGE)
+	exec $(BIN)/python -m tests.bench.strategies --image $(STRATEGIES_IMAGE) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 	  $(if $(RECORD),--record docs/benchmarks.md)
 
 .PHONY: bench-deployments

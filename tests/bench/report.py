@@ -19,9 +19,16 @@ if TYPE_CHECKING:
     from tests.bench.systems.system import System
 
 _MIB = 2**20
-BENCH, THROUGHPUT, SERVING, DEPLOYMENTS, GENERATION = (
+BENCH, THROUGHPUT, SERVING, DEPLOYMENTS, GENERATION, STRATEGIES = (
     f"make {name} RECORD=1"
-    for name in ("bench", "bench-throughput", "bench-serving", "bench-deployments", "bench-generation")
+    for name in (
+        "bench",
+        "bench-throughput",
+        "bench-serving",
+        "bench-deployments",
+        "bench-generation",
+        "bench-strategies",
+    )
 )
 """What writes into documents, each between marks of its own."""
 

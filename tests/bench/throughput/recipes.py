@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -16,36 +12,13 @@ from torch.utils.data import Dataset, TensorDataset
 
 from muster_worker.recipes.digits import Digits, DigitsConfig
 from muster_worker.train import Config, Recipe, setting
+from tests.bench.throughput.clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-TIMES = "BENCH_TIMES"
-"""The variable that names the file for what rank 0's clock found."""
-
-
-class Clock:
-    """Times `steps` steps after `warm_up`, from one computation of a training loss to another."""
-
-    def __init__(self, warm_up: int, steps: int) -> None:
-        self._warm_up, self._steps = warm_up, steps
-        self._count = 0
-        self._begun = 0.0
-
-    @property
-    def needed(self) -> int:
-        """Steps that there must be, the last ones for whoever does something else at the end."""
-        return self._warm_up + self._steps + 2
-
-    def tick(self) -> None:
-        if not torch.is_grad_enabled():
-            return  # an evaluation
-        self._count += 1
-        if self._count == self._warm_up:
-            self._begun = time.perf_counter()
-        elif self._count == self._warm_up + self._steps and os.environ["RANK"] == "0":
-            found = {"steps": self._steps, "seconds": time.perf_counter() - self._begun}
-            Path(os.environ[TIMES]).write_text(json.dumps(found))
+LONG = 100_000
+"""Samples of one epoch, so that no evaluation comes in between; whoever has been timed is ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +29,7 @@ class TimedDigitsConfig(DigitsConfig):
 
 
 class TimedDigits(Digits):
-    """The recipe digits, its images so often in one epoch that no evaluation comes in between."""
+    """The recipe digits, timed."""
 
     config_type = TimedDigitsConfig
 
@@ -66,11 +39,10 @@ class TimedDigits(Digits):
 
     def datasets(self) -> tuple[Dataset[Any], TensorDataset]:
         training, validation = super().datasets()
-        return Repeated(training, self._clock.needed * self.config.batch_size), validation
+        return Repeated(training), validation
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        self._clock.tick()
-        return super().loss(output, target)
+    def optimizer(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> Any:
+        return self._clock.watch(super().optimizer(parameters, learning_rate))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,24 +74,23 @@ class TimedPerceptron(Recipe):
 
     def datasets(self) -> tuple[Dataset[Any], None]:
         some = TensorDataset(torch.randn(1024, 784), torch.randint(10, (1024,)))
-        return Repeated(some, self._clock.needed * self.config.batch_size), None
+        return Repeated(some), None
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        self._clock.tick()
         return functional.cross_entropy(output, target)
 
     def optimizer(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> Any:
-        return torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9)
+        return self._clock.watch(torch.optim.SGD(parameters, lr=learning_rate, momentum=0.9))
 
 
 class Repeated(Dataset[Any]):
     """The samples of another, again and again."""
 
-    def __init__(self, samples: TensorDataset, length: int) -> None:
-        self._samples, self._length = samples, length
+    def __init__(self, samples: Any) -> None:
+        self._samples = samples
 
     def __len__(self) -> int:
-        return self._length
+        return LONG
 
     def __getitem__(self, index: int) -> Any:
         return self._samples[index % len(self._samples)]

@@ -6,6 +6,7 @@ import logging
 import random
 import time
 from dataclasses import asdict, dataclass, field
+from itertools import tee
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -161,18 +162,19 @@ class Trainer:
     def rest_of_epoch(self) -> Iterator[tuple[Step, list[list[int]], Iterator[Any]]]:
         """The steps left in this epoch: each with this rank's sample indices and the stream of their batches."""
         order = epoch_order(self.recipe.config.seed, self.progress.epoch, self._plan.samples)
-        steps = list(self._plan.steps_from(self.progress.position))
-        shares = [[self._share(order, batch) for batch in step.batches] for step in steps]
+        steps = self._plan.steps_from(self.progress.position)
+        # As they are needed: an epoch of many samples has more indices than fit in lists.
+        shares, to_load = tee((step, [self._share(order, batch) for batch in step.batches]) for step in steps)
         # A rank without a sample in a batch takes the batch's first with no weight: the others wait for it.
         loaded = batches(
             self._training,
             (
                 mine or [int(order[batch.start])]
-                for step, parts in zip(steps, shares, strict=True)
+                for step, parts in to_load
                 for batch, mine in zip(step.batches, parts, strict=True)
             ),
         )
-        for step, parts in zip(steps, shares, strict=True):
+        for step, parts in shares:
             yield step, parts, loaded
 
     def _share(self, order: torch.Tensor, batch: range) -> list[int]:
