@@ -16,7 +16,7 @@ from muster_worker.train.parameter_server.leases import Leases, Opened
 from muster_worker.train.parameter_server.quantized import ErrorFeedback, decoded
 from muster_worker.train.parameter_server.shard import Shard
 from muster_worker.train.parameter_server.shards import parts_of
-from muster_worker.train.parameter_server.wire import packed, unpacked
+from muster_worker.train.parameter_server.wire import messages, packed, received, unpacked
 from muster_worker.train.sample_log import surviving_epochs
 from tests.worker.train import ranks
 
@@ -227,18 +227,28 @@ def test_more_servers_than_parameters_are_named():
 
 def test_bytes_become_the_tensors_again():
     tensors = [torch.randn(3, 5), torch.tensor(7), torch.tensor([True, False]), torch.empty(0, 4), torch.randn(2)]
-    again = unpacked(bytearray(packed(tensors)), tensors)
+    again = unpacked(packed(tensors), tensors)
     for found, wanted in zip(again, tensors, strict=True):
         assert torch.equal(found, wanted)
     with pytest.raises(ValueError, match="found 3 bytes, wanted"):
         unpacked(bytearray(3), tensors)
 
 
+def test_messages_become_the_bytes_again():
+    payload = packed([torch.randn(3 << 19)])
+    sent = list(messages(payload))
+    assert [len(one) for one in sent] == [2 << 20, 2 << 20, 2 << 20]
+    assert received(sent, len(payload)) == payload
+    for size in len(payload) - 1, len(payload) + 1:
+        with pytest.raises(ValueError, match=f"found {len(payload)} bytes, wanted {size}"):
+            received(sent, size)
+
+
 def test_what_rounding_leaves_is_sent_later():
     torch.manual_seed(0)
     feedback, gradient = ErrorFeedback(), torch.randn(700)
-    sent = [decoded(bytearray(feedback.encoded(["weight"], [gradient])), [gradient])[0] for _ in range(50)]
-    assert len(packed([gradient])) / len(ErrorFeedback().encoded(["weight"], [gradient])) > 3.9
+    sent = [decoded(packed(feedback.encoded(["weight"], [gradient])), [gradient])[0] for _ in range(50)]
+    assert len(packed([gradient])) / len(packed(ErrorFeedback().encoded(["weight"], [gradient]))) > 3.9
     assert 0 < (sent[0] - gradient).abs().max() < 0.02
     assert (sum(sent) - 50 * gradient).abs().max() < 0.02, "the error of fifty is that of one"
 

@@ -14,7 +14,7 @@ import grpc
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.parameter_server.leases import Lease
 from muster_worker.train.parameter_server.server import KEEP_ALIVE, SERVICE
-from muster_worker.train.parameter_server.wire import messages
+from muster_worker.train.parameter_server.wire import messages, received
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -92,16 +92,13 @@ class Client:
             question = {"run": lease.run, "atLeast": lease.version, "known": known[number]}
             answers = self._channels[number].unary_stream(f"/{SERVICE}/Pull")(json.dumps(question).encode())
             told = json.loads(next(answers))
-            payload = bytearray()
-            for message in answers:
-                payload += message
-            return told["version"], payload
+            return told["version"], received(answers, told["bytes"])
 
         found = list(self._threads.map(ask, range(len(self._addresses))))
         self.bytes_received += sum(len(payload) for _, payload in found)
         return found
 
-    def push(self, lease: Lease, payloads: Sequence[bytes], *, quantized: bool) -> None:
+    def push(self, lease: Lease, payloads: Sequence[bytearray], *, quantized: bool) -> None:
         """To each server its part of the gradient; returns once all have it."""
 
         def tell(number: int) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
-from muster_worker.train.parameter_server.wire import packed, unpacked
+from muster_worker.train.parameter_server.wire import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,8 +28,8 @@ class ErrorFeedback:
     def __init__(self) -> None:
         self._owed: dict[str, Tensor] = {}
 
-    def encoded(self, names: Sequence[str], gradients: Sequence[Tensor]) -> bytes:
-        """What `decoded` reads. Both lists have the same order."""
+    def encoded(self, names: Sequence[str], gradients: Sequence[Tensor]) -> list[Tensor]:
+        """What `decoded` reads, to be packed. Both lists have the same order."""
         sent: list[Tensor] = []
         for name, gradient in zip(names, gradients, strict=True):
             wanted = gradient.detach().cpu().float()
@@ -38,14 +38,14 @@ class ErrorFeedback:
             scales, values = _quantized(wanted)
             self._owed[name] = wanted - _restored(scales, values, wanted)
             sent += [scales, values]
-        return packed(sent)
+        return sent
 
     def forget(self) -> None:
         """The servers went back to a checkpoint: what is owed was for parameters that are no more."""
         self._owed.clear()
 
 
-def decoded(payload: bytearray, like: Sequence[Tensor]) -> list[Tensor]:
+def decoded(payload: bytearray | memoryview, like: Sequence[Tensor]) -> list[Tensor]:
     """Gradients of the shapes and types of `like`, on the CPU."""
     sent = unpacked(payload, [part for tensor in like for part in _places(tensor)])
     return [

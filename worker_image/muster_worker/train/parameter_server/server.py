@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from muster_worker.train.errors import TrainingError
-from muster_worker.train.parameter_server.wire import messages
+from muster_worker.train.parameter_server.wire import messages, received
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,12 +121,8 @@ class _Calls:
     def push(self, said: Iterator[bytes], context: Any) -> bytes:
         told = json.loads(next(said))
         self._check(told, context)
-        payload = bytearray()
-        for message in said:
-            payload += message
-        if len(payload) != told["bytes"]:
-            context.abort(grpc.StatusCode.DATA_LOSS, f"found {len(payload)} bytes, wanted {told['bytes']}")
         try:
+            payload = received(said, told["bytes"])
             self._shard.push(told["step"], told["share"], payload, quantized=told["quantized"])
         except ValueError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the gradient cannot be read: {error}")

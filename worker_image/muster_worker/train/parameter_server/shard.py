@@ -56,10 +56,10 @@ class Shard:
         self._parameters, self._buffers = parameters, buffers
         self._version = version
         self._sums: dict[int, _Sum] = {}
-        self._packed: bytes | None = None
+        self._packed: bytearray | None = None
         self._changed = threading.Condition()
 
-    def pull(self, at_least: int, known: int | None, patience: float) -> tuple[int, bytes] | None:
+    def pull(self, at_least: int, known: int | None, patience: float) -> tuple[int, bytes | bytearray] | None:
         """The newest version and its bytes, parameters and then buffers; none where it is the one that is `known`.
 
         Waits for a version so new, for `patience` seconds; None when there is none then.
@@ -88,11 +88,12 @@ class Shard:
 
     def _read(self, payload: bytearray, *, quantized: bool, with_buffers: bool) -> _Share:
         count = len(self._parameters)
-        reached = [one for one, told in zip(self._parameters, payload[:count], strict=True) if told]
+        whole = memoryview(payload)
+        reached = [one for one, told in zip(self._parameters, whole[:count], strict=True) if told]
         buffers = self._buffers if with_buffers else []
-        end = len(payload) - sum(buffer.nbytes for buffer in buffers)
-        gradients = iter((decoded if quantized else unpacked)(payload[count:end], reached))
-        return _Share([next(gradients) if told else None for told in payload[:count]], unpacked(payload[end:], buffers))
+        end = len(whole) - sum(buffer.nbytes for buffer in buffers)
+        gradients = iter((decoded if quantized else unpacked)(whole[count:end], reached))
+        return _Share([next(gradients) if told else None for told in whole[:count]], unpacked(whole[end:], buffers))
 
     @contextmanager
     def update(self, shares: int) -> Iterator[None]:

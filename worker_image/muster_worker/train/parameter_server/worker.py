@@ -87,9 +87,9 @@ class WorkerTrainer(Trainer):
             reached = [(name, one.grad) for name, one in zip(part.parameters, parameters, strict=True)]
             names = [name for name, gradient in reached if gradient is not None]
             gradients = [gradient for _, gradient in reached if gradient is not None]
-            encoded = packed(gradients) if self._feedback is None else self._feedback.encoded(names, gradients)
-            kept = packed(buffers) if lease.share == 0 else b""
-            payloads.append(bytes(gradient is not None for _, gradient in reached) + encoded + kept)
+            mask = torch.tensor([gradient is not None for _, gradient in reached], dtype=torch.uint8)
+            sent = gradients if self._feedback is None else self._feedback.encoded(names, gradients)
+            payloads.append(packed([mask, *sent, *(buffers if lease.share == 0 else ())]))
         self._client.push(lease, payloads, quantized=self._feedback is not None)
 
     def _evaluate(self, lease: Lease) -> dict[str, Any]:
