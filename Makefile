@@ -133,6 +133,10 @@ test-kserve: ## Muster's server, asked by kserve's clients
 	$(LOCAL_CLUSTER) run-in-image $(KSERVE_IMAGE) --env PYTHONPATH=$(CURDIR)/worker_image:$(CURDIR) -- \
 	  python3 -m pytest tests/worker/serve/kserve
 
+.PHONY: test-xla
+test-xla: build/xla/ready ## Training by torch_xla, on the CPU; not part of test: it downloads 3 GB of torch and torch_xla
+	@PJRT_DEVICE=CPU build/xla/venv/bin/python -m pytest --config-file tests/worker/pytest.ini tests/worker/train/test_xla.py
+
 .PHONY: test-cluster
 test-cluster: export KUBECONFIG := $(LOCAL_KUBECONFIG)
 test-cluster: .venv/ready ## On the real cluster; one that had to be brought up for it is taken down again
@@ -246,6 +250,13 @@ help: ## This
 	fi
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# The two are made for each other: a torch_xla takes no other torch.
+build/xla/ready: worker_image/pyproject.toml constraints.txt | .venv/ready
+	@$(PYTHON) -m venv --clear build/xla/venv
+	build/xla/venv/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  torch==2.9.0 torch-xla==2.9.0 pytest hypothesis --editable worker_image
 	touch $@
 
 # kubeconform would fetch its schemas from the network; they are made from the source of Kubernetes instead.

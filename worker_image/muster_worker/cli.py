@@ -189,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the recipe's settings, as a JSON object or one at a time; can be repeated",
     )
     train.add_argument("--storage", metavar="DIRECTORY", help="for checkpoints and the model (./muster/CLASS)")
-    train.add_argument("--backend", choices=("gloo", "nccl"), help="of torch.distributed (what fits the devices)")
+    train.add_argument("--backend", choices=("gloo", "nccl", "xla"), help="for gradients (what fits the devices)")
 
     serve = commands.add_parser(
         "serve", help="answer requests with a trained model", description=_SERVE, epilog=_SERVE_EXAMPLE

@@ -78,12 +78,13 @@ class Environment:
     rank: int
     world_size: int
     local_rank: int
+    local_world_size: int
     host: int
     """Index of the pod: ranks with the same host see the same files whatever the storage."""
 
     attempt: int
     backend: str | None
-    """gloo or nccl; None: whichever fits the devices."""
+    """gloo, nccl or xla; None: whichever fits the devices."""
 
     storage: Path
     report: Path | None
@@ -117,6 +118,7 @@ class Environment:
             rank=_rank_variable(variables, "RANK"),
             world_size=_rank_variable(variables, "WORLD_SIZE"),
             local_rank=_rank_variable(variables, "LOCAL_RANK"),
+            local_world_size=int(variables.get("LOCAL_WORLD_SIZE", "1")),
             host=int(variables.get("GROUP_RANK", "0")),
             attempt=int(variables.get("MUSTER_ATTEMPT", "1")),
             backend=variables.get("MUSTER_BACKEND") or None,

@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from muster_worker.train.batches import batches, to_device
 from muster_worker.train.config import camel_case
+from muster_worker.train.device import carry_out
 from muster_worker.train.sharding import share
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def sums_over(
             chunks, batches(dataset, (chunk or range(1) for chunk in chunks)), strict=True
         ):
             values = measured(recipe, model, to_device(input_, device), to_device(target, device), precision)
+            carry_out(device)
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value.to("cpu", torch.float64) * len(chunk)
     model.train(training)

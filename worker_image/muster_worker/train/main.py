@@ -17,13 +17,14 @@ import torch._dynamo  # noqa: F401 - DDP imports it on first use, 0.3 s that a f
 from muster_worker.compress.apply import compress
 from muster_worker.compress.manifest import parse_steps
 from muster_worker.train.checkpoint import Checkpoints
+from muster_worker.train.device import device_of
 from muster_worker.train.durable import read_json
 from muster_worker.train.environment import Environment
 from muster_worker.train.errors import ConfigurationError, TrainingError
 from muster_worker.train.export import export_model
 from muster_worker.train.model_directory import DESCRIPTION, load_model, published_model, summary
 from muster_worker.train.preflight import preflight
-from muster_worker.train.process_group import Agreed, device_of, everywhere, from_rank, joined
+from muster_worker.train.process_group import Agreed, everywhere, from_rank, joined
 from muster_worker.train.reference import load_recipe
 from muster_worker.train.report import Report
 from muster_worker.train.sample_log import SampleLog

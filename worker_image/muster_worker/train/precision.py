@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from muster_worker.train.device import hardware
 from muster_worker.train.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -16,13 +17,16 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 
-def chosen_dtype(wanted: str, device_type: str, *, bfloat16_supported: bool) -> torch.dtype:
-    """The type for `spec.recipe.config.precision`. auto never computes in less than the device is fast at."""
+def chosen_dtype(wanted: str, kind: str, *, bfloat16_supported: bool) -> torch.dtype:
+    """The type for `spec.recipe.config.precision` on a device of a `kind`: cpu, cuda or tpu.
+
+    auto never computes in less than the device is fast at.
+    """
     if wanted == "auto":
-        if device_type == "cpu":
+        if kind == "cpu":
             return torch.float32
         return torch.bfloat16 if bfloat16_supported else torch.float16
-    if wanted == "float16" and device_type == "cpu":
+    if wanted == "float16" and kind != "cuda":
         raise ConfigurationError(
             "spec.recipe.config.precision: found float16, which needs a GPU, wanted auto, float32 or bfloat16"
         )
@@ -41,8 +45,9 @@ class Precision:
 
     @classmethod
     def on(cls, device: torch.device, wanted: str) -> Precision:
-        supported = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return cls(chosen_dtype(wanted, device.type, bfloat16_supported=supported), device.type)
+        kind = hardware(device)
+        supported = kind == "tpu" or (kind == "cuda" and torch.cuda.is_bf16_supported())
+        return cls(chosen_dtype(wanted, kind, bfloat16_supported=supported), device.type)
 
     def check(self, *, divided: bool) -> None:
         """Raises ConfigurationError where ranks with parts of the model would decide differently about an overflow."""

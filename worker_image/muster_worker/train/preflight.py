@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from muster_worker.train.device import XLA, carry_out
 from muster_worker.train.process_group import gathered
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def preflight(environment: Environment, device: torch.device) -> list[dict[str, 
     """
     flops = _flops(device) if environment.local_rank == 0 else 0
     pods = [rank for rank, first in enumerate(gathered(environment.local_rank == 0)) if first]
-    links = _links(pods, environment.rank, device)
+    # What is between TPUs is not of the pod: the network that is measured is the one between CPUs.
+    links = _links(pods, environment.rank, torch.device("cpu") if device.type == XLA else device)
     found: dict[str, Any] = {"rank": environment.rank, "flops": flops}
     if links:
         found["latency"] = round(min(link.latency for link in links), 6)
@@ -66,6 +68,7 @@ def _flops(device: torch.device) -> int:
     for _ in range(1 + _PRODUCTS):  # the first one loads what multiplies
         began = time.perf_counter()
         matrix = matrix @ matrix
+        carry_out(device)
         matrix[0, 0].item()  # a GPU computes by itself, until its result is asked for
         best = min(best, time.perf_counter() - began)
     return round(2 * _SIZE**3 / best)

@@ -17,23 +17,9 @@ from muster_worker.train.errors import ConfigurationError, TrainingError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from muster_worker.train.environment import Environment
-
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
-
-
-def device_of(environment: Environment) -> torch.device:
-    """The device this rank computes on; raises ConfigurationError when the backend needs one that is not there."""
-    available = torch.cuda.is_available()
-    if not (environment.backend == "nccl" or (environment.backend is None and available)):
-        return torch.device("cpu")
-    if not available:
-        raise ConfigurationError("spec.backend: found nccl, but this pod has no GPU: ask for one, or use gloo")
-    device = torch.device("cuda", environment.local_rank)
-    torch.cuda.set_device(device)
-    return device
 
 
 @contextmanager
@@ -44,7 +30,7 @@ def joined(device: torch.device, rank: int, world_size: int) -> Iterator[None]:
     """
     avoid_missing_libuv()
     _check_interface()
-    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"  # XLA devices have a network of their own
     dist.init_process_group(backend, rank=rank, world_size=world_size)
     yield
     # Not in a `finally`: after a failure, peers may be gone, and taking leave of them would hang.

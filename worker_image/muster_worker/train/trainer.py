@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from muster_worker.train.batches import batches, to_device
 from muster_worker.train.config import config_as_json
+from muster_worker.train.device import XLA, carry_out, seed_device
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.evaluation import evaluate, evaluate_alone, measured
 from muster_worker.train.export import Trained
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from muster_worker.train.sharding import Step
 
 log = logging.getLogger(__name__)
+
+CPU = torch.device("cpu")
 
 
 @dataclass
@@ -85,8 +88,9 @@ class Trainer:
         self._device = device
         self._reference = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
 
-        # A model that is divided need not fit the device: its parts are moved there.
-        self._built_on = torch.device("cpu") if self.layout.divides else device
+        # A model that is divided need not fit the device: its parts are moved there. And XLA would compile a program
+        # for every look at a few samples.
+        self._built_on = CPU if self.layout.divides or device.type == XLA else device
         self.model, self._training, self._validation = built(recipe, self._built_on)
         self._bytes = sum(one.nbytes for one in self.model.parameters())
         self._plan = EpochPlan(self._count(), recipe.config.batch_size, environment.gradient_accumulation)
@@ -223,6 +227,7 @@ class Trainer:
                 for gradient in self._strategy.gradients():
                     gradient.mul_(scale)
         self._precision.step(self._optimizer)
+        self._strategy.finish_update()
 
     def _batch(self, loaded: Iterator[Any], weight: float) -> Batch:
         """The next of `loaded`."""
@@ -256,8 +261,7 @@ class Trainer:
         """The metrics of another model, on the CPU of this rank, which measures every sample. Not collective."""
         if self._validation is None:
             return {}
-        cpu = torch.device("cpu")
-        return evaluate_alone(self.recipe, model, self._validation, Precision(torch.float32, cpu.type), cpu)
+        return evaluate_alone(self.recipe, model, self._validation, Precision(torch.float32, CPU.type), CPU)
 
     def tensors(self) -> dict[str, Any]:
         """The part of the state that torch.distributed.checkpoint holds, by names that no strategy changes.
@@ -265,7 +269,15 @@ class Trainer:
         An optimizer's settings are the recipe's and the job's, as are its groups of parameters, and not kept.
         """
         model, optimizer = get_state_dict(self._strategy.module, self._optimizer)
-        return {"model": model, "optimizer": optimizer["state"]}
+        return self._writable({"model": model, "optimizer": optimizer["state"]})
+
+    def _writable(self, tensors: dict[str, Any]) -> dict[str, Any]:
+        """Files know nothing of XLA devices, nor do messages from one rank to another."""
+        if self._device.type != XLA:
+            return tensors
+        carry_out(self._device)
+        moved: dict[str, Any] = to_device(tensors, CPU)
+        return moved
 
     def state(self) -> dict[str, Any]:
         """The rest of the state, as JSON. Random numbers need none: they follow from seed, step and rank."""
@@ -308,7 +320,7 @@ class Trainer:
 
     def weights(self) -> dict[str, Any]:
         """The part of `tensors` that is the model."""
-        return {"model": get_model_state_dict(self._strategy.module)}
+        return self._writable({"model": get_model_state_dict(self._strategy.module)})
 
     def take(self, weights: dict[str, Any], state: dict[str, Any]) -> None:
         """Has the model of an earlier step, to publish it: what is told of a trained model is from that step."""
@@ -399,8 +411,7 @@ def seed_everything(device: torch.device, *numbers: int) -> None:
     seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
     # Not torch.manual_seed: for every kind of device that is not there it notes the whole stack as text, each time.
     torch.default_generator.manual_seed(seed)
-    if device.type != "cpu":
-        torch.get_device_module(device).manual_seed(seed)
+    seed_device(device, seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - data sets may draw from the global generator
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from muster_worker.train.device import device_of
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.main import Training, check_shared, initial_model
 from muster_worker.train.parameter_server.server_trainer import Left, ServerTrainer
 from muster_worker.train.parameter_server.worker import WorkerTrainer
-from muster_worker.train.process_group import device_of, everywhere, joined
+from muster_worker.train.process_group import everywhere, joined
 from muster_worker.train.storage import open_storage
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from muster_worker.train.device import XLA
 from muster_worker.train.strategy.layout import PARAMETER_SERVER
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 def distributed(layout: Layout, recipe: Recipe, model: nn.Module, device: torch.device) -> Strategy:
     """The model, held as the layout says, on the device; `model` itself is changed. Collective.
 
-    Raises ConfigurationError. `model`: on the device, or on the CPU where the layout divides it.
+    Raises ConfigurationError. `model`: on the device, or on the CPU where the layout divides it or XLA
+    computes it.
     """
     # Imported when chosen: the parts of torch that divide a model take a second, which the others do not pay.
     if layout.strategy == "fsdp":
@@ -37,6 +39,10 @@ def distributed(layout: Layout, recipe: Recipe, model: nn.Module, device: torch.
         from muster_worker.train.parameter_server.server_trainer import Held  # noqa: PLC0415
 
         return Held(layout, model)
+    if device.type == XLA:
+        from muster_worker.train.strategy.xla import ReplicatedOnXla  # noqa: PLC0415
+
+        return ReplicatedOnXla(layout, model, device)
     from muster_worker.train.strategy.ddp import Replicated  # noqa: PLC0415
 
     return Replicated(model)

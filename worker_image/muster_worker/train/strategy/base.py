@@ -56,6 +56,9 @@ class Strategy:
     def finish_step(self) -> None:
         """After the last backward pass: gradients are common from here on. Collective."""
 
+    def finish_update(self) -> None:
+        """After the optimizer's step."""
+
     def gradients(self) -> list[Tensor]:
         """Of this rank's parts, where there are some."""
         return [local(one.grad) for one in self.module.parameters() if one.grad is not None]
