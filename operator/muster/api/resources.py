@@ -1,4 +1,4 @@
-"""What a container gets of its node, and which of that are GPUs."""
+"""What a container gets of its node, and which of that are GPUs and TPUs."""
 
 from typing import Annotated
 
@@ -10,6 +10,7 @@ from muster.api.rules import Rule
 
 IS_GPU = "(k in ['nvidia.com/gpu', 'amd.com/gpu'] || k.startsWith('nvidia.com/mig-'))"
 """`is_gpu(k)` in CEL."""
+TPU = "google.com/tpu"
 
 
 def is_gpu(resource: str) -> bool:
@@ -91,3 +92,13 @@ class Resources(Model):
     def gpus(self) -> int:
         """How many GPUs one pod asks for."""
         return int(sum(parse_quantity(amount) for name, amount in self.limits.items() if is_gpu(name)))
+
+    @property
+    def tpus(self) -> int:
+        """How many TPU chips one pod asks for."""
+        return int(parse_quantity(self.limits.get(TPU, "0")))
+
+    @property
+    def accelerators(self) -> int:
+        """How many GPUs and TPUs one pod asks for."""
+        return self.gpus + self.tpus

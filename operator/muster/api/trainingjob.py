@@ -11,7 +11,7 @@ from muster.api.compression import Compression
 from muster.api.immutable import frozen_fields
 from muster.api.lists import ListType
 from muster.api.names import AutoOrCount, ObjectName, PositiveDecimal, matches
-from muster.api.resources import IS_GPU, Resources
+from muster.api.resources import IS_GPU, TPU, Resources
 from muster.api.rules import Rule, product_in_cel
 from muster.api.storage import Storage
 from muster.api.template import RawPodTemplate
@@ -166,16 +166,31 @@ def _nccl_has_gpus(spec: "TrainingJobSpec") -> bool:
     return spec.backend != "nccl" or spec.resources.gpus > 0
 
 
-# 0 where it depends on the pod's GPUs: the worker counts them.
+# 0 where it depends on the pod's GPUs or TPUs: the worker counts them.
 _PROCESSES_IN_CEL = (
     "type(self.processesPerWorker) != string ? int(self.processesPerWorker) :"
-    f" has(self.resources) && has(self.resources.limits) && self.resources.limits.exists(k, {IS_GPU}"
+    f" has(self.resources) && has(self.resources.limits) && self.resources.limits.exists(k, ({IS_GPU} || k == '{TPU}')"
     " && sign(quantity(string(self.resources.limits[k]))) > 0) ? 0 : 1"
 )
+_HAS_TPUS_IN_CEL = (
+    f"(has(self.resources) && has(self.resources.limits) && '{TPU}' in self.resources.limits"
+    f" && sign(quantity(string(self.resources.limits['{TPU}']))) > 0)"
+)
+_ON_XLA_IN_CEL = f"(self.backend == 'xla' || self.backend == 'auto' && {_HAS_TPUS_IN_CEL})"
 _WAYS_IN_CEL = product_in_cel(*(f"self.strategy.mesh.{way}" for way in ("data", "tensor", "pipeline")))
 
 # What may change while the job exists: whether and how long it runs, and what happens when something fails.
 CHANGEABLE = ("activeDeadlineSeconds", "failurePolicy", "podCleanup", "suspend", "ttlSecondsAfterFinished")
+
+
+def _is_one_process_without_tpus(spec: "TrainingJobSpec") -> bool:
+    processes = int(not spec.resources.gpus) if spec.processes_per_worker == "auto" else spec.processes_per_worker
+    return spec.backend != "xla" or spec.resources.tpus > 0 or spec.replicas * processes == 1
+
+
+def _is_one_process_a_chip(spec: "TrainingJobSpec") -> bool:
+    free = spec.recipe is None or not spec.on_xla or not spec.resources.tpus
+    return free or spec.processes_per_worker in ("auto", spec.resources.tpus)
 
 
 def _replicas_within_bounds(spec: "TrainingJobSpec") -> bool:
@@ -202,7 +217,7 @@ def _ways_fit(spec: "TrainingJobSpec") -> bool:
     if spec.strategy is None or spec.strategy.mesh is None:
         return True
     mesh = spec.strategy.mesh
-    each = spec.processes_per_worker if spec.processes_per_worker != "auto" else int(not spec.resources.gpus)
+    each = spec.processes_per_worker if spec.processes_per_worker != "auto" else int(not spec.resources.accelerators)
     found, ways = spec.replicas * int(each), (mesh.data or 1) * (mesh.tensor or 1) * (mesh.pipeline or 1)
     if mesh.data is None or {"tensor": mesh.tensor, "pipeline": mesh.pipeline}.get(spec.strategy.type, 1) is None:
         return found % ways == 0
@@ -221,12 +236,16 @@ class TrainingJobSpec(Model):
     """How many worker pods train together, parameter servers not counted. May change only where there is `elastic`."""
     elastic: Elastic | None = None
     processes_per_worker: AutoOrCount = "auto"
-    """How many processes (ranks) each worker runs: `auto` or a number. auto: one a GPU of the pod, at least one.
+    """How many processes (ranks) each worker runs: `auto` or a number. auto: one a GPU or TPU, at least one.
 
     With parameter servers it is one.
     """
-    backend: Literal["auto", "nccl", "gloo"] = "auto"
-    """How processes exchange gradients: nccl between GPUs, gloo anywhere. auto: nccl where pods ask for GPUs."""
+    backend: Literal["auto", "nccl", "gloo", "xla"] = "auto"
+    """How processes exchange gradients: nccl between GPUs, xla between TPUs, gloo anywhere.
+
+    auto: xla where pods ask for google.com/tpu, nccl where they ask for GPUs. xla is for recipes with strategy ddp, and
+    computes by torch_xla, which the image must have; without TPUs it is one process.
+    """
     recipe: Recipe | None = None
     """What runs: this or `script`."""
     script: Script | None = None
@@ -275,6 +294,11 @@ class TrainingJobSpec(Model):
         ),
     ] = OPERATOR
     """Who looks after the job. Any other than muster.dev/operator: Muster leaves it alone (MultiKueue)."""
+
+    @property
+    def on_xla(self) -> bool:
+        """Whether it computes by XLA."""
+        return self.backend == "xla" or (self.backend == "auto" and self.resources.tpus > 0)
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -412,6 +436,42 @@ class TrainingJobSpec(Model):
                 " write gloo, or add nvidia.com/gpu to the limits"
             ),
             at=".backend",
+        ),
+        Rule(
+            cel=f"self.backend != 'xla' || {_HAS_TPUS_IN_CEL} || self.replicas * ({_PROCESSES_IN_CEL}) == 1",
+            holds=_is_one_process_without_tpus,
+            message=(
+                f"without {TPU} in spec.resources.limits xla is one process on a CPU, which cannot join others: write"
+                f" replicas 1 and processesPerWorker 1, or gloo, or add {TPU}"
+            ),
+            at=".backend",
+        ),
+        Rule(
+            cel=(
+                f"!has(self.recipe) || !{_ON_XLA_IN_CEL} || !{_HAS_TPUS_IN_CEL} ||"
+                " type(self.processesPerWorker) == string ||"
+                f" int(self.processesPerWorker) == quantity(string(self.resources.limits['{TPU}'])).asInteger()"
+            ),
+            holds=_is_one_process_a_chip,
+            message=f"each chip is one process's: write auto, or the number of {TPU} in spec.resources.limits",
+            at=".processesPerWorker",
+        ),
+        Rule(
+            cel=f"!has(self.strategy) || self.strategy.type == 'ddp' || !{_ON_XLA_IN_CEL}",
+            holds=lambda spec: spec.strategy is None or spec.strategy.type == "ddp" or not spec.on_xla,
+            message="TPUs and the backend xla go with type ddp alone: write that, or another spec.backend",
+            at=".strategy",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
+            cel=f"!has(self.elastic) || !{_ON_XLA_IN_CEL}",
+            holds=lambda spec: spec.elastic is None or not spec.on_xla,
+            message=(
+                "this and the backend xla exclude each other, a slice of TPUs has a fixed number of hosts: leave it"
+                " out, or write another spec.backend"
+            ),
+            at=".elastic",
+            reason="FieldValueForbidden",
         ),
         Rule(
             cel=(

@@ -199,12 +199,24 @@ def _divided(spec: Spec, kind: str, data: int, tensor: int, pipeline: int) -> Sp
     }
 
 
+def _on_tpus(spec: Spec, chips: int, backend: str, *, counted: bool) -> Spec:
+    """A process for each chip, whether or not that is written."""
+    return spec | {
+        "resources": {"limits": {"google.com/tpu": chips}},
+        "backend": backend,
+        "processesPerWorker": chips if counted else "auto",
+    }
+
+
 _FIXED = _recipes() | _scripts()
+_ON_XLA = st.builds(
+    _on_tpus, _FIXED, st.integers(1, 8), st.sampled_from(["auto", "xla"]), counted=st.booleans()
+) | _FIXED.map(lambda spec: spec | {"backend": "xla", "replicas": 1, "processesPerWorker": 1})
 _WAYS = st.integers(1, 20)
 _DIVIDED = st.builds(_divided, _recipes(), st.sampled_from(["fsdp", "tensor"]), _WAYS, _WAYS, st.just(1)) | st.builds(
     _divided, _recipes(), st.just("pipeline"), _WAYS, _WAYS, _WAYS
 )
-GOOD = _FIXED | _FIXED.map(_elastic) | _DIVIDED
+GOOD = _FIXED | _FIXED.map(_elastic) | _DIVIDED | _ON_XLA
 
 _MODEL = st.one_of(
     st.fixed_dictionaries(
@@ -286,7 +298,7 @@ GOOD_DEPLOYMENT = _DEPLOYMENT | _EXPLAINED | _COMPRESSED
 
 _FOREIGN: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2.0, 0.5, 3, 256, 10_001, 2**31, 2**40, 2**62),
-    *("", "0", "1", "0.1", "1e3", "-1", "2Gi", "2 cores", "1.5e", "auto", "ddp", "gloo", "nccl", "none", "volcano"),
+    *("", "0", "1", "0.1", "1e3", "-1", "2Gi", "2 cores", "1.5e", "auto", "ddp", "gloo", "xla", "none", "volcano"),
     *("..", "a/../b", "/absolute", "a..b", "MUSTER_RANK", "RANK", "worker", "shm", "/muster/run", "/dev/shm"),
     *("UPPER", "under_score", "-dash", "a.b:C", "a:b:c", "line\nbreak", "é", "x" * 64, "x" * 254, "x" * 520),
     *("10%", "101%", "a" * 64, "Prefer"),

@@ -125,7 +125,10 @@ def test_a_malformed_manifest_is_refused_in_a_sentence(case: Malformed):
         ),
         (
             manifest(replicas=0, backend="mpi"),
-            "spec.replicas: found 0, wanted at least 1; spec.backend: found 'mpi', wanted 'auto', 'nccl' or 'gloo'",
+            (
+                "spec.replicas: found 0, wanted at least 1;"
+                " spec.backend: found 'mpi', wanted 'auto', 'nccl', 'gloo' or 'xla'"
+            ),
         ),
         (
             manifest(strategy={"parameterServers": 1}),

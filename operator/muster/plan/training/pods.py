@@ -10,7 +10,7 @@ from muster.plan.ownership import owner
 from muster.plan.pod_parts import complete_environment, hardened_container, hardened_pod, keep_off
 from muster.plan.pods import ATTEMPT, RANK
 from muster.plan.strategic_merge import merge
-from muster.plan.training import identity, pod_groups, servers
+from muster.plan.training import identity, pod_groups, servers, tpu
 from muster.plan.training.members import DOMAIN
 
 if TYPE_CHECKING:
@@ -96,7 +96,9 @@ def build_pod(
 
 
 def backend(job: TrainingJob) -> str:
-    """NCCL speaks between GPUs only; gloo does everywhere."""
+    """NCCL speaks between GPUs only; gloo does everywhere. TPUs speak among themselves, by the programs of XLA."""
+    if job.spec.on_xla:
+        return "xla"
     if job.spec.backend != "auto":
         return job.spec.backend
     return "nccl" if job.spec.resources.gpus else "gloo"
@@ -106,7 +108,7 @@ def processes_per_worker(job: TrainingJob) -> int:
     if job.spec.processes_per_worker != "auto":
         return int(job.spec.processes_per_worker)
     # A worker of parameter servers is one process, as they are: its rank is its pod's.
-    return 1 if servers.count(job) else max(1, job.spec.resources.gpus)
+    return 1 if servers.count(job) else max(1, job.spec.resources.accelerators)
 
 
 def _pod_spec(job: TrainingJob, settings: Settings, rank: int) -> dict[str, Any]:
@@ -177,7 +179,7 @@ def _environment(job: TrainingJob, rank: int, attempt: int) -> dict[str, str]:
         "MUSTER_PERMANENT_EXIT_CODES": ",".join(str(code) for code in spec.failure_policy.permanent_exit_codes),
         "MUSTER_SUCCESS_POLICY": spec.success_policy,
     }
-    environment |= _of_network(job)
+    environment |= _of_network(job) | tpu.environment(job, rank)
     if servers.count(job):
         environment["MUSTER_PARAMETER_SERVERS"] = servers.addresses(job)
     # What does not apply is left out: the API server keeps the owner of each variable beside it.
