@@ -58,6 +58,8 @@ class Progress(Reported):
 
     epoch: Int | None = None
     """The current pass over the data."""
+    total_epochs: Int | None = None
+    """How many there were to be. Where spec.optimisation.earlyStopping ends the training, fewer are done."""
     step: Int | None = None
     """The last step done: updates of the parameters since the job began."""
     total_steps: Int | None = None

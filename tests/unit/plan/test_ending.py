@@ -2,7 +2,7 @@
 
 import pytest
 
-from muster.plan.conditions import is_true
+from muster.plan.conditions import find, is_true
 from tests.unit.plan.fixtures import NOW, decide, job, names, node, nodes, pod, started
 
 LAST_WORDS = {
@@ -30,6 +30,45 @@ def test_given_all_workers_ended_with_zero_then_the_job_has_succeeded():
     assert status["progress"]["percent"] == 100
     assert (status["workers"], status["readyReplicas"]) == ("3/3", 0)
     assert status["completionTime"] == "2027-01-15T08:00:00Z"
+
+
+STOPPING = {"earlyStopping": {"metric": "validationLoss"}}
+EARLY = {"step": 80, "totalSteps": 80, "epoch": 2, "totalEpochs": 5, "at": NOW}
+IN_TIME = EARLY | {"epoch": 5}
+STOPPED = "; training ended after epoch 2 of 5: validationLoss got no better"
+BEST = "; the model is that of step 40: the best"
+
+
+@pytest.mark.parametrize(
+    ("spec", "progress", "step", "told"),
+    [
+        ({"optimisation": STOPPING}, EARLY, 80, STOPPED),
+        ({"optimisation": STOPPING, "checkpoint": {"bestBy": "validationLoss"}}, EARLY, 40, STOPPED + BEST),
+        ({"checkpoint": {"bestBy": "validationLoss"}}, IN_TIME, 40, BEST),
+        ({"checkpoint": {"bestBy": "validationLoss"}}, IN_TIME, 80, ""),
+        ({"optimisation": STOPPING}, IN_TIME, 80, ""),
+        ({"optimisation": STOPPING}, LAST_WORDS["progress"], 200, ""),  # of an image from before totalEpochs
+        ({"optimisation": {"gradientAccumulation": 2}}, EARLY, 80, ""),
+        ({"optimisation": STOPPING}, {}, None, ""),
+    ],
+)
+def test_the_message_says_that_training_ended_early_and_that_the_model_is_not_the_last(spec, progress, step, told):
+    words = LAST_WORDS | {"progress": progress, "model": LAST_WORDS["model"] | ({"step": step} if step else {})}
+    pods = [pod(rank, phase="Succeeded", last_words=words) for rank in range(3)]
+    decided = decide(started(job(**spec)), *pods)
+    message = f"all 3 workers ended with exit code 0{told}"
+    assert decided.status["message"] == message
+    assert find(decided.status["conditions"], "Complete")["message"] == message
+    assert decided.status.get("progress", {}).get("totalEpochs") == progress.get("totalEpochs")
+    assert [event.message for event in decided.events] == [f"{message} (AllWorkersSucceeded)"]
+
+
+def test_what_an_operator_that_died_had_recorded_is_told_at_the_end():
+    recorded = {"progress": EARLY, "model": {"path": "model", "step": 40}}
+    resource = started(job(optimisation=STOPPING, checkpoint={"bestBy": "validationLoss"}))
+    resource["status"] |= recorded
+    status = decide(resource, *[pod(rank, phase="Succeeded") for rank in range(3)]).status
+    assert status["message"] == f"all 3 workers ended with exit code 0{STOPPED}{BEST}"
 
 
 def test_what_compression_did_is_told_in_the_statuss_words():

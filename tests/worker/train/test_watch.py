@@ -63,7 +63,7 @@ def test_training_ends_when_nothing_gets_better(start_ranks):
     options = {"config": {"epochs": 50}, "optimisation": {"earlyStopping": stopping}}
     group = finish(start_ranks(**options))
     last = group.reports()[-1]
-    assert (last["epoch"], last["step"], last["totalSteps"]) == (3, 21, 21)
+    assert (last["epoch"], last["totalEpochs"], last["step"], last["totalSteps"]) == (3, 50, 21, 21)
     assert "ending after epoch 3: nothing gets better" in group.output()
     again = finish(start_ranks(**options))
     assert again.reports()[-1]["step"] == 21, "nor does it begin again"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LOOK_EVERY = 0.1
 LONGEST_LINE = 1 << 16
 FREE_EVERY = 4 << 20
-_PROGRESS = ("epoch", "step", "totalSteps", "resumedFromStep")
+_PROGRESS = ("epoch", "totalEpochs", "step", "totalSteps", "resumedFromStep")
 _OF_RANKS = {"stragglers": "slowdown", "preflight": "flops"}
 """What is said of single ranks, and a figure that each of them must have."""
 _FREE_BUT_KEEP_SIZE = 0x01 | 0x02  # FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE

@@ -307,6 +307,7 @@ class Training:
             self._report.write(
                 step=self._trainer.progress.step,
                 totalSteps=self._trainer.total_steps,
+                totalEpochs=int(self._trainer.recipe.config.epochs),
                 resumedFromStep=self._resumed_from,
                 **fields,
             )

@@ -53,6 +53,7 @@ def _progress(progress: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     known = {
         "epoch": progress.get("epoch"),
+        "totalEpochs": progress.get("totalEpochs"),
         "step": step,
         "totalSteps": total,
         "reportedAt": to_timestamp(at),
