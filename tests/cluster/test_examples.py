@@ -6,38 +6,20 @@ import json
 import re
 import time
 
+import pytest
+
 from tests.cluster import deployments, jobs
+from tests.cluster.asking import run_in_own_pod
 from tests.cluster.kube import ROOT, kubectl
 
 READ_MODEL = """
 import json, pathlib
-print(json.dumps({p.name: p.stat().st_size for p in pathlib.Path('/muster/storage/model').iterdir()}))
+print(json.dumps({p.name: p.stat().st_size for p in pathlib.Path('/storage/model').iterdir()}))
 """
+CONTEXT = "If the object has a method of that name, it is called with the a"
+"""As many characters as the model looks back at."""
 
-
-def files_of_the_model(kube) -> dict[str, int]:
-    """What another pod finds on the claim, once the job's own pods are done."""
-    reader = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "reader"},
-        "spec": {
-            "restartPolicy": "Never",
-            "containers": [
-                {
-                    "name": "reader",
-                    "image": "localhost/muster-worker:dev",
-                    "imagePullPolicy": "IfNotPresent",
-                    "command": ["python3", "-c", READ_MODEL],
-                    "volumeMounts": [{"name": "models", "mountPath": "/muster/storage", "subPath": "digits"}],
-                }
-            ],
-            "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}],
-        },
-    }
-    kube.apply(reader)
-    kubectl("wait", "-n", kube.namespace, "pod/reader", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
-    return json.loads(kube.logs("reader"))
+WRITE_AND_EXPLAIN = (ROOT / "tests" / "cluster" / "chargpt_client.py").read_text()
 
 
 def test_digits_ends_with_a_trained_model(kube, measure):
@@ -60,7 +42,8 @@ def test_digits_ends_with_a_trained_model(kube, measure):
     events = kubectl("events", "-n", kube.namespace, "--for", "trainingjob/digits").stdout
     for reason in ("Running", "Succeeded"):
         assert reason in events
-    files = files_of_the_model(kube)
+    # What another pod finds on the claim, once the job's own pods are done.
+    files = run_in_own_pod(kube, "reader", READ_MODEL, storage="digits")
     assert {"model.json", "model.safetensors", "program.pt2"} <= files.keys()
     assert all(size > 0 for size in files.values())
 
@@ -83,6 +66,17 @@ def test_a_transformer_that_no_worker_has_whole_learns_to_write(kube, measure):
     events = kubectl("create", "--raw", f"{proxy}/generate_stream", "-f", "-", text=question).stdout
     found = [json.loads(line.removeprefix("data: ")) for line in events.splitlines() if line]
     assert "".join(event["text_output"] for event in found) == answer["text_output"]
+    asked = run_in_own_pod(kube, "client", WRITE_AND_EXPLAIN, "chargpt", "The value of ", CONTEXT)
+    assert (asked["errors"], len(asked["texts"]), asked["finish_reason"]) == ([], 20, "length")
+    assert "".join(asked["texts"]) == answer["text_output"], "by gRPC as by HTTP"
+    explanation = asked["explanation"]
+    assert explanation["target"] == explanation["likeliest"]
+    assert len(explanation["attributions"]) == len(CONTEXT)
+    difference, delta = explanation["difference"], explanation["delta"]
+    measure("chargpt explained: logit above that of no text", difference, "")
+    measure("… of which attributions do not tell", abs(delta), "")
+    assert sum(explanation["attributions"]) - delta == pytest.approx(difference, rel=1e-3, abs=1e-3)
+    assert abs(delta) < 0.05 * max(1, abs(difference))
 
 
 def test_a_torchrun_script_from_a_configmap_runs_unchanged(kube, measure):
