@@ -9,6 +9,8 @@ STRATEGIES, SERVERS, CHECKPOINTS = "strategies", "parameter servers", "checkpoin
 MUSTER, TORCHRUN, LIGHTNING = "Muster", "torchrun, a plain script", "Lightning"
 ONE = "one process"
 ALL_REDUCE = "all-reduce"
+SERVED = 20
+"""Steps that are timed where there are servers."""
 SAVING = 3
 """Checkpoints that are begun while steps are timed."""
 

@@ -14,6 +14,7 @@ from tests.bench.strategies.measured import (
     MUSTER,
     ONE,
     SAVING,
+    SERVED,
     SERVERS,
     STRATEGIES,
     TORCHRUN,
@@ -72,23 +73,27 @@ def _servers(recipe: str) -> dict[str, Run]:
 
     def served(servers: int = 1, **strategy: Any) -> list[dict[str, Any]]:
         addresses = ",".join(f"127.0.0.1:{port}" for port in free_ports(servers))
-        given = {
+        given = _of_steps(SERVED) | {
             "MUSTER_STRATEGY": json.dumps({"type": "parameterServer", **strategy}),
             "MUSTER_PARAMETER_SERVERS": addresses,
         }
         return side.torchrun(_RANKS, [recipe], servers + 2, timed=servers, environment=given)
 
-    return {ALL_REDUCE: lambda: side.torchrun(_RANKS, [recipe], 2)} | {
+    return {ALL_REDUCE: lambda: side.torchrun(_RANKS, [recipe], 2, environment=_of_steps(SERVED))} | {
         name: (lambda chosen=chosen: served(**chosen))  # type: ignore[misc]
         for name, chosen in _ARRANGEMENTS.items()
     }
+
+
+def _of_steps(timed: int) -> dict[str, str]:
+    return {"MUSTER_RECIPE_CONFIG": json.dumps({"steps": timed})}
 
 
 def _checkpoints(training: str, recipe: str) -> dict[str, Run]:
     every = _CHECKPOINT_EVERY[training]
 
     def saving(policy: dict[str, Any] | None) -> list[dict[str, Any]]:
-        given = {"MUSTER_RECIPE_CONFIG": json.dumps({"steps": SAVING * every})}
+        given = _of_steps(SAVING * every)
         if policy is not None:
             given["MUSTER_CHECKPOINT"] = json.dumps({"everySteps": every, **policy})
         return side.agent(recipe, 2, given)
