@@ -12,6 +12,7 @@ import torch
 
 from muster_worker.recipes.chargpt import CharGPT, CharGPTConfig
 from muster_worker.serve.deadlines import Deadlines
+from muster_worker.serve.generate.decoder import LocalDecoder
 from muster_worker.serve.generate.generations import SLOTS, Generations
 from muster_worker.serve.generate.parameters import Parameters
 from muster_worker.serve.metrics import Metrics
@@ -38,9 +39,10 @@ def one_round(config: CharGPTConfig) -> tuple[float, float, float]:
     torch.manual_seed(0)
     recipe = CharGPT(config)
     model = recipe.model().eval()
+    writer = recipe.language_model(model)
 
     async def with_cache() -> tuple[float, float]:
-        generations = Generations(recipe.language_model(model), SLOTS, Metrics(), Deadlines(3600))
+        generations = Generations(writer, [LocalDecoder(writer, SLOTS)], Metrics(), Deadlines(3600))
         begun = time.perf_counter()
         for _ in range(SLOTS):
             await text(generations)

@@ -8,6 +8,7 @@ import torch
 from muster_worker.recipes.chargpt import CharGPT, encoded
 from muster_worker.serve.errors import ComputationError, RequestError
 from muster_worker.serve.generate.batch import Batch
+from muster_worker.serve.generate.decoder import LocalDecoder
 from muster_worker.serve.generate.parameters import Parameters
 from muster_worker.serve.generate.sequence import Sequence
 from tests.worker.serve.writing import CONFIG, Scripted, chargpt
@@ -23,7 +24,7 @@ def language_model(model):
 
 def generate(model, *asked, slots=8):
     """The texts of each prompt with its parameters: all join at once, as slots become free."""
-    batch, waiting = Batch(model, slots), [Sequence(model, *one) for one in asked]
+    batch, waiting = Batch(LocalDecoder(model, slots)), [Sequence(model, *one) for one in asked]
     pieces = {sequence: [] for sequence in waiting}
     order = list(waiting)
     while waiting or batch.sequences:
@@ -172,7 +173,7 @@ def test_what_might_have_been_a_stop_is_given_out_at_the_end():
 
 def test_a_model_that_fails_says_so_to_those_that_it_was_computing():
     model = Scripted()
-    batch = Batch(model, 4)
+    batch = Batch(LocalDecoder(model, 4))
     with pytest.raises(ComputationError, match="the model failed: ValueError: no such thing"):
         batch.join(Sequence(model, "#", GREEDY))
     with pytest.raises(ComputationError, match="the model failed: a logit is not a number"):
@@ -186,7 +187,7 @@ def test_a_model_that_fails_says_so_to_those_that_it_was_computing():
 
 def test_one_logit_that_is_no_number_is_the_error_of_one_sequence():
     model = Scripted()
-    batch = Batch(model, 4)
+    batch = Batch(LocalDecoder(model, 4))
     for prompt in (">", "b"):
         sequence = Sequence(model, prompt, GREEDY)
         sequence.take(batch.join(sequence))

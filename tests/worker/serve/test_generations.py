@@ -10,7 +10,9 @@ import pytest
 
 from muster_worker.serve.deadlines import Deadlines
 from muster_worker.serve.errors import ComputationError, OverloadedError, TimedOutError
+from muster_worker.serve.generate.decoder import LocalDecoder, LostError
 from muster_worker.serve.generate.generations import WAITING, Generations
+from muster_worker.serve.generate.lane import TRIES
 from muster_worker.serve.generate.parameters import Parameters
 from muster_worker.serve.metrics import Metrics
 from tests.worker.serve.served import LIMIT
@@ -24,9 +26,12 @@ class Stepwise(Scripted):
 
     def __init__(self):
         self.let = threading.Semaphore(0)
+        self.waits = threading.Event()
 
     def step(self, cache, tokens, places):
+        self.waits.set()
         assert self.let.acquire(timeout=LIMIT)
+        self.waits.clear()
         return super().step(cache, tokens, places)
 
     def _after(self, tokens):
@@ -37,11 +42,12 @@ def parameters(max_tokens):
     return Parameters(max_tokens=max_tokens, temperature=0.0)
 
 
-def run(scenario, model=None, slots=2, seconds=LIMIT):
-    """The scenario in an event loop, told of the generations."""
+def run(scenario, model=None, slots=2, seconds=LIMIT, decoders=None):
+    """The scenario in an event loop, told of the generations. `decoders`: by default the model's."""
 
     async def all_of_it():
-        generations = Generations(model or Stepwise(), slots, Metrics(), Deadlines(seconds))
+        writer = model or Stepwise()
+        generations = Generations(writer, decoders or [LocalDecoder(writer, slots)], Metrics(), Deadlines(seconds))
         try:
             async with asyncio.timeout(LIMIT):
                 await scenario(generations)
@@ -67,6 +73,7 @@ async def begun(generations, *asked):
     for prompt, max_tokens in asked:
         tasks.append(asyncio.create_task(text_of(generations, prompt, max_tokens)))
         await until(lambda: generations.active + generations.waiting == len(tasks))
+        await until(generations._model.waits.is_set)
     generations._model.let.release()
     await until(lambda: generations.active == 2)
     return tasks
@@ -192,3 +199,95 @@ def test_a_recipe_that_makes_no_text_of_its_tokens_fails_for_that_sequence_alone
         assert await text_of(generations, "d", 2) == "ef"
 
     run(scenario, Wordless())
+
+
+class Losing(LocalDecoder):
+    """Is lost at the steps of these numbers. It is able when it is told so."""
+
+    def __init__(self, *steps, model=None):
+        super().__init__(model or Scripted(), 4)
+        self.able = True
+        self.prefilled = []
+        self._lost_at, self._step = set(steps), 0
+
+    def prefill(self, slot, tokens):
+        self.prefilled.append("".join(map(chr, tokens)))
+        return super().prefill(slot, tokens)
+
+    def step(self, slots, tokens, places):
+        self._step += 1
+        if self._step in self._lost_at:
+            raise LostError
+        return super().step(slots, tokens, places)
+
+
+def test_a_text_goes_to_whoever_has_the_fewest_and_stays_there():
+    models = [Stepwise(), Stepwise()]
+    decoders = [Losing(model=model) for model in models]
+
+    async def scenario(generations):
+        texts = [asyncio.create_task(text_of(generations, prompt, 3)) for prompt in "ah"]
+        await until(lambda: all(model.waits.is_set() for model in models))
+        assert (generations.active, generations.waiting) == (2, 0)
+        for model in models:
+            model.let.release(100)
+        assert await asyncio.gather(*texts) == ["bcd", "ijk"]
+
+    run(scenario, decoders=decoders)
+    assert sorted(decoder.prefilled for decoder in decoders) == [["a"], ["h"]]
+
+
+def test_what_is_lost_goes_on_where_it_was():
+    decoder = Losing(3)
+
+    async def scenario(generations):
+        pieces = [piece async for piece in generations.generate("a", parameters(6))]
+        assert [piece.text for piece in pieces] == list("bcdefg")
+
+    run(scenario, decoders=[decoder])
+    assert decoder.prefilled == ["a", "abcd"]
+
+
+def test_what_is_lost_by_one_is_gone_on_with_by_another():
+    class LostForGood(Losing):
+        def step(self, slots, tokens, places):
+            self.able = False
+            raise LostError
+
+    first, second = LostForGood(), Losing()
+    second.able = False
+
+    async def scenario(generations):
+        text = asyncio.create_task(text_of(generations, "a", 4))
+        await until(lambda: generations.waiting == 1 and first.prefilled)
+        second.able = True
+        assert await text == "bcde"
+
+    run(scenario, decoders=[first, second])
+    assert (first.prefilled, second.prefilled) == (["a"], ["ab"])
+
+
+def test_what_many_have_ended_of_is_given_up():
+    decoder = Losing(*range(1, 2 * TRIES))
+
+    async def scenario(generations):
+        pieces = generations.generate("a", parameters(20))
+        assert [(await anext(pieces)).text for _ in range(TRIES)] == list("bcd")
+        with pytest.raises(ComputationError, match="3 processes have ended while they computed this"):
+            await anext(pieces)
+        assert generations.active == 0
+
+    run(scenario, decoders=[decoder])
+
+
+def test_while_nobody_computes_texts_wait():
+    decoder = Losing()
+    decoder.able = False
+
+    async def scenario(generations):
+        text = asyncio.create_task(text_of(generations, "a", 2))
+        await until(lambda: generations.waiting == 1)
+        decoder.able = True
+        assert await text == "bc"
+
+    run(scenario, decoders=[decoder])

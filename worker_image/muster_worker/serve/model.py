@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from muster_worker.compress.apply import prepare
-from muster_worker.serve.errors import ComputationError
+from muster_worker.serve.generate.decoder import LocalDecoder, failed
 from muster_worker.serve.tensors import ANY, TensorSpec
 from muster_worker.serve.threads import set_threads
 from muster_worker.train.errors import ConfigurationError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from muster_worker.serve.generate.decoder import Decoder
     from muster_worker.train.language_model import LanguageModel
     from muster_worker.train.model_directory import LoadedModel
     from muster_worker.train.recipe import Recipe
@@ -75,6 +76,11 @@ class Model(Protocol):
 
     def compute(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs in the order of the signature; raises RequestError."""
+
+    def decoders(self, slots: int) -> list[Decoder]:
+        """Who computes its texts, each with so many slots; nobody where it does not generate."""
+        del slots
+        return []
 
 
 @dataclass(frozen=True)
@@ -174,7 +180,10 @@ class ServedModel(Model):
                 outputs = self.forward(inputs)
                 return [outputs[name].cpu() for name in self._names]
         except Exception as error:  # whatever a model raises
-            raise ComputationError(f"the model failed: {type(error).__name__}: {error}") from error
+            raise failed(error) from error
+
+    def decoders(self, slots: int) -> list[Decoder]:
+        return [LocalDecoder(self.language_model, slots)] if self.language_model is not None else []
 
     def forward(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """The outputs by name, on the model's device; with gradients, where the thread has them on."""
@@ -196,20 +205,20 @@ def _computation(model: LoadedModel) -> tuple[Recipe | None, nn.Module]:
     A program computes a whole text, and cannot go on with one: a model that generates is the recipe's, too.
     """
     description = model.description
-    generates = description.get("generation") is not None
-    if not generates and (description["program"] is not None or description.get("script") is not None):
+    if not generates(model) and (description["program"] is not None or description.get("script") is not None):
         return None, model.program()
     return recipe_and_model(model)
+
+
+def generates(model: LoadedModel) -> bool:
+    """Whether it was published to generate text."""
+    return model.description.get("generation") is not None
 
 
 def recipe_and_model(model: LoadedModel) -> tuple[Recipe, nn.Module]:
     """What it was made by, and the same with its weights; raises ConfigurationError."""
     origin = model.description["origin"]
-    if "recipe" not in origin:
-        raise ConfigurationError(
-            f"spec.model: the model in {model.directory} was made by no recipe, which is wanted here"
-        )
-    recipe = load_recipe(origin["recipe"], json.dumps(origin["config"]))
+    recipe = _recipe(model)
     module = recipe.model()
     prepare(module, origin.get("compression", []))
     try:
@@ -219,6 +228,15 @@ def recipe_and_model(model: LoadedModel) -> tuple[Recipe, nn.Module]:
             f"spec.model: the weights in {model.directory} are not those of {origin['recipe']} in this image: {error}"
         ) from error
     return recipe, module.eval()
+
+
+def _recipe(model: LoadedModel) -> Recipe:
+    origin = model.description["origin"]
+    if "recipe" not in origin:
+        raise ConfigurationError(
+            f"spec.model: the model in {model.directory} was made by no recipe, which is wanted here"
+        )
+    return load_recipe(origin["recipe"], json.dumps(origin["config"]))
 
 
 def _specs(tensors: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:

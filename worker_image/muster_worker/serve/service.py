@@ -44,6 +44,11 @@ class Limits:
     request_seconds: float = 60.0
     batching: Batching = field(default_factory=Batching)
 
+    @property
+    def slots(self) -> int:
+        """Texts that are generated together by one that computes."""
+        return max(SLOTS, self.batching.max_size)
+
 
 class Service:
     """For one event loop. It answers from the moment on that it is given a model."""
@@ -86,8 +91,8 @@ class Service:
         self._explanations = Explanations(explainer) if explainer is not None else None
         self._deadlines = Deadlines(self.limits.request_seconds)
         if model.language_model is not None:
-            slots = max(SLOTS, self.limits.batching.max_size)
-            generations = Generations(model.language_model, slots, self.metrics, self._deadlines)
+            decoders = model.decoders(self.limits.slots)
+            generations = Generations(model.language_model, decoders, self.metrics, self._deadlines)
             self.metrics.watch_sequences(lambda: generations.active, lambda: generations.waiting)
             self._generations = generations
         self._model = model

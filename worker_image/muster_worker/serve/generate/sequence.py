@@ -40,32 +40,25 @@ class Piece:
 class Sequence:
     def __init__(self, model: LanguageModel, text: str, parameters: Parameters) -> None:
         """Raises RequestError where the prompt has no token, or leaves no room for one."""
-        self.prompt = model.encode(text)
+        self.tokens = model.encode(text)
+        """Those of its prompt, and all that were taken."""
+
         self.parameters = parameters
         self.draws = Draws(parameters.seed)
-        self.last = 0
-        """The token that comes next into the model."""
-
         self._model = model
         self._text = Text(model.decode, parameters.stop)
-        self._count = 0
-        if not self.prompt:
+        self._end = len(self.tokens) + parameters.max_tokens
+        if not self.tokens:
             raise RequestError("text_input: found no token, wanted at least one to go on from")
-        if len(self.prompt) >= model.context:
+        if len(self.tokens) >= model.context:
             raise RequestError(
-                f"text_input: found {len(self.prompt)} tokens, wanted at most {model.context - 1}: the model looks back"
+                f"text_input: found {len(self.tokens)} tokens, wanted at most {model.context - 1}: the model looks back"
                 f" at {model.context}, those that it generates among them"
             )
 
-    @property
-    def place(self) -> int:
-        """Where the last token is."""
-        return len(self.prompt) + self._count - 1
-
     def take(self, chosen: Chosen) -> Piece:
         """The next token."""
-        self.last = chosen.token
-        self._count += 1
+        self.tokens.append(chosen.token)
         special = chosen.token == self._model.end_token
         token = Token(chosen.token, self._model.decode([chosen.token]), chosen.logprob, special)
         text = "" if special else self._text.add(chosen.token)
@@ -77,5 +70,4 @@ class Sequence:
             return END
         if self._text.stopped:
             return STOP
-        is_full = len(self.prompt) + self._count == self._model.context
-        return LENGTH if is_full or self._count == self.parameters.max_tokens else None
+        return LENGTH if len(self.tokens) == min(self._end, self._model.context) else None

@@ -1,0 +1,77 @@
+"""What computes the next token of sequences that each have a slot: here, or wherever the model is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from muster_worker.serve.errors import ComputationError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from muster_worker.train.language_model import LanguageModel
+
+
+class LostError(Exception):
+    """Whoever computed has gone, and what it remembered of all slots with it: another may compute them anew."""
+
+
+class Decoder(Protocol):
+    """For one thread. Tensors are on the CPU, tokens, slots and places int64."""
+
+    slots: int
+
+    @property
+    def able(self) -> bool:
+        """Whether there is anybody to compute."""
+
+    def prefill(self, slot: int, tokens: Tensor) -> Tensor:
+        """The logits (vocabulary,) of what follows the tokens (T,), which the slot has from now on.
+
+        Raises RequestError or LostError.
+        """
+
+    def step(self, slots: Tensor, tokens: Tensor, places: Tensor) -> Tensor:
+        """The logits (N, vocabulary) of what follows one more token of each of these slots.
+
+        `slots`, `tokens`, `places`: (N,); the place of a sequence's first token is 0. Raises as `prefill`.
+        """
+
+
+class LocalDecoder(Decoder):
+    """By the model in this process.
+
+    A step has the same shape whoever is there. So what comes of a sequence does not depend on the others, not even in
+    the last bit: sums are added in the same order. And nothing is copied, for the cache is used where it is.
+    """
+
+    able = True
+
+    def __init__(self, model: LanguageModel, slots: int) -> None:
+        self.slots = slots
+        self._model = model
+        with torch.inference_mode():
+            self._cache = model.cache(slots)
+
+    def prefill(self, slot: int, tokens: Tensor) -> Tensor:
+        try:
+            with torch.inference_mode():
+                return self._model.prefill(self._cache, slot, tokens).cpu()
+        except Exception as error:  # whatever a model raises
+            raise failed(error) from error
+
+    def step(self, slots: Tensor, tokens: Tensor, places: Tensor) -> Tensor:
+        all_tokens, all_places = torch.zeros(2, self.slots, dtype=torch.int64)
+        all_tokens[slots], all_places[slots] = tokens, places
+        try:
+            with torch.inference_mode():
+                return self._model.step(self._cache, all_tokens, all_places).cpu()[slots]
+        except Exception as error:  # whatever a model raises
+            raise failed(error) from error
+
+
+def failed(error: Exception) -> ComputationError:
+    """Of what a recipe's code has raised."""
+    return ComputationError(f"the model failed: {type(error).__name__}: {error}")
