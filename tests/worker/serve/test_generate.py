@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
-import re
 import threading
 import time
 
@@ -14,9 +12,20 @@ import torch
 
 from muster_worker.recipes.chargpt import decoded, encoded
 from tests.worker.serve.served import LIMIT
-from tests.worker.serve.writing import CONFIG, LONG, LONG_CONFIG, publish
-
-PATH = "/v2/models/chargpt/"
+from tests.worker.serve.writing import (
+    CONFIG,
+    LONG,
+    LONG_CONFIG,
+    PATH,
+    ask,
+    begin,
+    connection,
+    counted,
+    events,
+    publish,
+    request,
+    stream,
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,46 +49,6 @@ def long(tmp_path_factory):
     directory = tmp_path_factory.mktemp("models") / "chargpt"
     publish(directory, config=LONG_CONFIG)
     return directory
-
-
-def connection(served):
-    return contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT))
-
-
-def request(text, **parameters):
-    return json.dumps({"text_input": text, "parameters": parameters})
-
-
-def ask(served, text, path="generate", **parameters):
-    """Status, headers, answer."""
-    with connection(served) as one:
-        one.request("POST", PATH + path, request(text, **parameters))
-        answer = one.getresponse()
-        return answer.status, answer.headers, json.loads(answer.read())
-
-
-def events(answer):
-    """Those of a stream, as they come."""
-    while line := answer.readline():
-        if line != b"\n":
-            name, _, event = line.partition(b": ")
-            assert name == b"data"
-            yield json.loads(event)
-
-
-def stream(served, text, **parameters):
-    with connection(served) as one:
-        one.request("POST", PATH + "generate_stream", request(text, **parameters))
-        answer = one.getresponse()
-        assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
-        return list(events(answer))
-
-
-def counted(served, name):
-    with connection(served) as one:
-        one.request("GET", "/metrics")
-        found = re.search(rf"^{re.escape(name)} (\S+)$", one.getresponse().read().decode(), re.MULTILINE)
-        return float(found[1])
 
 
 def until(holds):
@@ -243,14 +212,6 @@ def test_it_counts(serve, directory, model):
     assert counted(served, 'muster_serve_sequences{state="active"}') == 0
 
 
-def begin(served, text, **parameters):
-    """A stream of which one event has come."""
-    one = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT)
-    one.request("POST", PATH + "generate_stream", request(text, **parameters))
-    answer = one.getresponse()
-    return one, answer, next(events(answer))
-
-
 def test_a_client_that_goes_frees_the_slot(serve, long):
     served = serve(long)
     streams = [begin(served, "a", max_tokens=LONG) for _ in range(4)]
@@ -326,13 +287,3 @@ def test_while_it_writes_it_answers_others_at_once(serve, long):
     for other, answer, _ in streams:
         answer.close()
         other.close()
-
-
-def test_a_group_of_processes_says_where_text_is_generated(group, directory, model):
-    pods = group(directory, "--data", "2", "--name", "chargpt")
-    status, _, answer = ask(pods, "a")
-    assert status == 404
-    assert answer["error"].endswith(
-        "does not generate text: others compute it (spec.group, another runtime), wanted the server: runtime: torch, no"
-        " group"
-    )

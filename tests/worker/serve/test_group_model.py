@@ -3,78 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
-from queue import SimpleQueue
 
 import pytest
 import torch
 
 from muster_worker.serve.errors import ComputationError, NotReadyError, TimedOutError
-from muster_worker.serve.group.front import Front
-from muster_worker.serve.group.layout import GroupConfig, Layout
-from muster_worker.serve.group.link import Link
 from muster_worker.serve.group.model import TRIES, GroupModel
-from muster_worker.serve.group.wire import Frame
 from muster_worker.serve.model import Signature
 from muster_worker.serve.tensors import TensorSpec
+from tests.worker.serve.fake_ranks import LIMIT, SHA256, FakeRank, gathering
 from tests.worker.serve.pods import until
 
 BATCHED = Signature(*((TensorSpec(name, "FP32", (-1, 2)),) for name in ("points", "output")))
 ALONE = Signature(*((TensorSpec(name, "FP32", (4, 2)),) for name in ("points", "output")))
-SHA256 = "ab" * 32
-LIMIT = 10.0
-
-
-class FakeRank:
-    """Doubles what it is given, or does what `does` says: "fail", "end" or "hang"."""
-
-    def __init__(self, front, rank, *, does="double", sha256=SHA256, loads=True):
-        self.sizes, self.told, self.ended = [], SimpleQueue(), threading.Event()
-        self._does = does
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            connection = socket.create_connection(listening.getsockname())
-            front.receive(listening.accept()[0])
-        self.link = Link(connection, self._hear, self.ended.set)
-        self.link.start()
-        words = {"group": "numbers", "processes": front.layout.processes, "rank": rank}
-        self.link.send(Frame("join", words | {"death": None, "meeting": None}))
-        if loads:
-            self.link.send(Frame("loaded", {"sha256": sha256, "seconds": 0.001}))
-
-    def _hear(self, frame):
-        if frame.kind != "compute":
-            self.told.put(frame)
-            return
-        self.sizes.append(len(frame.tensors[0]))
-        task = {"task": frame.words["task"]}
-        match self._does:
-            case "double":
-                self.link.send(Frame("answer", task, [tensor * 2 for tensor in frame.tensors]))
-            case "fail":
-                self.link.send(Frame("answer", task | {"error": "the model failed: minus one"}))
-            case "end":
-                self.link.close()
 
 
 @pytest.fixture
 def group():
-    """A front of that many shards and the ranks that have come to it, each doing as it is told."""
-    everybody = []
-
-    def gather(*does, shards=None, expects=SHA256):
-        front = Front(GroupConfig("numbers", Layout(data=shards or len(does))), listening=None)
-        ranks = [FakeRank(front, rank, does=one) for rank, one in enumerate(does)]
-        everybody.extend(ranks)
-        until(lambda: len(front.absent) == front.layout.processes - len(does))
-        if front.able:
-            front.assemble(expects, whole=False)
-        return front, ranks
-
-    yield gather
-    for rank in everybody:
-        rank.link.close()
-        assert rank.ended.wait(LIMIT)
+    yield from gathering()
 
 
 def model_of(front, signature=BATCHED, limit=LIMIT):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
+import re
+
 import torch
 
 from muster_worker.compress.apply import prepare
@@ -9,6 +14,7 @@ from muster_worker.recipes.chargpt import CharGPT, CharGPTConfig
 from muster_worker.train.config import config_as_json
 from muster_worker.train.export import Trained, export_model
 from muster_worker.train.language_model import LanguageModel
+from tests.worker.serve.served import LIMIT
 
 RECIPE = "muster_worker.recipes.chargpt:CharGPT"
 CONFIG = CharGPTConfig(layers=2, heads=2, width=32, context=48)
@@ -74,3 +80,54 @@ class Scripted(LanguageModel):
         logits[tokens == ord("?")] = torch.nan
         logits[tokens == ord("z"), self.end_token] = 9.0
         return logits
+
+
+PATH = "/v2/models/chargpt/"
+
+
+def connection(served):
+    return contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT))
+
+
+def request(text, **parameters):
+    return json.dumps({"text_input": text, "parameters": parameters})
+
+
+def ask(served, text, path="generate", **parameters):
+    """Status, headers, answer."""
+    with connection(served) as one:
+        one.request("POST", PATH + path, request(text, **parameters))
+        answer = one.getresponse()
+        return answer.status, answer.headers, json.loads(answer.read())
+
+
+def events(answer):
+    """Those of a stream, as they come."""
+    while line := answer.readline():
+        if line != b"\n":
+            name, _, event = line.partition(b": ")
+            assert name == b"data"
+            yield json.loads(event)
+
+
+def stream(served, text, **parameters):
+    with connection(served) as one:
+        one.request("POST", PATH + "generate_stream", request(text, **parameters))
+        answer = one.getresponse()
+        assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        return list(events(answer))
+
+
+def counted(served, name):
+    with connection(served) as one:
+        one.request("GET", "/metrics")
+        found = re.search(rf"^{re.escape(name)} (\S+)$", one.getresponse().read().decode(), re.MULTILINE)
+        return float(found[1])
+
+
+def begin(served, text, **parameters):
+    """A stream of which one event has come."""
+    one = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT)
+    one.request("POST", PATH + "generate_stream", request(text, **parameters))
+    answer = one.getresponse()
+    return one, answer, next(events(answer))

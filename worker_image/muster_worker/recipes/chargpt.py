@@ -145,9 +145,9 @@ class Transformer(nn.Module):
 class KeyValueCache:
     """What each layer has found out about the tokens of each slot: (layers, slots, heads, context, size of a head)."""
 
-    def __init__(self, config: CharGPTConfig, slots: int, like: Tensor) -> None:
-        """Has the type of `like`, and is where that is."""
-        shape = config.layers, slots, config.heads, config.context, config.width // config.heads
+    def __init__(self, config: CharGPTConfig, slots: int, heads: int, like: Tensor) -> None:
+        """`heads`: of each layer, those that are computed here. Has the type of `like`, and is where that is."""
+        shape = config.layers, slots, heads, config.context, config.width // config.heads
         self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
         self._slots = torch.arange(slots, device=like.device)
         self._context = torch.arange(config.context, device=like.device)
@@ -194,7 +194,10 @@ class Writer(LanguageModel):
         return decoded(tokens)
 
     def cache(self, slots: int) -> KeyValueCache:
-        return KeyValueCache(self._config, slots, self._like)
+        # Of several ranks that divide the layers, each has some of the heads: as many as its keys have room for.
+        keys: Tensor = self._model.blocks[0].attention.key(self._like.new_zeros(1, self._config.width))
+        heads = keys.shape[1] * self._config.heads // self._config.width
+        return KeyValueCache(self._config, slots, heads, self._like)
 
     def prefill(self, cache: KeyValueCache, slot: int, tokens: Tensor) -> Tensor:
         tokens = tokens.to(self._like.device)[None]

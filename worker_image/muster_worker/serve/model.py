@@ -39,6 +39,10 @@ WORTH_THREADS = 0.002
 pods want the cores too, a sample takes many times as long and burns what the others need."""
 
 
+NOT_OF_TEXT = "when it was published, its recipe had no language_model"
+"""Why a model does not generate."""
+
+
 @dataclass(frozen=True, slots=True)
 class Signature:
     """What goes in and what comes out."""
@@ -61,7 +65,7 @@ class Model(Protocol):
     language_model: LanguageModel | None = None
     """How it generates text, where it does."""
 
-    why_no_text: str = "others compute it (spec.group, another runtime), wanted the server: runtime: torch, no group"
+    why_no_text: str = "another server computes it, wanted runtime: torch"
     """Where it does not."""
 
     @property
@@ -108,7 +112,7 @@ class Embedded:
 class ServedModel(Model):
     """Computes outputs from inputs, both in the order of its signature, on the CPU or one device."""
 
-    why_no_text: str = "when it was published, its recipe had no language_model"
+    why_no_text: str = NOT_OF_TEXT
 
     def __init__(
         self,
@@ -213,6 +217,15 @@ def _computation(model: LoadedModel) -> tuple[Recipe | None, nn.Module]:
 def generates(model: LoadedModel) -> bool:
     """Whether it was published to generate text."""
     return model.description.get("generation") is not None
+
+
+def language_model_without_weights(model: LoadedModel) -> LanguageModel | None:
+    """For its tokens and texts, where others compute; None: it does not generate. Raises ConfigurationError."""
+    if not generates(model):
+        return None
+    recipe = _recipe(model)
+    with torch.device("meta"):  # as large as the model is, it takes no memory
+        return recipe.language_model(recipe.model())
 
 
 def recipe_and_model(model: LoadedModel) -> tuple[Recipe, nn.Module]:

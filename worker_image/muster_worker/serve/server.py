@@ -28,7 +28,7 @@ from muster_worker.serve.group.service import FrontService
 from muster_worker.serve.held import forward, hold
 from muster_worker.serve.listening import http_server, listen
 from muster_worker.serve.metrics import Metrics
-from muster_worker.serve.model import ServedModel, intact
+from muster_worker.serve.model import ServedModel, intact, language_model_without_weights
 from muster_worker.serve.service import Limits, Service
 from muster_worker.serve.supervisor import Death, Part, Told, keep_up
 from muster_worker.train.errors import ConfigurationError, TrainingError
@@ -228,10 +228,11 @@ class _Server:
     def _assembled(self, front: Front) -> tuple[Model, float, int]:
         config = self._config
         front.listen()
-        _, signature, sha256 = intact(config.directory, config.sha256)
+        loaded, signature, sha256 = intact(config.directory, config.sha256)
         # Those who ask the place of a front that died are answered by whoever is there.
         seconds = front.assemble(sha256, whole=self._death is None)
-        model = GroupModel(signature, sha256, front, config.limits.request_seconds)
+        limit = config.limits.request_seconds
+        model = GroupModel(signature, sha256, front, limit, language_model_without_weights(loaded))
         return model, seconds, front.layout.at_once
 
     def _explainer(self, model: Model) -> Explainer | None:

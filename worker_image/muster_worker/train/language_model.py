@@ -38,7 +38,10 @@ class LanguageModel(ABC):
 
     @abstractmethod
     def cache(self, slots: int) -> Any:
-        """The keys and values of so many sequences of `context` tokens each, on the model's device."""
+        """The keys and values of so many sequences of `context` tokens each, on the model's device.
+
+        Of a model that is divided by the recipe's `tensor_plan`, those of this rank's part.
+        """
 
     @abstractmethod
     def prefill(self, cache: Any, slot: int, tokens: Tensor) -> Tensor:

@@ -97,6 +97,9 @@ class Recipe(ABC):
         return None
 
     def language_model(self, model: nn.Module) -> LanguageModel | None:
-        """How `model`, which is ready to be served, generates text. None: it does not."""
+        """How `model`, which is ready to be served, generates text. None: it does not.
+
+        Where others compute, `model` is on the device `meta`, without weights, to encode and decode texts alone.
+        """
         del model
         return None

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from muster_worker.serve.group.layout import GroupConfig
+    from muster_worker.serve.group.shard import Task
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,10 @@ class Front:
                 return False
             self.changed.wait(min(left, BEAT))  # silence is no change that anybody would tell of
         return True
+
+    def stands_still(self, task: Task) -> bool:
+        """Whether its shard does, and another does not. Alone, it is waited for: it may go on."""
+        return any(one.able for one in self.shards) and any(one.has(task) and not one.able for one in self.shards)
 
     def _faults(self) -> dict[int, str]:
         faults = dict.fromkeys((rank for shard in self.shards for rank in shard.ranks), "is not there")

@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING
 import torch
 
 from muster_worker.serve.errors import ComputationError, NotReadyError, TimedOutError
+from muster_worker.serve.group.decoder import ShardDecoder
 from muster_worker.serve.group.shard import Task
-from muster_worker.serve.model import Model
+from muster_worker.serve.model import NOT_OF_TEXT, Model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
+    from muster_worker.serve.generate.decoder import Decoder
     from muster_worker.serve.group.front import Front
     from muster_worker.serve.group.shard import Shard
     from muster_worker.serve.model import Signature
+    from muster_worker.train.language_model import LanguageModel
 
 HANGS = 0.5
 """A computation that has taken so much of the time that a batch may take, and is not done at its end, never will be."""
@@ -29,12 +32,22 @@ TRIES = 3
 
 
 class GroupModel(Model):
-    """Computes by the ranks of `front`; `limit`: seconds that a batch may take."""
+    """Computes by the ranks of `front`; `limit`: seconds that a batch may take, or a step of texts."""
 
-    def __init__(self, signature: Signature, sha256: str, front: Front, limit: float) -> None:
+    def __init__(
+        self, signature: Signature, sha256: str, front: Front, limit: float, language_model: LanguageModel | None = None
+    ) -> None:
+        """`language_model`: makes tokens of texts and texts of tokens, and computes nothing."""
         self.signature = signature
         self.version = sha256[:12]
         self.sha256 = sha256
+        stages = front.layout.pipeline
+        self.language_model = language_model if stages == 1 else None
+        self.why_no_text = (
+            NOT_OF_TEXT
+            if language_model is None
+            else f"spec.group.parallelism.pipeline: found {stages}, wanted 1: whoever computes a token needs all layers"
+        )
         self._front = front
         self._limit = limit
         self._turns = itertools.count()
@@ -59,6 +72,11 @@ class GroupModel(Model):
             return list(outputs[0])
         return [torch.cat(pieces) for pieces in zip(*outputs, strict=True)]
 
+    def decoders(self, slots: int) -> list[Decoder]:
+        if self.language_model is None:
+            return []
+        return [ShardDecoder(self._front, shard, slots, self._limit) for shard in self._front.shards]
+
     def _parts(self, inputs: Sequence[Tensor], shards: int) -> list[Sequence[Tensor]]:
         """One for each shard, or as many as there are samples."""
         if not self.signature.batched:
@@ -81,7 +99,7 @@ class GroupModel(Model):
 
     def _outputs(self, task: Task, deadline: float) -> Sequence[Tensor]:
         deaths = 0
-        while self._front.wait(lambda: task.settled or self._stands_still(task), deadline):
+        while self._front.wait(lambda: task.settled or self._front.stands_still(task), deadline):
             if task.error is not None:
                 raise ComputationError(task.error)
             if task.outputs is not None:
@@ -93,12 +111,6 @@ class GroupModel(Model):
             self._give_up(task)
             shard.begin(task)
         raise TimedOutError(f"no answer within {self._limit:g} s")
-
-    def _stands_still(self, task: Task) -> bool:
-        """Whether its shard does, and another does not. Alone, it is waited for: it may go on."""
-        return any(one.able for one in self._front.shards) and any(
-            one.has(task) and not one.able for one in self._front.shards
-        )
 
     def _give_up(self, task: Task) -> None:
         for shard in self._front.shards:

@@ -16,7 +16,7 @@ from torch.distributed.tensor.parallel import parallelize_module
 
 from muster_worker.parallel.layers import layers_of, plan_of
 from muster_worker.serve.group.meeting import is_of_a_peer
-from muster_worker.serve.model import ServedModel, intact, recipe_and_model
+from muster_worker.serve.model import ServedModel, generates, intact, recipe_and_model
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.export import named_outputs
 
@@ -59,7 +59,8 @@ def load(config: ServeConfig, layout: Layout, mesh: DeviceMesh, device: torch.de
         parallelize_module(model, mesh["tensor"], plan_of(recipe, model, part, layout.tensor, _FIELD))
     if layout.pipeline > 1:
         part = _Pipeline(part, number, layout.pipeline, mesh.get_group("pipeline"), device, names, signature.batched)
-    return ServedModel(signature, part, device, sha256)
+    writes = generates(loaded) and layout.pipeline == 1
+    return ServedModel(signature, part, device, sha256, recipe.language_model(model) if writes else None)
 
 
 class _Layers(nn.Module):

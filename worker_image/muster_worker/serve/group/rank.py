@@ -32,6 +32,9 @@ from muster_worker.train.errors import TrainingError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import Tensor
+
+    from muster_worker.serve.generate.decoder import Decoder
     from muster_worker.serve.group.layout import GroupConfig
     from muster_worker.serve.server import ServeConfig
     from muster_worker.serve.supervisor import Death, Told
@@ -56,7 +59,7 @@ class Rank:
     ) -> None:
         self._config, self._group, self._rank = config, group, rank
         self._hear_of_group = hear
-        self._batches: SimpleQueue[Frame] = SimpleQueue()
+        self._tasks: SimpleQueue[Frame] = SimpleQueue()
         self._places: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._meeting: Meeting | None = None
         self._link: Link | None = None
@@ -93,11 +96,12 @@ class Rank:
             if is_of_a_peer(error):
                 self._end("another of its shard has gone")
             raise
+        decoders = model.decoders(self._config.limits.slots)
         told.serving()
         link.send(Frame("loaded", {"sha256": model.sha256, "seconds": seconds}))
         log.info("rank %d is there: %.2g ms a sample", self._rank, seconds * 1000)
         while True:
-            self._compute(model, self._batches.get())
+            self._compute(model, decoders, self._tasks.get())
 
     def _model(self) -> ServedModel:
         device = self._device()
@@ -108,11 +112,11 @@ class Rank:
         mesh = self._meeting.attend(self._places.get(), device)
         return parallel.load(self._config, self._group.layout, mesh, device)
 
-    def _compute(self, model: ServedModel, frame: Frame) -> None:
+    def _compute(self, model: ServedModel, decoders: list[Decoder], frame: Frame) -> None:
         link, task = self._link, frame.words["task"]
-        assert link is not None, "batches come by it"
+        assert link is not None, "tasks come by it"
         try:
-            outputs = model.compute(frame.tensors)
+            outputs = model.compute(frame.tensors) if frame.kind == "compute" else _logits(decoders[0], frame)
         except ComputationError as error:
             if is_of_a_peer(error):
                 link.send(Frame("broken"))
@@ -165,8 +169,8 @@ class Rank:
 
     def _hear(self, frame: Frame) -> None:
         match frame.kind:
-            case "compute":
-                self._batches.put(frame)
+            case "compute" | "prefill" | "step":
+                self._tasks.put(frame)
             case "meet":
                 self._places.put(frame.words)
             case "group":
@@ -177,3 +181,11 @@ class Rank:
     def _end(self, why: str) -> NoReturn:
         print(f"rank {self._rank} ends: {why}", file=sys.stderr, flush=True)  # noqa: T201 - its last words
         os._exit(AGAIN)
+
+
+def _logits(decoder: Decoder, frame: Frame) -> list[Tensor]:
+    """Of what follows a prompt, or one more token of each text."""
+    if frame.kind == "step":
+        return [decoder.step(*frame.tensors)]
+    slot, tokens = frame.tensors
+    return [decoder.prefill(int(slot), tokens)]

@@ -36,10 +36,12 @@ class Member:
 
 
 class Task:
-    """A part of a batch. Neither outputs nor error: a shard computes it still, or has `lost` it."""
+    """A part of a batch, or a step of texts. Neither outputs nor error: a shard computes it, or has `lost` it."""
 
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, inputs: Sequence[Tensor], kind: str = "compute") -> None:
+        """`kind`: of the frame that tells the ranks of it."""
         self.inputs = inputs
+        self.kind = kind
         self.outputs: Sequence[Tensor] | None = None
         self.error: str | None = None
         self.lost = False
@@ -55,6 +57,9 @@ class Shard:
     def __init__(self, ranks: range) -> None:
         self.ranks = ranks
         self.members: dict[int, Member] = {}
+        self.life = 0
+        """Counts how often others have taken the places of its ranks, and nothing is remembered from before."""
+
         self._tasks: dict[int, Task] = {}
         self._numbers = itertools.count()
         self._since = 0.0
@@ -92,7 +97,7 @@ class Shard:
         number, task.lost = next(self._numbers), False
         self._tasks[number] = task
         for member in self.members.values():
-            member.link.send(Frame("compute", {"task": number}, task.inputs))
+            member.link.send(Frame(task.kind, {"task": number}, task.inputs))
 
     def answered(self, frame: Frame) -> None:
         task = self._tasks.pop(frame.words["task"], None)
@@ -114,6 +119,7 @@ class Shard:
         for member in self.members.values():
             member.link.close()
         self.members.clear()
+        self.life += 1
         for task in self._tasks.values():
             task.lost = True
         self._tasks.clear()

@@ -1,0 +1,172 @@
+"""Text by a replica of several processes: it is that of one, whoever computes it and whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import threading
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+
+from tests.worker.serve.pods import until
+from tests.worker.serve.served import LIMIT
+from tests.worker.serve.writing import LONG, LONG_CONFIG, ask, begin, connection, counted, events, publish, stream
+
+NAMED = ("--name", "chargpt")
+ASKED = [(f"x = {number}", {"max_tokens": 25, "seed": number}) for number in range(12)] + [
+    (prompt, {"max_tokens": 30, "temperature": 0}) for prompt in ("The", "while x < 3:", "def f(x", "lambda: 0")
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _on_this_machine():
+    """All pods are here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        yield
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    found = tmp_path_factory.mktemp("models") / "chargpt"
+    publish(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """The directory of a model whose texts are so long that somebody can die meanwhile."""
+    found = tmp_path_factory.mktemp("models") / "chargpt"
+    publish(found, config=LONG_CONFIG)
+    return found
+
+
+@pytest.fixture(scope="module")
+def wanted(serve_for_module, directory):
+    """What one process writes."""
+    served = serve_for_module(directory)
+    return [ask(served, text, **parameters)[2]["text_output"] for text, parameters in ASKED]
+
+
+@pytest.fixture(scope="module")
+def alone(serve_for_module, long):
+    """One process with the model of long texts."""
+    return serve_for_module(long)
+
+
+def at_once(number, asks):
+    """What all of them give that are asked in threads of their own."""
+    found = [None] * number
+    threads = [
+        threading.Thread(target=lambda index: found.__setitem__(index, asks(index)), args=(index,))
+        for index in range(number)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [(("--data", "2"), 2), (("--tensor", "2"), 1), (("--tensor", "2"), 2), (("--data", "2", "--tensor", "2"), 1)],
+)
+def test_a_group_writes_what_one_process_does(group, directory, wanted, words, count):
+    pods = group(directory, *words, *NAMED, count=count)
+    found = at_once(len(ASKED), lambda index: stream(pods, ASKED[index][0], **ASKED[index][1]))
+    assert ["".join(event["text_output"] for event in one) for one in found] == wanted
+    assert counted(pods, "muster_serve_generated_tokens_total") == 12 * 25 + 4 * 30
+    assert counted(pods, "muster_serve_first_token_seconds_count") == len(ASKED)
+    with connection(pods) as one:
+        one.request("GET", "/v2/models/chargpt")
+        assert json.loads(one.getresponse().read())["properties"] == {"generate": "true", "context": "48"}
+
+
+@pytest.mark.parametrize("words", [("--data", "2"), ("--tensor", "2")])
+def test_a_rank_that_is_killed_costs_no_text(group, long, alone, words):
+    asked = [("The", {"max_tokens": 200, "temperature": 0}), ("def f(x", {"max_tokens": 200, "seed": 3})] * 2
+    texts = [ask(alone, text, **parameters)[2]["text_output"] for text, parameters in asked]
+    pods = group(long, *words, *NAMED)
+    streams = [begin(pods, text, **parameters) for text, parameters in asked]
+    pods.signal(signal.SIGKILL, "rank 1")
+    for (one, answer, first), text in zip(streams, texts, strict=True):
+        found = [first, *events(answer)]
+        one.close()
+        assert "".join(event.get("text_output", str(event)) for event in found) == text
+        assert len(found) == 200
+    until(pods.is_ready)
+    assert pods.state()["death"]["count"] == 1
+    assert counted(pods, 'muster_serve_sequences{state="active"}') == 0
+    assert ask(pods, asked[0][0], **asked[0][1])[2]["text_output"] == texts[0]
+
+
+def test_a_rank_that_stands_still_is_left_by_its_texts(group, long, alone):
+    parameters = {"max_tokens": 200, "temperature": 0}
+    wanted = ask(alone, "The", **parameters)[2]["text_output"]
+    pods = group(long, "--data", "2", *NAMED)
+    streams = [begin(pods, "The", **parameters) for _ in range(4)]
+    pods.signal(signal.SIGSTOP, "rank 0")
+    for one, answer, first in streams:
+        assert "".join(event.get("text_output", str(event)) for event in [first, *events(answer)]) == wanted
+        one.close()
+    pods.signal(signal.SIGCONT, "rank 0")
+    until(pods.is_ready)
+    assert ask(pods, "The", **parameters)[2]["text_output"] == wanted
+
+
+def test_while_nobody_is_there_to_compute_texts_wait(group, directory, wanted):
+    pods = group(directory, "--tensor", "2", *NAMED)
+    pods.signal(signal.SIGKILL, "rank 0")
+    text, parameters = ASKED[0]
+    assert ask(pods, text, **parameters)[2]["text_output"] == wanted[0]
+
+
+@pytest.mark.parametrize("words", [("--data", "2"), ("--tensor", "2")])
+def test_a_client_that_goes_frees_the_slot(group, long, alone, words):
+    pods = group(long, *words, *NAMED)
+    for one, answer, _ in [begin(pods, "a", max_tokens=LONG) for _ in range(4)]:
+        answer.close()
+        one.close()
+    until(lambda: counted(pods, 'muster_serve_sequences{state="active"}') == 0)
+    assert counted(pods, "muster_serve_generated_tokens_total") < 4 * LONG / 2
+    parameters = {"max_tokens": 20, "temperature": 0}
+    assert ask(pods, "The", **parameters)[2]["text_output"] == ask(alone, "The", **parameters)[2]["text_output"]
+
+
+def test_told_to_leave_it_finishes_what_it_writes(group, long):
+    pods = group(long, "--tensor", "2", *NAMED, count=2)
+    one, answer, _ = begin(pods, "a", max_tokens=300)
+    for pod in reversed(pods.pods):
+        pod.process.terminate()
+    found = list(events(answer))
+    one.close()
+    assert len(found) == 299
+    assert found[-1]["details"] == {"finish_reason": "length"}
+    assert [pod.process.wait(LIMIT) for pod in pods.pods] == [0, 0]
+
+
+def test_it_writes_by_grpc(group, directory, wanted):
+    pods = group(directory, "--tensor", "2", *NAMED)
+    prompt, parameters = ASKED[0]
+    text = triton.InferInput("text_input", [1], "BYTES")
+    text.set_data_from_numpy(np.array([prompt.encode()], dtype=np.object_))
+    with contextlib.closing(pods.pods[0].grpc_client()) as client:
+        answer = client.infer("chargpt", [text], parameters=parameters)
+    assert answer.as_numpy("text_output")[0].decode() == wanted[0]
+
+
+def test_a_pipeline_says_that_it_writes_no_text(group, directory):
+    pods = group(directory, "--pipeline", "2", *NAMED)
+    status, _, answer = ask(pods, "a")
+    assert status == 404
+    assert answer["error"].endswith(
+        " of chargpt does not generate text: spec.group.parallelism.pipeline: found 2, wanted 1: whoever computes a"
+        " token needs all layers"
+    )
+    with connection(pods) as one:
+        one.request("GET", "/v2/models/chargpt")
+        assert "properties" not in json.loads(one.getresponse().read())

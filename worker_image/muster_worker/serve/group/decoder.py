@@ -1,0 +1,60 @@
+"""Texts by the ranks of one shard: each remembers its part of keys and values, and the first of them has the logits.
+
+A step is one message to every rank and one answer. It has the tokens of all texts alone, so that it is small.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+from muster_worker.serve.errors import ComputationError
+from muster_worker.serve.generate.decoder import Decoder, LostError
+from muster_worker.serve.group.shard import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from muster_worker.serve.group.front import Front
+    from muster_worker.serve.group.shard import Shard
+
+
+class ShardDecoder(Decoder):
+    """`limit`: seconds after which a step that is not done never will be."""
+
+    def __init__(self, front: Front, shard: Shard, slots: int, limit: float) -> None:
+        self.slots = slots
+        self._front, self._shard, self._limit = front, shard, limit
+        self._lives = [0] * slots
+        """In which life of the shard each slot was filled."""
+
+    @property
+    def able(self) -> bool:
+        with self._front.changed:
+            return self._shard.able
+
+    def prefill(self, slot: int, tokens: Tensor) -> Tensor:
+        with self._front.changed:
+            self._lives[slot] = self._shard.life
+        return self._computed(Task([torch.tensor(slot), tokens], "prefill"), [slot])
+
+    def step(self, slots: Tensor, tokens: Tensor, places: Tensor) -> Tensor:
+        return self._computed(Task([slots, tokens, places], "step"), slots.tolist())
+
+    def _computed(self, task: Task, slots: list[int]) -> Tensor:
+        front, shard = self._front, self._shard
+        deadline = time.monotonic() + self._limit
+        with front.changed:
+            if not shard.able or any(self._lives[slot] != shard.life for slot in slots):
+                raise LostError
+            shard.begin(task)
+            if not front.wait(lambda: task.settled or front.stands_still(task), deadline):
+                shard.close()  # it hangs, in the way of whoever asks next
+            shard.give_up(task)
+        if task.error is not None:
+            raise ComputationError(task.error)
+        if task.outputs is None:
+            raise LostError
+        return task.outputs[0]
