@@ -241,10 +241,14 @@ def begin_in_thread(served):
 
 def test_more_than_can_wait_are_told_to_come_again(serve, long):
     served = serve(long)
-    others = [http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT) for _ in range(8 + 64)]
-    for one in others:
-        one.request("POST", PATH + "generate", request("a", max_tokens=LONG))
-    until(lambda: counted(served, 'muster_serve_sequences{state="waiting"}') == 64)
+    others = []
+    for count, state in ((8, "active"), (64, "waiting")):
+        more = [http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT) for _ in range(count)]
+        others += more
+        for one in more:
+            one.request("POST", PATH + "generate", request("a", max_tokens=LONG))
+        name = f'muster_serve_sequences{{state="{state}"}}'
+        until(lambda name=name, count=count: counted(served, name) == count)
     for path in ("generate", "generate_stream"):
         status, headers, answer = ask(served, "a", path)
         assert (status, headers["retry-after"]) == (503, "1")
