@@ -22,6 +22,7 @@ from muster_worker.train.durable import read_json
 from muster_worker.train.environment import Environment
 from muster_worker.train.errors import ConfigurationError, TrainingError
 from muster_worker.train.export import export_model
+from muster_worker.train.memory import keep_memory
 from muster_worker.train.model_directory import DESCRIPTION, load_model, published_model, summary
 from muster_worker.train.preflight import preflight
 from muster_worker.train.process_group import Agreed, everywhere, from_rank, joined
@@ -53,6 +54,7 @@ def run(recipe: str) -> None:
     storage fails. Any other error is raised.
     """
     until_there_is_something_to_save()
+    keep_memory()
     report = Report(None)
     try:
         environment = Environment.read(os.environ)

@@ -16,6 +16,7 @@ from torch.distributed.tensor.parallel import parallelize_module
 
 from muster_worker.parallel.layers import layers_of, plan_of
 from muster_worker.serve.group.meeting import is_of_a_peer
+from muster_worker.serve.group.plain_layers import make_plain
 from muster_worker.serve.model import ServedModel, generates, intact, recipe_and_model
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.export import named_outputs
@@ -56,7 +57,9 @@ def load(config: ServeConfig, layout: Layout, mesh: DeviceMesh, device: torch.de
         part = _Layers(mine, names if number == layout.pipeline - 1 else None)
     part = part.to(device)
     if layout.tensor > 1:
-        parallelize_module(model, mesh["tensor"], plan_of(recipe, model, part, layout.tensor, _FIELD))
+        plan = plan_of(recipe, model, part, layout.tensor, _FIELD)
+        parallelize_module(model, mesh["tensor"], plan)
+        make_plain(model, plan, mesh.get_group("tensor"))
     if layout.pipeline > 1:
         part = _Pipeline(part, number, layout.pipeline, mesh.get_group("pipeline"), device, names, signature.batched)
     writes = generates(loaded) and layout.pipeline == 1
