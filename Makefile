@@ -23,6 +23,8 @@ SERVING_IMAGE := localhost/muster-bench-serving:dev
 STRATEGIES_IMAGE := localhost/muster-bench-strategies:dev
 KSERVE_IMAGE := localhost/muster-kserve:test
 NAMESPACE := muster-system
+# Of the tests, beside those on the cluster: the longest first, as two run side by side.
+PARTS := serving training unit torchserve kserve
 RELEASE := muster
 # More for `helm upgrade`, for instance HELM_ARGS='--set replicas=1'.
 HELM_ARGS ?=
@@ -94,11 +96,11 @@ verify-chart: .venv/ready build/schemas/ready
 test: ## Every test: unit, worker and cluster; a part that fails does not keep the others from running
 	@rm -rf build/test && mkdir -p build/test
 	echo "== unit and worker tests, side by side: each is shown once it is done (meanwhile: build/test)"
-	$(MAKE) --jobs=2 --output-sync=target logged-unit logged-worker logged-torchserve logged-kserve
+	$(MAKE) --jobs=2 --output-sync=target $(addprefix logged-,$(PARTS))
 	echo "== cluster tests"
 	$(MAKE) logged-cluster
 	echo
-	for part in unit worker torchserve kserve cluster; do
+	for part in $(PARTS) cluster; do
 	  grep -E '^=+ .* in [0-9.]+s.* =+$$' build/test/$$part.log | tail -n 1 || echo "$$part: pytest did not get to its end"
 	done
 	failed=$$(cd build/test && find . -name '*.failed' -printf ' %f')
@@ -115,10 +117,16 @@ test-unit: .venv/ready ## Planner, control layer, API, chart: no cluster, no tor
 	@$(WITH_TOOLS)
 	$(BIN)/pytest tests/unit tests/local_cluster -m "not cluster and not gpu"
 
-.PHONY: test-worker
-test-worker: ## What runs in the pods, inside of the worker image with pytest added
+.PHONY: test-training
+test-training: ## What trains in the pods, inside of the worker image with pytest added
 	@$(LOCAL_CLUSTER) build-image $(WORKER_TEST_IMAGE) worker_image --base torch-test
 	$(LOCAL_CLUSTER) run-in-image $(WORKER_TEST_IMAGE) -- python3 -m pytest tests/worker -m "not gpu" \
+	  --ignore tests/worker/serve
+
+.PHONY: test-serving
+test-serving: ## The same for what serves
+	@$(LOCAL_CLUSTER) build-image $(WORKER_TEST_IMAGE) worker_image --base torch-test
+	$(LOCAL_CLUSTER) run-in-image $(WORKER_TEST_IMAGE) -- python3 -m pytest tests/worker/serve -m "not gpu" \
 	  --ignore tests/worker/serve/torchserve --ignore tests/worker/serve/kserve
 
 .PHONY: test-torchserve
