@@ -10,7 +10,7 @@ import pytest
 
 from tests.cluster import deployments, jobs
 from tests.cluster.asking import run_in_own_pod
-from tests.cluster.kube import ROOT, kubectl
+from tests.cluster.kube import ROOT, Kube, kubectl
 
 READ_MODEL = """
 import json, pathlib
@@ -59,13 +59,9 @@ def test_a_transformer_that_no_worker_has_whole_learns_to_write(kube, measure):
     assert status["restartCount"] == 0
     kube.apply(jobs.example("serve-chargpt.yaml"))
     deployments.wait_until_done(kube, "chargpt", limit=120)
-    proxy = f"/api/v1/namespaces/{kube.namespace}/services/chargpt:80/proxy/v2/models/chargpt"
-    question = json.dumps({"text_input": "The value of ", "parameters": {"max_tokens": 20, "seed": 1}})
-    answer = json.loads(kubectl("create", "--raw", f"{proxy}/generate", "-f", "-", text=question).stdout)
+    answer = json.loads(asked_to_write(kube, "chargpt", "generate"))
     assert (len(answer["text_output"]), answer["details"]["finish_reason"]) == (20, "length")
-    events = kubectl("create", "--raw", f"{proxy}/generate_stream", "-f", "-", text=question).stdout
-    found = [json.loads(line.removeprefix("data: ")) for line in events.splitlines() if line]
-    assert "".join(event["text_output"] for event in found) == answer["text_output"]
+    assert streamed(kube, "chargpt") == answer["text_output"]
     asked = run_in_own_pod(kube, "client", WRITE_AND_EXPLAIN, "chargpt", "The value of ", CONTEXT)
     assert (asked["errors"], len(asked["texts"]), asked["finish_reason"]) == ([], 20, "length")
     assert "".join(asked["texts"]) == answer["text_output"], "by gRPC as by HTTP"
@@ -77,6 +73,24 @@ def test_a_transformer_that_no_worker_has_whole_learns_to_write(kube, measure):
     measure("… of which attributions do not tell", abs(delta), "")
     assert sum(explanation["attributions"]) - delta == pytest.approx(difference, rel=1e-3, abs=1e-3)
     assert abs(delta) < 0.05 * max(1, abs(difference))
+
+    begun = time.time()
+    kube.apply(jobs.example("serve-chargpt-group.yaml"))
+    deployments.wait_until_done(kube, "chargpt-group", limit=120)
+    measure("chargpt by a group of two pods: apply to Ready, seconds", time.time() - begun, "")
+    assert streamed(kube, "chargpt-group") == answer["text_output"], "by two pods as by one"
+
+
+def asked_to_write(kube: Kube, name: str, how: str) -> str:
+    question = json.dumps({"text_input": "The value of ", "parameters": {"max_tokens": 20, "seed": 1}})
+    path = f"/api/v1/namespaces/{kube.namespace}/services/{name}:80/proxy/v2/models/{name}/{how}"
+    return kubectl("create", "--raw", path, "-f", "-", text=question).stdout
+
+
+def streamed(kube: Kube, name: str) -> str:
+    """The text of all events together."""
+    events = asked_to_write(kube, name, "generate_stream").splitlines()
+    return "".join(json.loads(event.removeprefix("data: "))["text_output"] for event in events if event)
 
 
 def test_a_torchrun_script_from_a_configmap_runs_unchanged(kube, measure):
