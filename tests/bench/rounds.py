@@ -43,7 +43,7 @@ def run(name: str, description: str | None, module: str, rounds: int, command: s
         return 128 + interrupt.signum
     if code:
         return code
-    begun = f"{now()}, `make bench-{name}`, {machine()}; {given.rounds} rounds."
+    begun = f"{now()}, `make bench-{name}`, {machine()}; rounds: {given.rounds}."
     text = f"{begun}\n\n{told(json.loads(found.read_text()))}"
     print(f"\n{text}")
     if given.record is not None:
