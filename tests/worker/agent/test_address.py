@@ -1,4 +1,4 @@
-"""Whether a name still leads where it led."""
+"""Where a name leads that once led elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from muster_worker.agent.address import has_moved
+from muster_worker.agent.address import leads_elsewhere
 
 
 @pytest.fixture
@@ -25,16 +25,22 @@ def resolves(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("addresses", "moved"),
-    [(["10.0.0.1"], False), (["10.0.0.2"], True), (["10.0.0.2", "10.0.0.1"], False), ([], False)],
-    ids=["as before", "elsewhere", "both are there", "nobody can tell"],
+    ("addresses", "elsewhere"),
+    [
+        (["10.0.0.1"], ()),
+        (["::ffff:10.0.0.2"], ("10.0.0.2",)),
+        (["10.0.0.3", "10.0.0.2"], ("10.0.0.2", "10.0.0.3")),
+        (["10.0.0.2", "10.0.0.1"], ()),
+        ([], ()),
+    ],
+    ids=["as before", "elsewhere", "to two others", "both are there", "nobody can tell"],
 )
-def test_a_name_has_moved_when_it_leads_only_elsewhere(resolves, addresses, moved):
+def test_a_name_leads_elsewhere_when_it_does_not_lead_where_it_did(resolves, addresses, elsewhere):
     resolves(*addresses)
-    assert has_moved("digits-0.digits-workers", "10.0.0.1") is moved
-    assert has_moved("digits-0.digits-workers", "::ffff:10.0.0.1") is moved
+    assert leads_elsewhere("digits-0.digits-workers", "10.0.0.1") == elsewhere
+    assert leads_elsewhere("digits-0.digits-workers", "::ffff:10.0.0.1") == elsewhere
 
 
 def test_an_address_never_moves(resolves):
     resolves("10.0.0.2")
-    assert not has_moved("10.0.0.1", "10.0.0.1")
+    assert leads_elsewhere("10.0.0.1", "10.0.0.1") == ()

@@ -30,16 +30,17 @@ def own_address(coordinator_host: str) -> str:
     return "127.0.0.1"
 
 
-def has_moved(name: str, address: str) -> bool:
-    """Whether the name, which once led to this address, leads elsewhere now; False where nobody can tell."""
+def leads_elsewhere(name: str, address: str) -> tuple[str, ...]:
+    """Where the name leads that once led to this address; empty if it still does, and where nobody can tell."""
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(name)
-        return False
+        return ()
     try:
-        found = {str(answer[4][0]) for answer in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)}
+        answers = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError:
-        return False
-    return address.removeprefix("::ffff:") not in {one.removeprefix("::ffff:") for one in found}
+        return ()
+    found = {str(answer[4][0]).removeprefix("::ffff:") for answer in answers}
+    return tuple(sorted(found)) if address.removeprefix("::ffff:") not in found else ()
 
 
 def free_port() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 from typing import TYPE_CHECKING, Any
@@ -47,12 +48,23 @@ class CoordinatorClient:
 
     def is_there(self, timeout: float) -> bool:
         """Whether an agent answers there, over a connection of its own."""
+        return self._get("/healthz", timeout) is not None
+
+    def pod_attempt(self, job: str, timeout: float) -> int | None:
+        """The fencing token of the pod there, asked over a connection of its own; None where none of this job is."""
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            state = json.loads(self._get("/state", timeout) or "null")
+            return int(state["podAttempt"]) if state["job"] == job else None
+        return None
+
+    def _get(self, path: str, timeout: float) -> bytes | None:
         connection = http.client.HTTPConnection(*self.address, timeout=timeout)
         try:
-            connection.request("GET", "/healthz")
-            return connection.getresponse().status == 200
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.read() if response.status == 200 else None
         except (OSError, http.client.HTTPException):
-            return False
+            return None
         finally:
             connection.close()
 

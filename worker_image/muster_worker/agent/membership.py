@@ -17,7 +17,7 @@ import uuid
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Protocol
 
-from muster_worker.agent.address import has_moved
+from muster_worker.agent.address import leads_elsewhere
 from muster_worker.agent.client import CoordinatorClient, Unreachable
 from muster_worker.agent.protocol import (
     Broken,
@@ -232,7 +232,7 @@ class Membership:
         because its kubelet hangs.
         """
         peer, present = self._home.peer, self._round
-        if peer is None or not has_moved(self._home.address[0], peer[0]):
+        if peer is None or not self._has_a_successor(peer):
             return
         with self._changed:
             if self._home.peer != peer:
@@ -242,6 +242,19 @@ class Membership:
             if present is not None and self._round is present and self._broken is None and not stays:
                 self._broken = (Broken(f"{self._where} is another pod than {peer[0]} now"), time.monotonic())
                 self._changed.notify_all()
+
+    def _has_a_successor(self, peer: tuple[str, int]) -> bool:
+        """Only a pod that was made later is one: a name server that comes back with its node leads for a while to the
+        pod that was lost with that node, which may even answer.
+        """
+        elsewhere = leads_elsewhere(self._home.address[0], peer[0])
+        known = self._pod_attempt(peer) if elsewhere else None
+        if known is None:
+            return False
+        return any((self._pod_attempt((address, peer[1])) or 0) > known for address in elsewhere)
+
+    def _pod_attempt(self, where: tuple[str, int]) -> int | None:
+        return CoordinatorClient(where).pod_attempt(self._config.job, SEARCH_LIMIT)
 
     def _look_out_for_rank_0(self) -> None:
         """Hands the coordinator back once rank 0's agent, or that of a successor, answers."""
