@@ -21,6 +21,8 @@ RATE = 50.0
 """Requests a second: three by HTTP for each by gRPC."""
 LIMIT = 5.0
 """Seconds that a client waits for an answer, where nothing else is said."""
+CALM = 1.0
+"""Seconds within which every request is answered where nothing happens."""
 LOADS_NODE = "node-1"
 _COUNTS = "/tmp/counts.json"
 _HERE = Path(__file__).parent
@@ -74,12 +76,15 @@ class Load:
         wait_for(f"{requests} more answers", lambda: self.counted().get("answered", 0) >= enough, 60)
 
     def begin_anew(self) -> None:
-        """Forget what failed, once nothing has for a hundred requests: what an earlier test did is over then."""
+        """Forget what failed, once a hundred requests have been answered: what an earlier test did is over then.
+
+        One that will never be answered fails only after `LIMIT`: so none may be waiting either.
+        """
 
         def is_calm() -> bool:
             self.since = time.time()
             self.go_on(100)
-            return not self.failures()
+            return not self.failures() and self.counted()["waited"] < CALM
 
         wait_for("nothing fails", is_calm, 60)
 

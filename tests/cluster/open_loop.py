@@ -86,15 +86,20 @@ class Http:
 
 
 class Counts:
-    """Kept in the file `path`. `limit`: seconds for an answer. Times are seconds since the epoch."""
+    """Kept in the file `path`. `limit`: seconds for an answer. Times are seconds since the epoch.
+
+    `waited`: seconds since the oldest of the requests was sent that have no answer yet.
+    """
 
     def __init__(self, path: Path, limit: float) -> None:
         self._path, self._limit = path, limit
         self.counted: dict[str, Any] = {"sent": 0, "answered": 0, "failed": 0, "failures": [], "slowest": 0.0}
+        self._unanswered: dict[int, float] = {}
 
     async def one(self, way: str, request: Awaitable[None]) -> None:
         self.counted["sent"] += 1
-        begun, sent = time.monotonic(), time.time()
+        begun, sent, number = time.monotonic(), time.time(), self.counted["sent"]
+        self._unanswered[number] = sent
         try:
             async with asyncio.timeout(self._limit):
                 await request
@@ -105,11 +110,15 @@ class Counts:
         else:
             self.counted["answered"] += 1
             self.counted["slowest"] = max(self.counted["slowest"], time.monotonic() - begun)
+        finally:
+            del self._unanswered[number]
 
     async def keep_writing(self) -> None:
         while True:
             new = self._path.with_suffix(".new")
-            new.write_text(json.dumps(self.counted | {"at": time.time()}))
+            now = time.time()
+            waited = max((now - sent for sent in self._unanswered.values()), default=0.0)
+            new.write_text(json.dumps(self.counted | {"at": now, "waited": waited}))
             new.rename(self._path)
             await asyncio.sleep(WRITES_EVERY)
 

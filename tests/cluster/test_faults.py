@@ -83,7 +83,8 @@ def test_the_pods_of_an_unreachable_node_are_replaced_elsewhere(leader_aside, tr
     assert record["stepsLost"] <= jobs.CHECKPOINT_STEPS
     assert not set(there) & set(training.pods("digits"))
     wait_for("the node is back", lambda: ready(node) == "True", 120)
-    assert training.wait_for_phase("digits", "Running", limit=60)["attempt"] == 2
+    restarts = training.wait_for_phase("digits", "Running", limit=60)["restarts"]
+    assert [one["cause"] for one in restarts] == ["NodeLost"], restarts
 
 
 STOP_RANK = KILL_RANK.replace("SIGKILL", "SIGSTOP")
