@@ -17,7 +17,7 @@ from tests.bench.throughput.clock import Clock
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-LONG = 100_000
+LONG = 200_000
 """Samples of one epoch, so that no evaluation comes in between; whoever has been timed is ended."""
 
 
@@ -25,7 +25,7 @@ LONG = 100_000
 class TimedDigitsConfig(DigitsConfig):
     epochs: int = setting(1, minimum=1)
     warm_up: int = setting(50, minimum=1)
-    steps: int = setting(400, minimum=1)
+    steps: int = setting(1600, minimum=1)
 
 
 class TimedDigits(Digits):
