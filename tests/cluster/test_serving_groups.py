@@ -150,6 +150,9 @@ def test_a_group_with_a_pod_on_an_unreachable_node_is_left_and_replaced(served: 
         wait_for("all are on their new nodes", lambda: len(deployments.pods(served, NAME)) == 4, 60)
         load.begin_anew()
         leader = node_of_the_leader()
+    where = [{pod["node"] for pod in group.values()} for group in groups(served).values()]
+    assert [len(nodes) for nodes in where] == [1, 1], "there is room for all of a group on one node"
+    assert where[0] != where[1], "and a node for each group"
     node = next(
         pod["node"]
         for group in groups(served).values()

@@ -266,7 +266,10 @@ class Failover(Model):
 
 
 class Spread(Model):
-    """Over which parts of the cluster the groups are spread, so that none takes all of them with it. Absent: nodes."""
+    """Over which parts of the cluster the groups are spread, so that none takes all of them with it. Absent: nodes.
+
+    The pods of a group are kept together there, as far as there is room.
+    """
 
     topology_key: Annotated[str, StringConstraints(min_length=1, max_length=317)] = "topology.kubernetes.io/zone"
     """The node label whose values are the parts."""

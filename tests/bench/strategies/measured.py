@@ -11,7 +11,7 @@ ONE = "one process"
 ALL_REDUCE = "all-reduce"
 SERVED = 20
 """Steps that are timed where there are servers."""
-SAVING = 3
+SAVING = 6
 """Checkpoints that are begun while steps are timed."""
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.ownership import owner
-from muster.plan.pod_parts import HOST, hardened_pod, keep_off
+from muster.plan.pod_parts import hardened_pod, keep_off
 from muster.plan.pods import ATTEMPT, RANK
-from muster.plan.serving import identity
+from muster.plan.serving import identity, spread
 from muster.plan.serving.containers import beside, container
 from muster.plan.serving.reachability import GATE
 from muster.plan.serving.runtimes.torch import GROUP_PORT
@@ -114,6 +114,7 @@ def build_pod(
         del own["topologySpreadConstraints"]  # they say where groups are, not where the pods of one
     if revision.size > 1:
         own |= {"hostname": identity.name_of_rank(server, rank), "subdomain": identity.groups_name(deployment)}
+        own["affinity"] = spread.of_pods(deployment, revision, group, attempt)
     template = merge(merge({"metadata": {}, "spec": own}, beside(deployment, spec)), spec.template)
     keep_off(template["spec"], shunned)
     return {
@@ -143,7 +144,7 @@ def _pod_spec(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: 
         **hardened_pod(),
         "terminationGracePeriodSeconds": spec.rollout.drain_seconds + LEAVING,
         "readinessGates": [{"conditionType": GATE}],
-        "topologySpreadConstraints": [_spread(deployment, spec)],
+        "topologySpreadConstraints": [spread.of_groups(deployment, spec)],
         "volumes": [
             {"name": "run", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
@@ -163,15 +164,3 @@ def _storage(revision: Revision) -> dict[str, Any]:
 def _kept_at(cache: str) -> dict[str, str]:
     """Return the node's directory; where whoever fetches may not write there, he keeps nothing, and says so."""
     return {"path": cache, "type": "DirectoryOrCreate"}
-
-
-def _spread(deployment: ModelDeployment, spec: ModelDeploymentSpec) -> dict[str, Any]:
-    required = spec.spread is not None and spec.spread.policy == "Require"
-    return {
-        "maxSkew": 1,
-        "topologyKey": spec.spread.topology_key if spec.spread is not None else HOST,
-        "whenUnsatisfiable": "DoNotSchedule" if required else "ScheduleAnyway",
-        "labelSelector": {"matchLabels": identity.leaders(deployment)},
-        # Those of another revision are on their way out: what counts is how the new ones lie.
-        "matchLabelKeys": [identity.REVISION],
-    }
