@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+import time
 
 import pytest
 
-from muster_worker.agent.address import leads_elsewhere
+from muster_worker.agent.address import leads_elsewhere, look_up
 
 
 @pytest.fixture
@@ -44,3 +45,25 @@ def test_a_name_leads_elsewhere_when_it_does_not_lead_where_it_did(resolves, add
 def test_an_address_never_moves(resolves):
     resolves("10.0.0.2")
     assert leads_elsewhere("10.0.0.1", "10.0.0.1") == ()
+
+
+def test_a_look_up_that_gets_no_answer_is_made_once_more_beside_it(monkeypatch):
+    asked = []
+
+    def look_up_here(*_, **__):
+        asked.append(time.monotonic())
+        if len(asked) == 1:
+            time.sleep(5)  # led to a name server that is lost
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_here)
+    begun = time.monotonic()
+    assert look_up("digits-serve-0-1.digits-groups") == "10.0.0.1"
+    assert len(asked) == 2
+    assert time.monotonic() - begun < 5
+
+
+def test_a_name_that_leads_nowhere_is_an_error(resolves):
+    resolves()
+    with pytest.raises(OSError, match="no name server answers"):
+        look_up("digits-serve-0-1.digits-groups")

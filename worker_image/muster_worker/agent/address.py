@@ -1,13 +1,18 @@
-"""Under which address other pods reach this one, found without asking the DNS."""
+"""Under which address other pods reach this one, found without asking the DNS, and where names lead."""
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
+import queue
 import socket
+import threading
 
 # Documentation addresses: nothing is sent to them, the kernel only says from which address it would.
 _ELSEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+
+ASK_AGAIN = 0.3
+"""Seconds: a name server that is there answers within a hundredth of it."""
 
 
 def own_address(coordinator_host: str) -> str:
@@ -28,6 +33,29 @@ def own_address(coordinator_host: str) -> str:
         # kubelet writes the pod's address and host name into /etc/hosts.
         return str(socket.getaddrinfo(socket.gethostname(), None)[0][4][0])
     return "127.0.0.1"
+
+
+def look_up(name: str) -> str:
+    """An address of the name; asks once more each time that no answer comes for a moment. Raises OSError.
+
+    Of several name servers one may be lost with its node. Until Kubernetes knows, the look-ups that are led to it wait
+    for seconds; each is led anew.
+    """
+    answers: queue.SimpleQueue[str | OSError] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(str(socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0]))
+        except OSError as error:
+            answers.put(error)
+
+    while True:
+        threading.Thread(target=ask, name="look-up", daemon=True).start()
+        with contextlib.suppress(queue.Empty):
+            answer = answers.get(timeout=ASK_AGAIN)
+            if isinstance(answer, OSError):
+                raise answer
+            return answer
 
 
 def leads_elsewhere(name: str, address: str) -> tuple[str, ...]:

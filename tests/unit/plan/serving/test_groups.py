@@ -77,7 +77,7 @@ def test_the_first_pod_leads_and_the_others_know_where_it_is():
     assert all("--group=digits-serve-0-1" in words and "--data=2" in words for words in arguments)
     assert ("--pod=0" in arguments[0], "--pod=1" in arguments[1]) == (True, True)
     assert [word for words in arguments for word in words if word.startswith("--leader")] == [
-        "--leader=digits-serve-0-1.digits-groups.research.svc"
+        "--leader=digits-serve-0-1.digits-groups"
     ]
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
+from muster_worker.agent.address import look_up
 from muster_worker.agent.threads import threads_per_rank
 from muster_worker.serve.errors import ComputationError
 from muster_worker.serve.group.link import GONE, Link
@@ -151,7 +152,7 @@ class Rank:
         pause, said = _FIRST_PAUSE, ""
         while True:
             try:
-                return socket.create_connection((host, self._group.port), timeout=GONE)
+                return socket.create_connection((look_up(host), self._group.port), timeout=GONE)
             except OSError as error:
                 if str(error) != said:
                     said = str(error)

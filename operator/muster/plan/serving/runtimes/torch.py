@@ -69,7 +69,7 @@ def _in_group(
 ) -> dict[str, Any]:
     """Return the container as that of one of several pods, or of one with several processes."""
     divided = spec.group.divided
-    host = f"{server}.{identity.groups_name(deployment)}.{deployment.metadata.namespace}.svc"
+    host = f"{server}.{identity.groups_name(deployment)}"  # found by the first look-up, in the namespace's own domain
     arguments = [
         f"--group={server}",
         f"--data={divided.data}",
