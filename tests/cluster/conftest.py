@@ -80,8 +80,8 @@ def load(under_load: Load) -> Iterator[Load]:
     """Of the test's module, told only of what fails from now on; what is known of it then is printed."""
     under_load.begin_anew()
     yield under_load
-    if under_load.failures():
-        print(under_load.witness.tells(LOADS_NODE))
+    if failures := under_load.failures():
+        print(*failures, under_load.witness.tells(LOADS_NODE), sep="\n")
 
 
 @pytest.fixture

@@ -35,6 +35,14 @@ class SumAndBoth(nn.Module):
         return {"sum": first + second, "larger": first > second}
 
 
+@pytest.fixture(scope="module")
+def on_this_machine():
+    """All pods of a group are here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        yield
+
+
 @pytest.fixture(scope="session")
 def affine(tmp_path_factory):
     """The directory of a model with the input points (-1, 4) and the output output (-1, 2)."""

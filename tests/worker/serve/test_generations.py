@@ -9,10 +9,9 @@ import threading
 import pytest
 
 from muster_worker.serve.deadlines import Deadlines
-from muster_worker.serve.errors import ComputationError, OverloadedError, TimedOutError
+from muster_worker.serve.errors import TRIES, ComputationError, OverloadedError, TimedOutError
 from muster_worker.serve.generate.decoder import LocalDecoder, LostError
 from muster_worker.serve.generate.generations import WAITING, Generations
-from muster_worker.serve.generate.lane import TRIES
 from muster_worker.serve.generate.parameters import Parameters
 from muster_worker.serve.metrics import Metrics
 from tests.worker.serve.served import LIMIT

@@ -15,18 +15,12 @@ from tests.worker.serve.pods import until
 from tests.worker.serve.served import LIMIT
 from tests.worker.serve.writing import LONG, LONG_CONFIG, ask, begin, connection, counted, events, publish, stream
 
+pytestmark = pytest.mark.usefixtures("on_this_machine")
+
 NAMED = ("--name", "chargpt")
 ASKED = [(f"x = {number}", {"max_tokens": 25, "seed": number}) for number in range(12)] + [
     (prompt, {"max_tokens": 30, "temperature": 0}) for prompt in ("The", "while x < 3:", "def f(x", "lambda: 0")
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _on_this_machine():
-    """All pods are here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import threading
 import pytest
 import torch
 
-from muster_worker.serve.errors import ComputationError, NotReadyError, TimedOutError
-from muster_worker.serve.group.model import TRIES, GroupModel
+from muster_worker.serve.errors import TRIES, ComputationError, NotReadyError, TimedOutError
+from muster_worker.serve.group.model import GroupModel
 from muster_worker.serve.model import Signature
 from muster_worker.serve.tensors import TensorSpec
 from tests.worker.serve.fake_ranks import LIMIT, SHA256, FakeRank, gathering

@@ -17,6 +17,8 @@ from tests.worker.serve.conftest import ORIGIN
 from tests.worker.serve.pods import Load, infer, until
 from tests.worker.serve.reading import Reader
 
+pytestmark = pytest.mark.usefixtures("on_this_machine")
+
 EXAMPLES = torch.rand(3, 4)
 READER = Reader().eval()
 
@@ -24,14 +26,6 @@ READER = Reader().eval()
 def wanted(points):
     with torch.inference_mode():
         return READER(torch.from_numpy(points))["output"].numpy()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _on_this_machine():
-    """All pods are here."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -42,3 +42,12 @@ class ComputationError(RequestError):
     """The model itself failed."""
 
     status = INTERNAL
+
+
+TRIES = 3
+"""When so many processes have ended while they computed the same, it may be what they die of."""
+
+
+class TooManyDeathsError(ComputationError):
+    def __init__(self) -> None:
+        super().__init__(f"{TRIES} processes have ended while they computed this")

@@ -11,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from muster_worker.serve.errors import ComputationError, RequestError
+from muster_worker.serve.errors import TRIES, RequestError, TooManyDeathsError
 from muster_worker.serve.generate.batch import Batch
 from muster_worker.serve.generate.decoder import LostError, failed
 
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from muster_worker.serve.generate.waiting import Waiting
 
     Outcome = tuple[Generation, Piece | RequestError]
-
-TRIES = 3
-"""When so many processes have gone that computed a text, it may be what they die of."""
 
 
 class Lane:
@@ -106,5 +103,4 @@ class Lane:
         for generation in lost:
             generation.losses += 1
         self._waiting.put_back(generation for generation in lost if generation.losses < TRIES)
-        error = ComputationError(f"{TRIES} processes have ended while they computed this")
-        self._tell([(generation, error) for generation in lost if generation.losses >= TRIES])
+        self._tell([(generation, TooManyDeathsError()) for generation in lost if generation.losses >= TRIES])

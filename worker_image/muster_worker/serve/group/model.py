@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from muster_worker.serve.errors import ComputationError, NotReadyError, TimedOutError
+from muster_worker.serve.errors import TRIES, ComputationError, NotReadyError, TimedOutError, TooManyDeathsError
 from muster_worker.serve.group.decoder import ShardDecoder
 from muster_worker.serve.group.shard import Task
 from muster_worker.serve.model import NOT_OF_TEXT, Model
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 HANGS = 0.5
 """A computation that has taken so much of the time that a batch may take, and is not done at its end, never will be."""
-
-TRIES = 3
-"""When so many ranks have died of a part of a batch, more would."""
 
 
 class GroupModel(Model):
@@ -106,7 +103,7 @@ class GroupModel(Model):
                 return task.outputs
             deaths += task.lost
             if deaths == TRIES:
-                raise ComputationError(f"{TRIES} processes have ended while they computed this")
+                raise TooManyDeathsError
             shard = self._shards(deadline)[0]
             self._give_up(task)
             shard.begin(task)
