@@ -7,6 +7,7 @@ import contextlib
 import threading
 
 import pytest
+import torch
 
 from muster_worker.serve.deadlines import Deadlines
 from muster_worker.serve.errors import TRIES, ComputationError, OverloadedError, TimedOutError
@@ -209,15 +210,15 @@ class Losing(LocalDecoder):
         self.prefilled = []
         self._lost_at, self._step = set(steps), 0
 
-    def prefill(self, slot, tokens):
+    def prefill(self, slot, tokens, rules):
         self.prefilled.append("".join(map(chr, tokens)))
-        return super().prefill(slot, tokens)
+        return super().prefill(slot, tokens, rules)
 
-    def step(self, slots, tokens, places):
+    def step(self, slots, tokens, places, rules):
         self._step += 1
         if self._step in self._lost_at:
             raise LostError
-        return super().step(slots, tokens, places)
+        return super().step(slots, tokens, places, rules)
 
 
 def test_a_text_goes_to_whoever_has_the_fewest_and_stays_there():
@@ -247,9 +248,34 @@ def test_what_is_lost_goes_on_where_it_was():
     assert decoder.prefilled == ["a", "abcd"]
 
 
+def test_what_is_drawn_is_the_same_whatever_is_lost_meanwhile():
+
+    class Indifferent(Scripted):
+        """All letters are alike to it."""
+
+        def _after(self, tokens):
+            logits = torch.zeros(len(tokens), 128)
+            logits[:, ord("a") : ord("z")] = 100.0
+            return logits
+
+    def written(*lost_at):
+        texts = []
+
+        async def scenario(generations):
+            drawn = Parameters(max_tokens=12, temperature=1.0, seed=3)
+            texts.append("".join([piece.text async for piece in generations.generate("a", drawn)]))
+
+        run(scenario, decoders=[Losing(*lost_at, model=Indifferent())])
+        return texts
+
+    (whole,) = written()
+    assert len(set(whole)) > 4
+    assert written(3, 8) == [whole]
+
+
 def test_what_is_lost_by_one_is_gone_on_with_by_another():
     class LostForGood(Losing):
-        def step(self, slots, tokens, places):
+        def step(self, slots, tokens, places, rules):
             self.able = False
             raise LostError
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 
 from muster_worker.serve.errors import ComputationError, RequestError
-from muster_worker.serve.generate.decoder import failed
-from muster_worker.serve.generate.sampling import choose
+from muster_worker.serve.generate.sampling import Chosen, Rules
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from muster_worker.serve.generate.decoder import Decoder
-    from muster_worker.serve.generate.sampling import Chosen
     from muster_worker.serve.generate.sequence import Sequence
 
 
@@ -39,8 +38,7 @@ class Batch:
         Raises RequestError or LostError, and it has not joined.
         """
         slot = self._slots.index(None)
-        logits = self._decoder.prefill(slot, torch.tensor(sequence.tokens))
-        (chosen,) = _chosen([sequence], logits[None])
+        (chosen,) = _chosen(*self._decoder.prefill(slot, torch.tensor(sequence.tokens), _rules([sequence])))
         if isinstance(chosen, RequestError):
             raise chosen
         self._slots[slot] = sequence
@@ -55,10 +53,10 @@ class Batch:
         tokens = torch.tensor([sequence.tokens[-1] for sequence in sequences])
         places = torch.tensor([len(sequence.tokens) - 1 for sequence in sequences])
         try:
-            logits = self._decoder.step(there, tokens, places)
+            found = self._decoder.step(there, tokens, places, _rules(sequences))
         except RequestError as error:
             return [(sequence, error) for sequence in sequences]
-        return list(zip(sequences, _chosen(sequences, logits), strict=True))
+        return list(zip(sequences, _chosen(*found), strict=True))
 
     def leave(self, sequence: Sequence) -> None:
         self._slots[self._slots.index(sequence)] = None
@@ -68,14 +66,12 @@ class Batch:
         self._slots = [None] * len(self._slots)
 
 
-def _chosen(sequences: list[Sequence], logits: Tensor) -> list[Chosen | RequestError]:
-    try:
-        wrong = logits.isnan().any(1)
-        logits = logits.masked_fill(wrong[:, None], 0.0)
-        chosen = choose(logits, [one.parameters for one in sequences], [one.draws for one in sequences])
-    except Exception as error:  # noqa: BLE001 - what a model gives may be no logits
-        return [failed(error) for _ in sequences]
+def _rules(sequences: list[Sequence]) -> Rules:
+    return Rules.of([one.parameters for one in sequences], [one.draws for one in sequences])
+
+
+def _chosen(tokens: Tensor, logprobs: Tensor) -> list[Chosen | RequestError]:
     return [
-        ComputationError("the model failed: a logit is not a number") if is_wrong else one
-        for one, is_wrong in zip(chosen, wrong.tolist(), strict=True)
+        ComputationError("the model failed: a logit is not a number") if math.isnan(logprob) else Chosen(token, logprob)
+        for token, logprob in zip(tokens.tolist(), logprobs.tolist(), strict=True)
     ]

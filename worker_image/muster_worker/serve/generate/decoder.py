@@ -1,4 +1,4 @@
-"""What computes the next token of sequences that each have a slot: here, or wherever the model is."""
+"""What computes and chooses the next token of sequences that each have a slot: here, or wherever the model is."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from muster_worker.serve.errors import ComputationError
+from muster_worker.serve.generate.sampling import choose
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from muster_worker.serve.generate.sampling import Rules
     from muster_worker.train.language_model import LanguageModel
 
 
@@ -27,14 +29,14 @@ class Decoder(Protocol):
     def able(self) -> bool:
         """Whether there is anybody to compute."""
 
-    def prefill(self, slot: int, tokens: Tensor) -> Tensor:
-        """The logits (vocabulary,) of what follows the tokens (T,), which the slot has from now on.
+    def prefill(self, slot: int, tokens: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
+        """What follows the tokens (T,), which the slot has from now on, by the rules of one: as `choose` gives it.
 
         Raises RequestError or LostError.
         """
 
-    def step(self, slots: Tensor, tokens: Tensor, places: Tensor) -> Tensor:
-        """The logits (N, vocabulary) of what follows one more token of each of these slots.
+    def step(self, slots: Tensor, tokens: Tensor, places: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
+        """What follows one more token of each of these slots: as `choose` gives it.
 
         `slots`, `tokens`, `places`: (N,); the place of a sequence's first token is 0. Raises as `prefill`.
         """
@@ -55,19 +57,19 @@ class LocalDecoder(Decoder):
         with torch.inference_mode():
             self._cache = model.cache(slots)
 
-    def prefill(self, slot: int, tokens: Tensor) -> Tensor:
+    def prefill(self, slot: int, tokens: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
         try:
             with torch.inference_mode():
-                return self._model.prefill(self._cache, slot, tokens).cpu()
+                return choose(self._model.prefill(self._cache, slot, tokens)[None], rules)
         except Exception as error:  # whatever a model raises
             raise failed(error) from error
 
-    def step(self, slots: Tensor, tokens: Tensor, places: Tensor) -> Tensor:
+    def step(self, slots: Tensor, tokens: Tensor, places: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
         all_tokens, all_places = torch.zeros(2, self.slots, dtype=torch.int64)
         all_tokens[slots], all_places[slots] = tokens, places
         try:
             with torch.inference_mode():
-                return self._model.step(self._cache, all_tokens, all_places).cpu()[slots]
+                return choose(self._model.step(self._cache, all_tokens, all_places)[slots], rules)
         except Exception as error:  # whatever a model raises
             raise failed(error) from error
 

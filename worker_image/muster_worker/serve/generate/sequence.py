@@ -59,6 +59,7 @@ class Sequence:
     def take(self, chosen: Chosen) -> Piece:
         """The next token."""
         self.tokens.append(chosen.token)
+        self.draws.advance()
         special = chosen.token == self._model.end_token
         token = Token(chosen.token, self._model.decode([chosen.token]), chosen.logprob, special)
         text = "" if special else self._text.add(chosen.token)

@@ -1,6 +1,6 @@
-"""Texts by the ranks of one shard: each remembers its part of keys and values, and the first of them has the logits.
+"""Texts by the ranks of one shard: each remembers its part of keys and values, and the one that answers chooses.
 
-A step is one message to every rank and one answer. It has the tokens of all texts alone, so that it is small.
+A step is one message to every rank and one answer, which have a few numbers of each text.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from muster_worker.serve.group.shard import Task
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from muster_worker.serve.generate.sampling import Rules
     from muster_worker.serve.group.front import Front
     from muster_worker.serve.group.shard import Shard
 
@@ -35,15 +36,15 @@ class ShardDecoder(Decoder):
         with self._front.changed:
             return self._shard.able
 
-    def prefill(self, slot: int, tokens: Tensor) -> Tensor:
+    def prefill(self, slot: int, tokens: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
         with self._front.changed:
             self._lives[slot] = self._shard.life
-        return self._computed(Task([torch.tensor(slot), tokens], "prefill"), [slot])
+        return self._computed(Task([*rules, torch.tensor(slot), tokens], "prefill"), [slot])
 
-    def step(self, slots: Tensor, tokens: Tensor, places: Tensor) -> Tensor:
-        return self._computed(Task([slots, tokens, places], "step"), slots.tolist())
+    def step(self, slots: Tensor, tokens: Tensor, places: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
+        return self._computed(Task([*rules, slots, tokens, places], "step"), slots.tolist())
 
-    def _computed(self, task: Task, slots: list[int]) -> Tensor:
+    def _computed(self, task: Task, slots: list[int]) -> tuple[Tensor, Tensor]:
         front, shard = self._front, self._shard
         deadline = time.monotonic() + self._limit
         with front.changed:
@@ -57,4 +58,5 @@ class ShardDecoder(Decoder):
             raise ComputationError(task.error)
         if task.outputs is None:
             raise LostError
-        return task.outputs[0]
+        chosen, logprobs, *_ = task.outputs
+        return chosen, logprobs

@@ -22,6 +22,7 @@ import torch
 from muster_worker.agent.address import look_up
 from muster_worker.agent.threads import threads_per_rank
 from muster_worker.serve.errors import ComputationError
+from muster_worker.serve.generate.sampling import Rules
 from muster_worker.serve.group.link import GONE, Link
 from muster_worker.serve.group.meeting import Meeting, is_of_a_peer
 from muster_worker.serve.group.wire import Frame
@@ -117,7 +118,7 @@ class Rank:
         link, task = self._link, frame.words["task"]
         assert link is not None, "tasks come by it"
         try:
-            outputs = model.compute(frame.tensors) if frame.kind == "compute" else _logits(decoders[0], frame)
+            outputs = model.compute(frame.tensors) if frame.kind == "compute" else _chosen(decoders[0], frame)
         except ComputationError as error:
             if is_of_a_peer(error):
                 link.send(Frame("broken"))
@@ -184,9 +185,12 @@ class Rank:
         os._exit(AGAIN)
 
 
-def _logits(decoder: Decoder, frame: Frame) -> list[Tensor]:
-    """Of what follows a prompt, or one more token of each text."""
+def _chosen(decoder: Decoder, frame: Frame) -> tuple[Tensor, Tensor]:
+    """What follows a prompt, or one more token of each text."""
+    count = len(Rules._fields)
+    rules, given = Rules(*frame.tensors[:count]), frame.tensors[count:]
     if frame.kind == "step":
-        return [decoder.step(*frame.tensors)]
-    slot, tokens = frame.tensors
-    return [decoder.prefill(int(slot), tokens)]
+        slots, tokens, places = given
+        return decoder.step(slots, tokens, places, rules)
+    slot, tokens = given
+    return decoder.prefill(int(slot), tokens, rules)
