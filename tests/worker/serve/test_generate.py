@@ -268,11 +268,12 @@ def test_a_text_that_takes_too_long_ends_with_an_error(serve, long):
 
 def test_told_to_leave_it_finishes_what_it_writes(serve, long):
     served = serve(long)
-    one, answer, _ = begin(served, "a", max_tokens=LONG)
+    count = LONG // 4  # written before its time to leave is over, also on a busy machine
+    one, answer, _ = begin(served, "a", max_tokens=count)
     served.process.terminate()
     found = list(events(answer))
     one.close()
-    assert len(found) == LONG - 1
+    assert len(found) == count - 1
     assert found[-1]["details"] == {"finish_reason": "length"}
     assert served.process.wait(LIMIT) == 0
 

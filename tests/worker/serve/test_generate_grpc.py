@@ -211,11 +211,13 @@ def test_told_to_leave_it_ends_what_streams_and_waits_for_none_that_is_idle(long
     ):
         idle.async_stream_infer("chargpt", inputs("a"), parameters={"max_tokens": 1})
         read(nothing)
-        client.async_stream_infer("chargpt", inputs("a"), parameters={"max_tokens": LONG})
+        # Of which the last is written long before those are told to go who would stay: also on a busy machine.
+        count = LONG // 4
+        client.async_stream_infer("chargpt", inputs("a"), parameters={"max_tokens": count})
         answers.get(timeout=LIMIT)
         long.process.terminate()
         told = time.monotonic()
         texts, reason = read(answers)
-        assert (len(texts), reason) == (LONG - 1, "length")
+        assert (len(texts), reason) == (count - 1, "length")
         assert long.process.wait(LIMIT) == 0
         assert time.monotonic() - told < 20, "of 30"
