@@ -64,10 +64,12 @@ class Grpc:
         return "grpc"
 
     async def ask(self, number: int) -> None:
+        channel = self._channel  # which others may leave meanwhile: it lives for as long as somebody waits
         try:
             await self._ask(number)
         except asyncio.CancelledError:
-            self._connect()  # no answer in time, so none may come by this connection ever again
+            if self._channel is channel:
+                self._connect()  # no answer in time, so none may come by this connection ever again
             raise
 
     async def _ask(self, number: int) -> None:

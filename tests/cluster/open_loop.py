@@ -60,6 +60,15 @@ class Http:
     async def _ask(self, number: int, *, kept: bool) -> None:
         connection = self._usable() if kept else None
         reader, writer = connection or await asyncio.open_connection(self._host, 80)
+        try:
+            await self._ask_over(reader, writer, number, kept=kept)
+        except asyncio.CancelledError as error:
+            error.add_note(f"connected from port {writer.get_extra_info('sockname')[1]}")
+            raise
+
+    async def _ask_over(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int, *, kept: bool
+    ) -> None:
         body = self._asked.bodies[number % len(self._asked.bodies)]
         head = f"POST {self._path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(body)}\r\n"
         writer.write((head + ("" if kept else "Connection: close\r\n") + "\r\n").encode() + body)
@@ -105,7 +114,8 @@ class Counts:
                 await request
         except Exception as error:  # noqa: BLE001 - whatever it is, the client has no answer
             self.counted["failed"] += 1
-            failure = {"sent": sent, "at": time.time(), "way": way, "what": f"{type(error).__name__}: {error}"[:2000]}
+            what = f"{type(error).__name__}: {error} {' '.join(getattr(error.__cause__, '__notes__', ()))}"
+            failure = {"sent": sent, "at": time.time(), "way": way, "what": what[:2000]}
             self.counted["failures"] = [*self.counted["failures"], failure][-KEPT_FAILURES:]
         else:
             self.counted["answered"] += 1
