@@ -76,9 +76,9 @@ class Load:
         wait_for(f"{requests} more answers", lambda: self.counted().get("answered", 0) >= enough, 60)
 
     def begin_anew(self) -> None:
-        """Forget what failed, once a hundred requests have been answered: what an earlier test did is over then.
+        """Forget what failed, once nothing has for a hundred requests: what an earlier test did is over then.
 
-        One that will never be answered fails only after `LIMIT`: so none may be waiting either.
+        One that is never answered fails only after `LIMIT`: so none may be waiting either.
         """
 
         def is_calm() -> bool:
