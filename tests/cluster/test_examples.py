@@ -16,8 +16,8 @@ READ_MODEL = """
 import json, pathlib
 print(json.dumps({p.name: p.stat().st_size for p in pathlib.Path('/storage/model').iterdir()}))
 """
-CONTEXT = "If the object has a method of that name, it is called with the a"
-"""As many characters as the model looks back at."""
+EXPLAINED = "If the object has a method of that name"
+"""Shorter than what the model looks back at."""
 
 WRITE_AND_EXPLAIN = (ROOT / "tests" / "cluster" / "chargpt_client.py").read_text()
 
@@ -62,12 +62,12 @@ def test_a_transformer_that_no_worker_has_whole_learns_to_write(kube, measure):
     answer = json.loads(asked_to_write(kube, "chargpt", "generate"))
     assert (len(answer["text_output"]), answer["details"]["finish_reason"]) == (20, "length")
     assert streamed(kube, "chargpt") == answer["text_output"]
-    asked = run_in_own_pod(kube, "client", WRITE_AND_EXPLAIN, "chargpt", "The value of ", CONTEXT)
+    asked = run_in_own_pod(kube, "client", WRITE_AND_EXPLAIN, "chargpt", "The value of ", EXPLAINED)
     assert (asked["errors"], len(asked["texts"]), asked["finish_reason"]) == ([], 20, "length")
     assert "".join(asked["texts"]) == answer["text_output"], "by gRPC as by HTTP"
     explanation = asked["explanation"]
     assert explanation["target"] == explanation["likeliest"]
-    assert len(explanation["attributions"]) == len(CONTEXT)
+    assert len(explanation["attributions"]) == len(EXPLAINED)
     difference, delta = explanation["difference"], explanation["delta"]
     measure("chargpt explained: logit above that of no text", difference, "")
     measure("… of which attributions do not tell", abs(delta), "")

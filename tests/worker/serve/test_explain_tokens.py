@@ -28,17 +28,21 @@ def explain(of, ids=IDS, **parameters):
     return of.explain([ids], of.target(request), lambda: True)
 
 
-@pytest.mark.parametrize("steps", [(), EIGHT], ids=["floats", "8 bits"])
-def test_attributions_add_up_to_the_difference_of_the_outputs(tmp_path, steps):
-    of = explainer(tmp_path / "model", steps=steps)
-    attributions, target, delta = explain(of)
+@pytest.mark.parametrize(
+    ("steps", "length"),
+    [((), CONFIG.context), ((), 5), (EIGHT, CONFIG.context)],
+    ids=["floats", "a shorter text", "8 bits"],
+)
+def test_attributions_add_up_to_the_difference_of_the_outputs(tmp_path, steps, length):
+    of, ids = explainer(tmp_path / "model", steps=steps), IDS[:, :length]
+    attributions, target, delta = explain(of, ids)
     with torch.no_grad():
         model = ServedModel.load(tmp_path / "model", CPU)
-        (there,), (nothing,) = model.compute([IDS]), model.compute([torch.zeros_like(IDS)])
+        (there,), (nothing,) = model.compute([ids]), model.compute([torch.zeros_like(ids)])
     assert torch.equal(target, there[:, -1].argmax(dim=1)), "the likeliest next token"
     rows = torch.arange(3)
     difference = (there - nothing)[rows, -1, target]
-    assert attributions.shape == IDS.shape
+    assert attributions.shape == ids.shape
     torch.testing.assert_close(attributions.sum(1) - delta, difference, rtol=1e-3, atol=1e-3)
     assert (delta.abs() < 0.05 * difference.abs().clamp_min(1.0)).all()
 

@@ -22,6 +22,7 @@ from tests.worker.serve.writing import (
     connection,
     counted,
     events,
+    infer,
     publish,
     request,
     stream,
@@ -119,17 +120,24 @@ def test_the_metadata_says_that_it_generates(served):
         one.request("GET", PATH)
         answer = json.loads(one.getresponse().read())
     assert answer["properties"] == {"generate": "true", "context": "48"}
-    assert answer["inputs"] == [{"name": "tokens", "datatype": "INT64", "shape": [-1, 48]}]
+    assert answer["inputs"] == [{"name": "tokens", "datatype": "INT64", "shape": [-1, -1]}]
 
 
-def test_it_still_infers(served, model):
-    tokens = encoded("a" * 48)[None]
-    asked = {"inputs": [{"name": "tokens", "datatype": "INT64", "shape": [1, 48], "data": tokens.flatten().tolist()}]}
-    with connection(served) as one:
-        one.request("POST", PATH + "infer", json.dumps(asked))
-        (output,) = json.loads(one.getresponse().read())["outputs"]
+@pytest.mark.parametrize("length", [1, 2, 47, 48])
+def test_it_still_infers_texts_of_any_length(served, model, length):
+    tokens = encoded("while x < 3: " * 4)[None, :length]
+    status, answer = infer(served, tokens)
+    assert status == 200, answer
+    (output,) = answer["outputs"]
+    assert output["shape"] == [1, length, 96]
     with torch.no_grad():
         torch.testing.assert_close(torch.tensor(output["data"]), model(tokens).flatten(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_text_that_is_too_long_to_infer_is_refused(served):
+    status, answer = infer(served, torch.zeros(1, 49, dtype=torch.int64))
+    assert status == 400
+    assert answer["error"] == "input tokens: its shape is [1, 49], wanted a text of at most 48 tokens"
 
 
 @pytest.mark.parametrize("path", ["generate", "generate_stream"])

@@ -9,11 +9,25 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 import tritonclient.grpc as triton
 
 from tests.worker.serve.pods import until
 from tests.worker.serve.served import LIMIT
-from tests.worker.serve.writing import LONG, LONG_CONFIG, ask, begin, connection, counted, events, publish, stream
+from tests.worker.serve.writing import (
+    CONFIG,
+    LONG,
+    LONG_CONFIG,
+    ask,
+    begin,
+    chargpt,
+    connection,
+    counted,
+    events,
+    infer,
+    publish,
+    stream,
+)
 
 pytestmark = pytest.mark.usefixtures("on_this_machine")
 
@@ -78,6 +92,18 @@ def test_a_group_writes_what_one_process_does(group, directory, wanted, words, c
     with connection(pods) as one:
         one.request("GET", "/v2/models/chargpt")
         assert json.loads(one.getresponse().read())["properties"] == {"generate": "true", "context": "48"}
+
+
+@pytest.mark.parametrize("words", [("--data", "2"), ("--tensor", "2"), ("--pipeline", "2")])
+def test_a_group_infers_texts_of_any_length(group, directory, words):
+    pods, model = group(directory, *words, *NAMED), chargpt()
+    for samples, length in ((1, 1), (3, 7), (2, CONFIG.context), (3, 1)):
+        tokens = torch.randint(96, (samples, length), generator=torch.Generator().manual_seed(length))
+        status, answer = infer(pods, tokens)
+        assert status == 200, answer
+        found = torch.tensor(answer["outputs"][0]["data"]).view(samples, length, 96)
+        with torch.no_grad():
+            torch.testing.assert_close(found, model(tokens), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("words", [("--data", "2"), ("--tensor", "2")])

@@ -52,6 +52,14 @@ def test_numbers_come_back_as_they_were_flat_or_nested(datatype, shape, nested):
     assert torch.equal(found, tensor)
 
 
+@pytest.mark.parametrize(
+    ("shape", "longest", "wanted"),
+    [((-1, 3), None, (1, 3)), ((-1, -1, 2), None, (1, 1, 2)), ((-1, -1, 2), 5, (1, 5, 2)), ((4, -1), 5, (4, 5))],
+)
+def test_one_sample_is_as_long_as_it_may_be(shape, longest, wanted):
+    assert TensorSpec("x", "FP32", shape, longest).zeros().shape == wanted
+
+
 def test_bytes_of_a_tensor_that_is_not_in_one_piece():
     tensor = torch.arange(6, dtype=torch.int32).reshape(2, 3).t()
     assert torch.equal(TensorSpec("x", "INT32", (3, 2)).from_bytes([3, 2], to_bytes(tensor)), tensor)

@@ -101,6 +101,15 @@ def ask(served, text, path="generate", **parameters):
         return answer.status, answer.headers, json.loads(answer.read())
 
 
+def infer(served, tokens):
+    """Status and answer."""
+    tensor = {"name": "tokens", "datatype": "INT64", "shape": list(tokens.shape), "data": tokens.flatten().tolist()}
+    with connection(served) as one:
+        one.request("POST", PATH + "infer", json.dumps({"inputs": [tensor]}))
+        answer = one.getresponse()
+        return answer.status, json.loads(answer.read())
+
+
 def events(answer):
     """Those of a stream, as they come."""
     while line := answer.readline():

@@ -68,7 +68,8 @@ def test_it_learns(start_ranks):
     assert last < 2.6, "of 4.6 for guessing"
     description = load_model(group.storage / "model").description
     assert description["programError"] is None
-    assert description["inputs"] == [{"name": "tokens", "datatype": "INT64", "shape": [-1, 16]}]
+    assert description["inputs"] == [{"name": "tokens", "datatype": "INT64", "shape": [-1, -1]}]
+    assert description["outputs"] == [{"name": "output", "datatype": "FP32", "shape": [-1, -1, len(VOCABULARY)]}]
     assert description["generation"] == {"context": 16}
 
 

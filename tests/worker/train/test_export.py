@@ -76,6 +76,43 @@ def test_several_inputs_named_outputs_shared_parameters(directory):
     torch.testing.assert_close(model.program()(*inputs), source.model(*inputs))
 
 
+class Reader(nn.Module):
+    """Tokens (N, T) to (N, T, 2), or, where it `pools`, to (N, 2); where it is `rigid`, T is 6."""
+
+    def __init__(self, pools=False, rigid=False):
+        super().__init__()
+        self.embedding = nn.Embedding(9, 2)
+        self.places = nn.Parameter(torch.randn(6, 2))
+        self.pools, self.rigid = pools, rigid
+
+    def forward(self, tokens):
+        found = self.embedding(tokens) + (self.places if self.rigid else self.places[: tokens.shape[1]])
+        return found.mean(1) if self.pools else found
+
+
+def of_text(model):
+    return Trained(model, (torch.randint(9, (3, 6)),), {}, ORIGIN, generation={"context": 6})
+
+
+@pytest.mark.parametrize(("pools", "wanted"), [(False, [-1, -1, 2]), (True, [-1, 2])])
+def test_a_text_has_any_length(directory, pools, wanted):
+    source = of_text(Reader(pools))
+    export_model(directory, source, "token")
+    model = load_model(directory)
+    assert [model.description[name][0]["shape"] for name in ("inputs", "outputs")] == [[-1, -1], wanted]
+    for length in (2, 5, 6):
+        tokens = torch.randint(9, (4, length))
+        torch.testing.assert_close(model.program()(tokens), source.model(tokens))
+
+
+def test_a_text_has_one_length_where_the_model_takes_no_other(directory, caplog):
+    export_model(directory, of_text(Reader(rigid=True)), "token")
+    description = load_model(directory).description
+    assert [description[name][0]["shape"] for name in ("inputs", "outputs")] == [[-1, 6], [-1, 6, 2]]
+    assert description["programError"] is None
+    assert "the model takes texts of 6 tokens only: RuntimeError: " in caplog.text
+
+
 def test_the_model_in_training_is_left_as_it_was(directory):
     source = trained()
     export_model(directory, source, "token")

@@ -6,7 +6,7 @@ import copy
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -200,7 +200,7 @@ def intact(directory: Path, sha256: str | None = None) -> tuple[LoadedModel, Sig
     found = summary(loaded).sha256
     if sha256 is not None and sha256 != found:
         raise ConfigurationError(f"spec.model.sha256: the model in {directory} has {found}, wanted {sha256}")
-    return loaded, Signature(*(_specs(loaded.description[name]) for name in ("inputs", "outputs"))), found
+    return loaded, _signature(loaded.description), found
 
 
 def _computation(model: LoadedModel) -> tuple[Recipe | None, nn.Module]:
@@ -252,5 +252,12 @@ def _recipe(model: LoadedModel) -> Recipe:
     return load_recipe(origin["recipe"], json.dumps(origin["config"]))
 
 
-def _specs(tensors: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(one["name"], one["datatype"], tuple(one["shape"])) for one in tensors)
+def _signature(description: dict[str, Any]) -> Signature:
+    inputs, outputs = (
+        [TensorSpec(one["name"], one["datatype"], tuple(one["shape"])) for one in description[name]]
+        for name in ("inputs", "outputs")
+    )
+    generation = description.get("generation")
+    if generation is not None:
+        inputs = [replace(spec, longest=generation["context"]) if ANY in spec.shape[1:] else spec for spec in inputs]
+    return Signature(tuple(inputs), tuple(outputs))

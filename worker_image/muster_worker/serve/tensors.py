@@ -5,6 +5,7 @@ Source: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,19 +48,22 @@ _WORDS = {"b": "true or false", "iu": "whole numbers", "iuf": "numbers"}
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output of a model. `shape`: the batch first; -1 is any length."""
+    """One input or output of a model. `shape`: the batch first; -1 is any length, at most `longest` tokens."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
+    longest: int | None = None
 
     @property
     def itemsize(self) -> int:
         return _TORCH[self.datatype].itemsize
 
     def zeros(self) -> Tensor:
-        """One sample of it."""
-        return torch.zeros([1 if length == ANY else length for length in self.shape], dtype=_TORCH[self.datatype])
+        """One sample of it, as long as it may be."""
+        any_lengths = itertools.chain([1], itertools.repeat(self.longest or 1))
+        lengths = [any_ if one == ANY else one for one, any_ in zip(self.shape, any_lengths, strict=False)]
+        return torch.zeros(lengths, dtype=_TORCH[self.datatype])
 
     def check(self, datatype: str, shape: Sequence[int]) -> None:
         """Raises RequestError when a tensor of that type and shape is not what is wanted."""
@@ -72,6 +76,10 @@ class TensorSpec:
         if not fits:
             raise RequestError(
                 f"input {self.name}: its shape is {list(shape)}, wanted {list(self.shape)} (-1: 1 or more)"
+            )
+        if self.longest is not None and max(shape[1:]) > self.longest:
+            raise RequestError(
+                f"input {self.name}: its shape is {list(shape)}, wanted a text of at most {self.longest} tokens"
             )
 
     def from_json(self, shape: Sequence[int], data: Any) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 import logging
 import os
 import platform
@@ -29,9 +30,12 @@ from muster_worker.train.model_directory import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
+
+    Inputs = tuple[Tensor, ...]
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +74,9 @@ def export_model(directory: Path, trained: Trained, token: str) -> Published:
     temporary = temporary_beside(directory, token)
     try:
         temporary.mkdir(parents=True)
-        _write(temporary, model, trained)
-        _verify(temporary, model, trained.examples)
+        kinds = _kinds(model, trained)
+        _write(temporary, model, trained, kinds)
+        _verify(temporary, model, kinds)
         publish(temporary, directory)
     except OSError as error:
         raise StorageError(f"the model could not be written to {directory}: {error.strerror or error}") from error
@@ -80,12 +85,10 @@ def export_model(directory: Path, trained: Trained, token: str) -> Published:
     return summary(load_model(directory))
 
 
-def _write(directory: Path, model: nn.Module, trained: Trained) -> None:
+def _write(directory: Path, model: nn.Module, trained: Trained, kinds: Sequence[Inputs]) -> None:
     write_weights(directory / WEIGHTS, model)
-    reason = _write_program(directory / PROGRAM, model, trained.examples)
-    inputs = dict(zip(_input_names(model, trained.examples), trained.examples, strict=True))
-    with torch.no_grad():
-        outputs = named_outputs(model(*trained.examples))
+    reason = _write_program(directory / PROGRAM, model, kinds)
+    (inputs, outputs), *_ = computed = [_computed(model, kind) for kind in kinds]
     _write_example(directory / EXAMPLE, inputs, outputs)
     names = [WEIGHTS, EXAMPLE] if reason else [WEIGHTS, PROGRAM, EXAMPLE]
     for name in names:
@@ -93,8 +96,8 @@ def _write(directory: Path, model: nn.Module, trained: Trained) -> None:
     description = {
         "format": FORMAT,
         "origin": trained.origin,
-        "inputs": signature(inputs),
-        "outputs": signature(outputs),
+        "inputs": signature([one for one, _ in computed]),
+        "outputs": signature([one for _, one in computed]),
         "parameters": trained.parameters or count_parameters(model),
         "metrics": trained.metrics,
         "compression": list(trained.compression),
@@ -123,13 +126,37 @@ def _write_example(path: Path, inputs: dict[str, Tensor], outputs: dict[str, Ten
     save_file({name: tensor[:EXAMPLES].detach().clone().contiguous() for name, tensor in named.items()}, path)
 
 
-def _write_program(path: Path, model: nn.Module, examples: tuple[Tensor, ...]) -> str | None:
-    """Gives the reason where the model cannot be exported: then its weights and its recipe are what there is."""
-    batch = torch.export.Dim("batch")
-    # Of one sample, the exporter would conclude that the batch is always one.
-    several = tuple(of_length(example, 2) for example in examples)
+def _kinds(model: nn.Module, trained: Trained) -> list[Inputs]:
+    """Its examples, and the same as shorter texts where a text's length is the request's to choose."""
+    examples = trained.examples
+    if trained.generation is None or any(example.ndim != 2 or example.shape[1] < 3 for example in examples):
+        return [examples]
+    shorter = tuple(example[:, :-1] for example in examples)
     try:
-        program = torch.export.export(model, several, dynamic_shapes=_shapes(model, several, batch))
+        with torch.no_grad():
+            model(*shorter)
+    except Exception as error:  # noqa: BLE001 - whatever a model does that has to have all tokens
+        length = examples[0].shape[1]
+        log.warning("the model takes texts of %d tokens only: %s: %s", length, type(error).__name__, error)
+        return [examples]
+    return [examples, shorter]
+
+
+def _computed(model: nn.Module, inputs: Inputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The inputs and what comes of them, by their names."""
+    with torch.no_grad():
+        return dict(zip(_input_names(model, inputs), inputs, strict=True)), named_outputs(model(*inputs))
+
+
+def _write_program(path: Path, model: nn.Module, kinds: Sequence[Inputs]) -> str | None:
+    """Gives the reason where the model cannot be exported: then its weights and its recipe are what there is."""
+    # Of one sample, the exporter would conclude that the batch is always one.
+    several = tuple(of_length(example, 2) for example in kinds[0])
+    any_length: dict[int, Any] = {0: torch.export.Dim("batch")}
+    if len(kinds) > 1:
+        any_length[1] = torch.export.Dim("length", max=several[0].shape[1])
+    try:
+        program = torch.export.export(model, several, dynamic_shapes=_shapes(model, several, any_length))
         for node in program.graph.nodes:
             # Where in the source it came from: half of a small program's file, and paths of the machine that made it.
             node.meta.pop("stack_trace", None)
@@ -145,15 +172,17 @@ def _write_program(path: Path, model: nn.Module, examples: tuple[Tensor, ...]) -
     return None
 
 
-def _shapes(model: nn.Module, examples: tuple[Tensor, ...], batch: Any) -> dict[str, Any] | tuple[Any, ...]:
+def _shapes(
+    model: nn.Module, examples: tuple[Tensor, ...], any_length: dict[int, Any]
+) -> dict[str, Any] | tuple[Any, ...]:
     parameters = inspect.signature(model.forward).parameters.values()
-    each = [{0: batch} for _ in examples]
+    each = [any_length for _ in examples]
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         return (tuple(each),)
     return tuple(each)
 
 
-def _verify(directory: Path, model: nn.Module, examples: tuple[Tensor, ...]) -> None:
+def _verify(directory: Path, model: nn.Module, kinds: Sequence[Inputs]) -> None:
     loaded = load_model(directory)
     weights = loaded.weights()
     for name, tensor in model.state_dict().items():
@@ -162,7 +191,7 @@ def _verify(directory: Path, model: nn.Module, examples: tuple[Tensor, ...]) -> 
     if loaded.description["program"] is None:
         return
     program = loaded.program()
-    for length in (1, 3):
+    for examples, length in itertools.product(kinds, (1, 3)):
         inputs = tuple(of_length(example, length) for example in examples)
         with torch.no_grad():
             wanted, found = named_outputs(model(*inputs)), named_outputs(program(*inputs))
@@ -193,12 +222,18 @@ def named_outputs(output: Any) -> dict[str, Tensor]:
     return {"output": output}
 
 
-def signature(tensors: dict[str, Tensor]) -> list[dict[str, Any]]:
-    """Names, Open Inference Protocol datatypes and shapes; -1 is the batch."""
+def signature(kinds: Sequence[dict[str, Tensor]]) -> list[dict[str, Any]]:
+    """Names, Open Inference Protocol datatypes and shapes; -1 is the batch, and a length that not all kinds have."""
     return [
-        {"name": name, "datatype": DATATYPES[tensor.dtype], "shape": [-1, *tensor.shape[1:]]}
-        for name, tensor in tensors.items()
+        {"name": name, "datatype": DATATYPES[tensor.dtype], "shape": [-1, *_lengths([kind[name] for kind in kinds])]}
+        for name, tensor in kinds[0].items()
     ]
+
+
+def _lengths(tensors: Sequence[Tensor]) -> list[int]:
+    """Of one sample; -1 where they differ."""
+    shapes = [tensor.shape[1:] for tensor in tensors]
+    return [found[0] if len(set(found)) == 1 else -1 for found in zip(*shapes, strict=True)]
 
 
 def _settle(path: Path) -> None:
