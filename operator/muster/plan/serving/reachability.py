@@ -47,9 +47,17 @@ def seconds_left(pod: Worker, report: WorkerReport | None, patience: float, now:
 
 
 def parts(servers: Iterable[Server], namespace: str, now: float) -> tuple[StatusPart, ...]:
-    """Return which gates are to be opened or closed."""
+    """Return which gates are to be opened or closed, and which pods called not ready.
+
+    Of a group on one node, one pod is found to be cut off first: that closes all gates, and nobody but the operator
+    calls the others not ready when their time has come.
+    """
     there = ((one, pod) for one in servers for pod in one.pods if not (pod.ended or pod.deleting))
-    return tuple(_part(one, pod, namespace, now) for one, pod in there if pod.gate is not (not one.cut_off))
+    return tuple(
+        _part(one, pod, namespace, now)
+        for one, pod in there
+        if pod.gate is not (not one.cut_off) or (pod.cut_off and pod.ready)
+    )
 
 
 def opened(created: Iterable[Manifest], now: float) -> tuple[StatusPart, ...]:

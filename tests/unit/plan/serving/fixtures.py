@@ -38,8 +38,8 @@ def name_of(controller_revision: dict[str, Any]) -> str:
 
 
 def pod(group: int, attempt: int, of: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """A pod of a revision that answers. `more`: rank, ready, deleting, node, phase, unplaced, restarts, died, dead (it
-    has died and was not started again yet), evicted, gate, serving_since.
+    """A pod of a revision that answers. `more`: rank, ready, called_unready (by others than its kubelet), deleting, node,
+    phase, unplaced, restarts, died, dead (it has died and was not started again yet), evicted, gate, serving_since.
     """
     rank = more.get("rank", 0)
     name = f"digits-serve-{group}-{attempt}" + (f"-{rank}" if rank else "")
@@ -47,7 +47,11 @@ def pod(group: int, attempt: int, of: dict[str, Any], **more: Any) -> dict[str, 
     ready = more.get("ready", phase == "Running") and not more.get("unplaced")
     placed, since = node_of(more) is not None, to_timestamp(more.get("serving_since", NOW - 40))
     conditions = [
-        {"type": "Ready", "status": str(bool(ready)), "lastTransitionTime": to_timestamp(NOW)},
+        {
+            "type": "Ready",
+            "status": str(bool(ready) and not more.get("called_unready")),
+            "lastTransitionTime": to_timestamp(NOW),
+        },
         {"type": "ContainersReady", "status": str(bool(ready)), "lastTransitionTime": since},
         {"type": "PodScheduled", "status": str(placed), "lastTransitionTime": to_timestamp(NOW - 50)}
         | ({} if placed else {"reason": "Unschedulable", "message": more.get("unplaced")}),

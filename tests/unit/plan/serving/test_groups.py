@@ -162,6 +162,22 @@ def test_a_member_that_does_not_answer_takes_its_leader_out_of_the_service():
     assert leaving(later) == ["digits-serve-0-1"]
 
 
+def test_pods_that_are_cut_off_one_after_the_other_are_each_called_not_ready():
+    late, early = WorkerReport({"ready": True}, NOW - 2.8, NOW - 2), WorkerReport({"ready": True}, NOW - 3.1, NOW - 2)
+    reports = {"uid-digits-serve-0-1": late, "uid-digits-serve-0-1-1": early}
+    others, shut = pair(1, 2, OLD, leader={"gate": "True"}, member={"gate": "True"}), {"gate": "False"}
+    there = pair(0, 1, OLD, leader={"gate": "True"}, member={"gate": "True"})
+    first = look(*there, *others, reports=reports, heard_at=NOW)
+    assert gates(first)["digits-serve-0-1"] == {"muster.dev/reachable": "False"}
+    assert first.look_again == pytest.approx(0.2)
+    called = shut | {"called_unready": True}
+    there = pair(0, 1, OLD, leader=shut, member=called)
+    then = look(*there, *others, reports=reports, heard_at=NOW, now=NOW + 0.3, status=first.status)
+    assert gates(then) == {"digits-serve-0-1": {"muster.dev/reachable": "False", "Ready": "False"}}
+    there = pair(0, 1, OLD, leader=called, member=called)
+    assert gates(look(*there, *others, reports=reports, heard_at=NOW, now=NOW + 0.4, status=then.status)) == {}
+
+
 def test_a_rollout_makes_a_whole_group_more_and_takes_nothing_away():
     answer = restarted(*THERE, admission=ROOM_FOR_ONE)
     assert (made(answer), leaving(answer)) == ([(1, name_of(NEW))] * 2, [])
