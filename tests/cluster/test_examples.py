@@ -80,6 +80,10 @@ def test_a_transformer_that_no_worker_has_whole_learns_to_write(kube, measure):
     measure("chargpt by a group of two pods: apply to Ready, seconds", time.time() - begun, "")
     assert streamed(kube, "chargpt-group") == answer["text_output"], "by two pods as by one"
 
+    deployments.patch(kube, '{"group": {"size": 2, "parallelism": {"tensor": null, "pipeline": 2}}}', "chargpt-group")
+    deployments.wait_until_done(kube, "chargpt-group", limit=120)
+    assert streamed(kube, "chargpt-group") == answer["text_output"], "by two pods with half of the layers each"
+
 
 def asked_to_write(kube: Kube, name: str, how: str) -> str:
     question = json.dumps({"text_input": "The value of ", "parameters": {"max_tokens": 20, "seed": 1}})

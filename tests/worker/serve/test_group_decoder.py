@@ -20,7 +20,7 @@ def group():
 
 
 def decoder_of(front, limit=LIMIT):
-    return ShardDecoder(front, front.shards[0], 4, limit)
+    return ShardDecoder(front, front.shards[0], 0, 4, limit)
 
 
 def rules(count):

@@ -81,7 +81,15 @@ def at_once(number, asks):
 
 @pytest.mark.parametrize(
     ("words", "count"),
-    [(("--data", "2"), 2), (("--tensor", "2"), 1), (("--tensor", "2"), 2), (("--data", "2", "--tensor", "2"), 1)],
+    [
+        (("--data", "2"), 2),
+        (("--tensor", "2"), 1),
+        (("--tensor", "2"), 2),
+        (("--data", "2", "--tensor", "2"), 1),
+        (("--pipeline", "2"), 2),
+        (("--pipeline", "4"), 1),
+        (("--tensor", "2", "--pipeline", "2"), 2),
+    ],
 )
 def test_a_group_writes_what_one_process_does(group, directory, wanted, words, count):
     pods = group(directory, *words, *NAMED, count=count)
@@ -106,7 +114,7 @@ def test_a_group_infers_texts_of_any_length(group, directory, words):
             torch.testing.assert_close(found, model(tokens), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("words", [("--data", "2"), ("--tensor", "2")])
+@pytest.mark.parametrize("words", [("--data", "2"), ("--tensor", "2"), ("--pipeline", "2")])
 def test_a_rank_that_is_killed_costs_no_text(group, long, alone, words):
     asked = [("The", {"max_tokens": 200, "temperature": 0}), ("def f(x", {"max_tokens": 200, "seed": 3})] * 2
     texts = [ask(alone, text, **parameters)[2]["text_output"] for text, parameters in asked]
@@ -145,7 +153,7 @@ def test_while_nobody_is_there_to_compute_texts_wait(group, directory, wanted):
     assert ask(pods, text, **parameters)[2]["text_output"] == wanted[0]
 
 
-@pytest.mark.parametrize("words", [("--data", "2"), ("--tensor", "2")])
+@pytest.mark.parametrize("words", [("--data", "2"), ("--tensor", "2"), ("--pipeline", "2")])
 def test_a_client_that_goes_frees_the_slot(group, long, alone, words):
     pods = group(long, *words, *NAMED)
     for one, answer, _ in [begin(pods, "a", max_tokens=LONG) for _ in range(4)]:
@@ -179,13 +187,14 @@ def test_it_writes_by_grpc(group, directory, wanted):
     assert answer.as_numpy("text_output")[0].decode() == wanted[0]
 
 
-def test_a_pipeline_says_that_it_writes_no_text(group, directory):
-    pods = group(directory, "--pipeline", "2", *NAMED)
+def test_a_pipeline_says_that_it_writes_no_text_where_its_recipe_needs_all_layers(group, tmp_path):
+    publish(tmp_path / "chargpt", recipe="tests.worker.serve.writing:Whole")
+    pods = group(tmp_path / "chargpt", "--pipeline", "2", *NAMED)
     status, _, answer = ask(pods, "a")
     assert status == 404
     assert answer["error"].endswith(
-        " of chargpt does not generate text: spec.group.parallelism.pipeline: found 2, wanted 1: whoever computes a"
-        " token needs all layers"
+        " of chargpt does not generate text: spec.group.parallelism.pipeline: found 2, wanted 1, or a"
+        " language_model that says by_stages"
     )
     with connection(pods) as one:
         one.request("GET", "/v2/models/chargpt")

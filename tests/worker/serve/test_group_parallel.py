@@ -157,6 +157,14 @@ def test_layers_are_divided_so_that_no_stage_is_heavier_than_it_must_be(weights,
     assert [index for run in found for index in run] == list(range(len(weights)))
 
 
+@pytest.mark.parametrize(
+    ("layout", "decoders"),
+    [(Layout(data=2, tensor=2), [8]), (Layout(pipeline=2), [4, 4]), (Layout(data=2, pipeline=3), [3, 3, 3])],
+)
+def test_each_stage_of_a_pipeline_has_texts_of_its_own_to_compute(layout, decoders):
+    assert layout.slots_of_decoders(8) == decoders
+
+
 def test_the_first_rank_of_the_last_stage_answers_for_its_shard():
     layout = Layout(data=2, tensor=2, pipeline=3)
     assert [rank for rank in range(layout.processes) if layout.answers(rank)] == [4, 10]

@@ -134,10 +134,11 @@ class Transformer(nn.Module):
         return logits
 
     def with_cache(self, tokens: Tensor, places: Tensor, remember: Iterable[Remember]) -> Tensor:
-        """The same of tokens at these places, each layer with what it remembers."""
+        """The same of tokens at these places, each layer that is here with what it remembers."""
         hidden = self.embedding(tokens, places)
-        for block, of_block in zip(self.blocks, remember, strict=True):
-            hidden = block(hidden, of_block)
+        of_each = iter(remember)
+        for block in self.blocks:
+            hidden = block(hidden, next(of_each)) if isinstance(block, Block) else block(hidden)
         logits: Tensor = self.head(hidden)
         return logits
 
@@ -145,9 +146,9 @@ class Transformer(nn.Module):
 class KeyValueCache:
     """What each layer has found out about the tokens of each slot: (layers, slots, heads, context, size of a head)."""
 
-    def __init__(self, config: CharGPTConfig, slots: int, heads: int, like: Tensor) -> None:
-        """`heads`: of each layer, those that are computed here. Has the type of `like`, and is where that is."""
-        shape = config.layers, slots, heads, config.context, config.width // config.heads
+    def __init__(self, config: CharGPTConfig, layers: int, slots: int, heads: int, like: Tensor) -> None:
+        """`layers`, `heads`: those that are computed here. Has the type of `like`, and is where that is."""
+        shape = layers, slots, heads, config.context, config.width // config.heads
         self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
         self._slots = torch.arange(slots, device=like.device)
         self._context = torch.arange(config.context, device=like.device)
@@ -181,6 +182,8 @@ class KeyValueCache:
 class Writer(LanguageModel):
     """Has a transformer write, character by character."""
 
+    by_stages = True
+
     def __init__(self, config: CharGPTConfig, model: Transformer) -> None:
         self.context = config.context
         self._config, self._model = config, model
@@ -194,10 +197,13 @@ class Writer(LanguageModel):
         return decoded(tokens)
 
     def cache(self, slots: int) -> KeyValueCache:
-        # Of several ranks that divide the layers, each has some of the heads: as many as its keys have room for.
-        keys: Tensor = self._model.blocks[0].attention.key(self._like.new_zeros(1, self._config.width))
-        heads = keys.shape[1] * self._config.heads // self._config.width
-        return KeyValueCache(self._config, slots, heads, self._like)
+        config, blocks = self._config, [block for block in self._model.blocks if isinstance(block, Block)]
+        heads = config.heads
+        for block in blocks[:1]:
+            # Of several ranks that divide a layer, each has some of its heads: as many as its keys have room for.
+            keys: Tensor = block.attention.key(self._like.new_zeros(1, config.width))
+            heads = keys.shape[1] * config.heads // config.width
+        return KeyValueCache(config, len(blocks), slots, heads, self._like)
 
     def prefill(self, cache: KeyValueCache, slot: int, tokens: Tensor) -> Tensor:
         tokens = tokens.to(self._like.device)[None]
@@ -211,8 +217,7 @@ class Writer(LanguageModel):
     @property
     def _like(self) -> Tensor:
         """A parameter that is what layers compute with, also where weights are integers."""
-        first: Tensor = self._model.head[0].weight
-        return first
+        return next(one for one in self._model.parameters() if one.is_floating_point())
 
 
 class CharGPT(Recipe):

@@ -25,6 +25,13 @@ class LanguageModel(ABC):
     end_token: int | None = None
     """After this one comes nothing. None: there is no such token."""
 
+    by_stages: bool = False
+    """Whether it goes on with a model that a pipeline divides. There `cache` is for the layers of this rank.
+
+    In the places of the other `pipeline_layers` are modules then that give their first argument, or what came from
+    another rank; between two layers goes one tensor.
+    """
+
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """The tokens of a prompt."""

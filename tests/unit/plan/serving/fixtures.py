@@ -38,7 +38,7 @@ def name_of(controller_revision: dict[str, Any]) -> str:
 
 
 def pod(group: int, attempt: int, of: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """A pod of a revision that answers. `more`: rank, ready, called_unready (by others than its kubelet), deleting, node,
+    """A pod of a revision that answers. `more`: rank, ready, called_unready (not by its kubelet), deleting, node,
     phase, unplaced, restarts, died, dead (it has died and was not started again yet), evicted, gate, serving_since.
     """
     rank = more.get("rank", 0)

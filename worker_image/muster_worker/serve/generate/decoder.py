@@ -51,16 +51,18 @@ class LocalDecoder(Decoder):
 
     able = True
 
-    def __init__(self, model: LanguageModel, slots: int) -> None:
+    def __init__(self, model: LanguageModel, slots: int, *, chooses: bool = True) -> None:
+        """Where it does not choose, because others do, nothing follows."""
         self.slots = slots
         self._model = model
+        self._choose = choose if chooses else _nothing
         with torch.inference_mode():
             self._cache = model.cache(slots)
 
     def prefill(self, slot: int, tokens: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
         try:
             with torch.inference_mode():
-                return choose(self._model.prefill(self._cache, slot, tokens)[None], rules)
+                return self._choose(self._model.prefill(self._cache, slot, tokens)[None], rules)
         except Exception as error:  # whatever a model raises
             raise failed(error) from error
 
@@ -69,9 +71,14 @@ class LocalDecoder(Decoder):
         all_tokens[slots], all_places[slots] = tokens, places
         try:
             with torch.inference_mode():
-                return choose(self._model.step(self._cache, all_tokens, all_places)[slots], rules)
+                return self._choose(self._model.step(self._cache, all_tokens, all_places)[slots], rules)
         except Exception as error:  # whatever a model raises
             raise failed(error) from error
+
+
+def _nothing(logits: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
+    del logits, rules
+    return torch.empty(0, dtype=torch.int64), torch.empty(0)
 
 
 def failed(error: Exception) -> ComputationError:

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class ShardDecoder(Decoder):
-    """`limit`: seconds after which a step that is not done never will be."""
+    """The one of the shard's with this number. `limit`: seconds after which a step that is not done never will be."""
 
-    def __init__(self, front: Front, shard: Shard, slots: int, limit: float) -> None:
+    def __init__(self, front: Front, shard: Shard, number: int, slots: int, limit: float) -> None:
         self.slots = slots
-        self._front, self._shard, self._limit = front, shard, limit
+        self._front, self._shard, self._number, self._limit = front, shard, number, limit
         self._lives = [0] * slots
         """In which life of the shard each slot was filled."""
 
@@ -39,13 +39,14 @@ class ShardDecoder(Decoder):
     def prefill(self, slot: int, tokens: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
         with self._front.changed:
             self._lives[slot] = self._shard.life
-        return self._computed(Task([*rules, torch.tensor(slot), tokens], "prefill"), [slot])
+        return self._computed("prefill", [*rules, torch.tensor(slot), tokens], [slot])
 
     def step(self, slots: Tensor, tokens: Tensor, places: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
-        return self._computed(Task([*rules, slots, tokens, places], "step"), slots.tolist())
+        return self._computed("step", [*rules, slots, tokens, places], slots.tolist())
 
-    def _computed(self, task: Task, slots: list[int]) -> tuple[Tensor, Tensor]:
+    def _computed(self, kind: str, inputs: list[Tensor], slots: list[int]) -> tuple[Tensor, Tensor]:
         front, shard = self._front, self._shard
+        task = Task(inputs, kind, {"decoder": self._number})
         deadline = time.monotonic() + self._limit
         with front.changed:
             if not shard.able or any(self._lives[slot] != shard.life for slot in slots):

@@ -41,6 +41,10 @@ class Layout:
         """So many batches keep all shards busy, and all stages of their pipelines."""
         return self.data * self.pipeline
 
+    def slots_of_decoders(self, slots: int) -> list[int]:
+        """How many texts each decoder of a shard has, of so many: one decoder for each stage, so that all are busy."""
+        return [-(-slots // self.pipeline)] * self.pipeline
+
     @property
     def per_pod(self) -> int:
         return self.processes // self.pods

@@ -39,11 +39,12 @@ class GroupModel(Model):
         self.version = sha256[:12]
         self.sha256 = sha256
         stages = front.layout.pipeline
-        self.language_model = language_model if stages == 1 else None
+        writes = language_model is not None and (stages == 1 or language_model.by_stages)
+        self.language_model = language_model if writes else None
         self.why_no_text = (
             NOT_OF_TEXT
             if language_model is None
-            else f"spec.group.parallelism.pipeline: found {stages}, wanted 1: whoever computes a token needs all layers"
+            else f"spec.group.parallelism.pipeline: found {stages}, wanted 1, or a language_model that says by_stages"
         )
         self._front = front
         self._limit = limit
@@ -72,7 +73,11 @@ class GroupModel(Model):
     def decoders(self, slots: int) -> list[Decoder]:
         if self.language_model is None:
             return []
-        return [ShardDecoder(self._front, shard, slots, self._limit) for shard in self._front.shards]
+        return [
+            ShardDecoder(self._front, shard, number, each, self._limit)
+            for shard in self._front.shards
+            for number, each in enumerate(self._front.layout.slots_of_decoders(slots))
+        ]
 
     def _parts(self, inputs: Sequence[Tensor], shards: int) -> list[Sequence[Tensor]]:
         """One for each shard, or as many as there are samples."""

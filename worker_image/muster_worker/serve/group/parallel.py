@@ -15,8 +15,10 @@ from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 from torch.distributed.tensor.parallel import parallelize_module
 
 from muster_worker.parallel.layers import layers_of, plan_of
+from muster_worker.serve.generate.decoder import LocalDecoder
 from muster_worker.serve.group.meeting import is_of_a_peer
 from muster_worker.serve.group.plain_layers import make_plain
+from muster_worker.serve.group.stages import keep_only
 from muster_worker.serve.model import ServedModel, generates, intact, recipe_and_model
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.export import named_outputs
@@ -28,8 +30,11 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
 
+    from muster_worker.serve.generate.decoder import Decoder
     from muster_worker.serve.group.layout import Layout
+    from muster_worker.serve.model import Signature
     from muster_worker.serve.server import ServeConfig
+    from muster_worker.train.language_model import LanguageModel
 
 _KINDS = 64
 """Kinds of batches that are remembered; all ranks see the same ones, and forget the same."""
@@ -51,7 +56,7 @@ def load(config: ServeConfig, layout: Layout, mesh: DeviceMesh, device: torch.de
     recipe, model = recipe_and_model(loaded)
     names = [spec.name for spec in signature.outputs]
     number = mesh.get_local_rank("pipeline")
-    part: nn.Module = model
+    part, mine = model, [model]
     if layout.pipeline > 1:
         mine = layers_of(recipe, model, layout.pipeline, number, _FIELD)
         part = _Layers(mine, names if number == layout.pipeline - 1 else None)
@@ -60,10 +65,41 @@ def load(config: ServeConfig, layout: Layout, mesh: DeviceMesh, device: torch.de
         plan = plan_of(recipe, model, part, layout.tensor, _FIELD)
         parallelize_module(model, mesh["tensor"], plan)
         make_plain(model, plan, mesh.get_group("tensor"))
+    language_model = recipe.language_model(model) if generates(loaded) else None
     if layout.pipeline > 1:
-        part = _Pipeline(part, number, layout.pipeline, mesh.get_group("pipeline"), device, names, signature.batched)
-    writes = generates(loaded) and layout.pipeline == 1
-    return ServedModel(signature, part, device, sha256, recipe.language_model(model) if writes else None)
+        stages = mesh.get_group("pipeline")
+        part = _Pipeline(part, number, layout.pipeline, stages, device, names, signature.batched)
+        if language_model is not None and language_model.by_stages:
+            keep_only(mine, model, recipe.pipeline_layers(model) or (), stages, device)
+        else:
+            language_model = None
+    answers = number == layout.pipeline - 1 and mesh.get_local_rank("tensor") == 0
+    return _Part(signature, part, device, sha256, language_model, layout, answers)
+
+
+class _Part(ServedModel):
+    """What a rank has of a model. `answers`: whether it is the one of its shard that says what comes next in a text."""
+
+    def __init__(
+        self,
+        signature: Signature,
+        program: nn.Module,
+        device: torch.device,
+        sha256: str,
+        language_model: LanguageModel | None,
+        layout: Layout,
+        answers: bool,
+    ) -> None:
+        super().__init__(signature, program, device, sha256, language_model)
+        self._layout, self._answers = layout, answers
+
+    def decoders(self, slots: int) -> list[Decoder]:
+        if self.language_model is None:
+            return []
+        return [
+            LocalDecoder(self.language_model, number, chooses=self._answers)
+            for number in self._layout.slots_of_decoders(slots)
+        ]
 
 
 class _Layers(nn.Module):

@@ -32,7 +32,7 @@ from muster_worker.serve.threads import set_threads
 from muster_worker.train.errors import TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -118,7 +118,10 @@ class Rank:
         link, task = self._link, frame.words["task"]
         assert link is not None, "tasks come by it"
         try:
-            outputs = model.compute(frame.tensors) if frame.kind == "compute" else _chosen(decoders[0], frame)
+            if frame.kind == "compute":
+                outputs: Sequence[Tensor] = model.compute(frame.tensors)
+            else:
+                outputs = _chosen(decoders[frame.words["decoder"]], frame)
         except ComputationError as error:
             if is_of_a_peer(error):
                 link.send(Frame("broken"))

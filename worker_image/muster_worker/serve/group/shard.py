@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from muster_worker.serve.group.wire import Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -38,10 +38,11 @@ class Member:
 class Task:
     """A part of a batch, or a step of texts. Neither outputs nor error: a shard computes it, or has `lost` it."""
 
-    def __init__(self, inputs: Sequence[Tensor], kind: str = "compute") -> None:
-        """`kind`: of the frame that tells the ranks of it."""
+    def __init__(self, inputs: Sequence[Tensor], kind: str = "compute", words: Mapping[str, Any] | None = None) -> None:
+        """`kind`, `words`: of the frame that tells the ranks of it."""
         self.inputs = inputs
         self.kind = kind
+        self.words = words or {}
         self.outputs: Sequence[Tensor] | None = None
         self.error: str | None = None
         self.lost = False
@@ -97,7 +98,7 @@ class Shard:
         number, task.lost = next(self._numbers), False
         self._tasks[number] = task
         for member in self.members.values():
-            member.link.send(Frame(task.kind, {"task": number}, task.inputs))
+            member.link.send(Frame(task.kind, {"task": number, **task.words}, task.inputs))
 
     def answered(self, frame: Frame) -> None:
         task = self._tasks.pop(frame.words["task"], None)
