@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
+
 from muster_worker.train.stragglers import SLOW, WINDOW, Stragglers
+from tests.worker.train import ranks
 
 
 class Training:
@@ -15,7 +20,7 @@ class Training:
     def go_on(self, seconds, *ranks, every=0.02):
         for _ in range(round(seconds / every)):
             self.now += every
-            self.stragglers.look(ranks)
+            self.stragglers.look(dict(enumerate(ranks)))
         return self.stragglers.slow()
 
 
@@ -46,14 +51,33 @@ def test_noise_is_no_slowness():
         assert training.go_on(0.02, 0.010, 0.010, pause) == [], "it saves now and then"
 
 
+def test_a_rank_counts_by_the_steps_of_which_it_had_a_part():
+    training = Training()
+    for number in range(int(WINDOW * 10)):
+        training.now += 0.1
+        late = {7: 2.4} if number % 24 == 0 else {}
+        training.stragglers.look({5: 0.1, 6: 0.12} | late)
+    assert training.stragglers.slow() == [{"rank": 7, "slowdown": 20.0}]
+    training.now += WINDOW / 2
+    assert training.stragglers.slow() == [], "of two steps, nothing is said"
+
+
 def test_one_rank_waits_for_nobody():
     assert Training().go_on(2 * WINDOW, 0.01) == []
 
 
-def test_a_rank_that_is_slow_is_reported(start_ranks, tmp_path):
+@pytest.mark.parametrize("servers", [0, 1], ids=["average", "have a server"])
+def test_of_two_ranks_that_the_slow_one_is_reported(start_ranks, tmp_path, servers):
     epochs = {"epochs": 40, "batchSize": 6}  # some 9 steps of 0.03 s each
-    group = start_ranks(tmp_path / "storage", 2, recipe="tests.worker.train.recipes:Slow", config=epochs)
-    assert group.wait() == [0, 0], group.output()
+    strategy = {"type": "parameterServer"} if servers else {}
+    group = start_ranks(
+        *(tmp_path / "storage", servers + 2),
+        recipe="tests.worker.train.recipes:Slow",
+        config=epochs,
+        MUSTER_STRATEGY=json.dumps(strategy),
+        MUSTER_PARAMETER_SERVERS=ranks.addresses(servers),
+    )
+    assert group.wait() == [0] * (servers + 2), group.output()
     told = [line["stragglers"] for line in group.reports() if "stragglers" in line]
     assert told[0] == []
     ((slow,),) = told[-1:]

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -15,7 +15,7 @@ import torch.distributed as dist
 from muster_worker.train.errors import ConfigurationError, TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class Agreed:
     loss: float
     """Mean over all samples of the step."""
 
-    seconds: tuple[float, ...] = ()
+    seconds: Mapping[int, float] = field(default_factory=dict)
     """What each rank took for its part of the step, where that is told."""
 
 
@@ -147,4 +147,4 @@ class StepAgreement:
     def wait(self) -> Agreed:
         self._work.wait()
         leave, save, loss, *seconds = self._sums.tolist()
-        return Agreed(leave > 0, save > 0, loss, tuple(seconds))
+        return Agreed(leave > 0, save > 0, loss, dict(enumerate(seconds)))

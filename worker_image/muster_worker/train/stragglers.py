@@ -1,7 +1,8 @@
 """Which ranks the others wait for.
 
 Ranks that average their gradients end every step together, so a step's length tells nothing of who is slow. What each
-does by itself before that does: the time from a step's beginning to the end of its last forward pass.
+does by itself before that does: the time from a step's beginning to the end of its last forward pass. Of a worker with
+parameter servers it is what computing its share takes, without what it pulls and pushes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
 
 WINDOW = 10.0
 """Seconds that are looked back."""
@@ -21,6 +22,8 @@ _LEAST = 0.5
 _SAMPLES = 250
 """Steps that are looked at in a window; of more, some are left out."""
 _FEWEST = 10
+_FEWEST_OF_ONE = 3
+"""Of a rank that has a part of some steps only, as slow workers have where others go ahead."""
 SLOW = 1.5
 """Times as long as the others that is called slow."""
 _NOTABLE = 0.001
@@ -34,10 +37,10 @@ class Stragglers:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._steps: deque[tuple[float, Sequence[float]]] = deque(maxlen=_SAMPLES)
+        self._steps: deque[tuple[float, Mapping[int, float]]] = deque(maxlen=_SAMPLES)
 
-    def look(self, seconds: Sequence[float]) -> None:
-        """After a step: what each rank took for its part, in the order of ranks."""
+    def look(self, seconds: Mapping[int, float]) -> None:
+        """After a step: what each rank took for its part of it, if it had one."""
         now = self._clock()
         if not self._steps or now - self._steps[-1][0] >= WINDOW / _SAMPLES:
             self._steps.append((now, seconds))
@@ -50,12 +53,19 @@ class Stragglers:
         if len(self._steps) < _FEWEST or now - self._steps[0][0] < _LEAST * WINDOW:
             return []
         # Medians over the steps: a rank that saves or evaluates now and then is not slow.
-        each = [statistics.median(taken) for taken in zip(*(seconds for _, seconds in self._steps), strict=True)]
+        each = {rank: statistics.median(taken) for rank, taken in self._taken().items() if len(taken) >= _FEWEST_OF_ONE}
         # Of two ranks, the faster one is what the other is held against.
-        usual = statistics.median_low(each)
+        usual = statistics.median_low(each.values()) if each else 0.0
         found = [
             {"rank": rank, "slowdown": round(taken / usual, 2)}
-            for rank, taken in enumerate(each)
+            for rank, taken in each.items()
             if usual > 0 and taken > SLOW * usual and taken - usual > _NOTABLE
         ]
         return sorted(found, key=lambda one: -one["slowdown"])[:_NAMED]
+
+    def _taken(self) -> dict[int, list[float]]:
+        taken: dict[int, list[float]] = {}
+        for _, seconds in self._steps:
+            for rank, one in seconds.items():
+                taken.setdefault(rank, []).append(one)
+        return taken

@@ -115,6 +115,11 @@ class Trainer:
         self._schedule.drive(self._optimizer)
         self._agreement = StepAgreement()
 
+    @property
+    def compares_ranks(self) -> bool:
+        """Whether a step tells what each rank took for its part of it, without having waited for others."""
+        return self.layout.independent
+
     def parameter_bytes(self) -> tuple[int, int]:
         """Of this rank's parts, and of the whole. Gradients and the optimizer's state are divided alike."""
         return sum(local(one.data).nbytes for one in self._strategy.module.parameters()), self._bytes

@@ -94,5 +94,5 @@ def _work(recipe: Recipe, environment: Environment) -> int:
     if environment.distillation is not None:
         trainer.learn_from(initial_model(environment).program())
     number = environment.rank - len(environment.parameter_servers)
-    trainer.work(environment.parameter_servers, f"worker {number} (rank {environment.rank})")
+    trainer.work(environment.parameter_servers, f"worker {number} (rank {environment.rank})", environment.rank)
     return 0

@@ -70,6 +70,10 @@ class ServerTrainer(Trainer):
         """By all workers, to and from all servers, since the servers started."""
 
     @property
+    def compares_ranks(self) -> bool:
+        return self._leads and self._workers > 1
+
+    @property
     def _held(self) -> Held:
         assert isinstance(self._strategy, Held), "what `distributed` makes for this layout"
         return self._strategy
@@ -121,7 +125,7 @@ class ServerTrainer(Trainer):
         loss = from_rank(0, sum(one["loss"] for one in told) / step.samples)
         progress.epoch_loss += loss * step.samples
         self._leases.advance()
-        return Agreed(leave=False, save=save, loss=loss)
+        return Agreed(leave=False, save=save, loss=loss, seconds={one["rank"]: one["seconds"] for one in told})
 
     def _evaluated(self, validation: Dataset[Any]) -> dict[str, float]:
         """By the workers. Raises Left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,8 +36,9 @@ class WorkerTrainer(Trainer):
         self._run, self._known = "", [-1] * len(self._parts)
         self._counted = 0, 0
 
-    def work(self, addresses: tuple[str, ...], name: str) -> None:
-        """Until there is nothing more to do."""
+    def work(self, addresses: tuple[str, ...], name: str, rank: int) -> None:
+        """Until there is nothing more to do. `rank`: among all, by which the servers tell who is slow."""
+        self._rank = rank
         self._client = Client(addresses, name, fingerprint(self.model, self._parts))
         self._client.work(self._do, self._forget)
 
@@ -49,7 +51,8 @@ class WorkerTrainer(Trainer):
         self._pull(lease)
         told = self._train(lease) if lease.kind == "train" else self._evaluate(lease)
         before, self._counted = self._counted, (self._client.bytes_sent, self._client.bytes_received)
-        return told | {"sent": self._counted[0] - before[0], "received": self._counted[1] - before[1]}
+        sent, received = (now - earlier for now, earlier in zip(self._counted, before, strict=True))
+        return told | {"rank": self._rank, "sent": sent, "received": received}
 
     def _pull(self, lease: Lease) -> None:
         known = self._known if lease.run == self._run else [-1] * len(self._parts)
@@ -63,7 +66,8 @@ class WorkerTrainer(Trainer):
         self._run, self._known = lease.run, [version for version, _ in found]
 
     def _train(self, lease: Lease) -> dict[str, Any]:
-        """The share's part of the step's mean gradient, pushed; gives the sum of its samples' losses."""
+        """Pushes the share's part of the step's mean gradient; gives the sum of its losses and what computing took."""
+        began = time.monotonic()
         order = epoch_order(self.recipe.config.seed, lease.epoch, self._plan.samples)
         step = next(self._plan.steps_from(lease.position))
         mine: list[tuple[list[int], int]] = []
@@ -78,8 +82,10 @@ class WorkerTrainer(Trainer):
         for _, count in mine:
             batch = self._batch(loaded, count / step.samples)
             self._strategy.compute(batch, self._precision, losses.append)
+        seconds = time.monotonic() - began
         self._push(lease)
-        return {"loss": sum(loss * count for loss, (_, count) in zip(losses, mine, strict=True))}
+        loss = sum(loss * count for loss, (_, count) in zip(losses, mine, strict=True))
+        return {"loss": loss, "seconds": seconds}
 
     def _push(self, lease: Lease) -> None:
         payloads = []
