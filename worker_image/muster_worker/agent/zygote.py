@@ -54,7 +54,8 @@ def fork_zygote(preload: Sequence[str], source: str | None, output: int) -> tupl
 
 def _serve(agent: socket.socket, preload: Sequence[str], source: str | None, output: int) -> NoReturn:
     os.setsid()  # a terminal's Ctrl-C is for the agent alone
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Not ignored: what a rank gets in its first moments waits for it, where what is ignored is gone.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -137,6 +138,7 @@ class _Zygote:
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         os.setsid()  # a rank and what it starts can be signalled as one
         self._agent.close()
         os.close(self._wake_read)
