@@ -70,6 +70,19 @@ def test_of_two_jobs_beyond_the_quota_the_second_runs_after_the_first(kube, meas
         wait_for("it says by whom it was admitted", lambda: "Kueue" in admitted(kube, "second")["message"], 30)
 
 
+def test_parameter_servers_are_admitted_with_their_workers(kube, kueue_runs):
+    strategy = {"type": "parameterServer", "parameterServers": 2}
+    recipe = {"name": "muster_worker.recipes.digits:Digits", "config": {"epochs": 2, "batchSize": 64}}
+    with kueue.queue(kube, gpus=2):  # of which servers take none
+        kube.apply(jobs.endless(replicas=2, strategy=strategy, recipe=recipe, scheduling=QUEUED))
+        wait_for("all four run", lambda: len(running(kube)) == 4, 60)
+        asked = kueue.workload(kube, "digits")
+        assert {one["name"]: one["count"] for one in asked["spec"]["podSets"]} == {"parameter-server": 2, "worker": 2}
+        status = kube.wait_for_phase("digits", "Succeeded", 120)
+        assert (status["workers"], status.get("restartCount", 0)) == ("2/2", 0)
+        wait_for("Kueue knows that it ended", lambda: kueue.says(kube, "digits", "Finished") == "True", 30)
+
+
 def test_a_preempted_or_deactivated_job_saves_leaves_and_goes_on_where_it_was(kube, measure, kueue_runs):
     name = f"{kube.namespace}-high"
     priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1000}

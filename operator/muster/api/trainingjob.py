@@ -374,21 +374,6 @@ class TrainingJobSpec(Model):
             at=".processesPerWorker",
         ),
         Rule(
-            cel=(
-                "!has(self.strategy) || self.strategy.type != 'parameterServer' || !has(self.scheduling) ||"
-                " !has(self.scheduling.queueName)"
-            ),
-            holds=lambda spec: (
-                spec.strategy is None or spec.strategy.type != "parameterServer" or spec.scheduling.queue_name is None
-            ),
-            message=(
-                "type parameterServer and spec.scheduling.queueName exclude each other, Kueue is asked for pods of one"
-                " kind: leave one of them out"
-            ),
-            at=".strategy",
-            reason="FieldValueForbidden",
-        ),
-        Rule(
             cel="!has(self.distillation) || has(self.initialModel) && !has(self.script)",
             holds=lambda spec: spec.distillation is None or (spec.initial_model is not None and spec.script is None),
             message="a recipe learns from the model of spec.initialModel: write that, too, or leave this out",

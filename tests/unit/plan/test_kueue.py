@@ -101,6 +101,32 @@ def test_a_workload_is_made_and_no_pod():
     assert (answer.status["phase"], answer.status["reason"]) == ("Queued", "WaitingForKueue")
 
 
+SERVED = {
+    "strategy": {"type": "parameterServer", "parameterServers": 2},
+    "storage": {"persistentVolumeClaim": {"claimName": "models"}},
+    "resources": {"limits": {"nvidia.com/gpu": 1}},
+}
+
+
+def test_parameter_servers_and_workers_are_two_pod_sets():
+    (made,) = look(queued(**SERVED), capacity=room(of=())).applies
+    sets = {one["name"]: one for one in made["spec"]["podSets"]}
+    assert {name: one["count"] for name, one in sets.items()} == {"parameter-server": 2, "worker": 3}
+    limits = {name: one["template"]["spec"]["containers"][0]["resources"].get("limits") for name, one in sets.items()}
+    assert limits == {"parameter-server": None, "worker": {"nvidia.com/gpu": "1"}}
+
+
+def test_each_goes_where_its_pod_set_was_admitted():
+    flavors = {name: {"metadata": {"name": name}, "spec": {"nodeLabels": {"pool": name}}} for name in ("cpus", "gpus")}
+    there = workload(RESERVED, ADMITTED, admission=True)
+    there["status"]["admission"]["podSetAssignments"] = [
+        {"name": "parameter-server", "flavors": {"cpu": "cpus"}},
+        {"name": "worker", "flavors": {"cpu": "gpus", "nvidia.com/gpu": "gpus"}},
+    ]
+    made = decide(queued(**SERVED), workloads=(there,), flavors=flavors).creates
+    assert [one["spec"]["nodeSelector"]["pool"] for one in made] == ["cpus", "cpus", "gpus", "gpus", "gpus"]
+
+
 def test_a_priority_class_is_told_with_its_value():
     resource = job(scheduling=SCHEDULING | {"priorityClassName": "high"})
     asked = look(resource)

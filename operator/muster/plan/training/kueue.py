@@ -19,10 +19,10 @@ from muster.plan.conditions import condition, find, is_true, merged
 from muster.plan.model import Admission, Delete, Reference, StatusPart
 from muster.plan.ownership import owner
 from muster.plan.timestamps import to_epoch
-from muster.plan.training import identity
+from muster.plan.training import identity, servers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from muster.api import TrainingJob
     from muster.plan.model import Manifest
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 GROUP, VERSION = "kueue.x-k8s.io", "v1beta1"
 NEEDS = ("Workload", "ResourceFlavor")
-POD_SET = "worker"
+WORKERS, SERVERS = "worker", "parameter-server"
+"""The podSets: what Kueue finds room for apart, as parameter servers need no GPU."""
+
 FIELD = "spec.scheduling.queueName"
 
 # In Kueue's name, because it must be able to take these fields up again: see `ApplyAdmissionStatus` there.
@@ -75,12 +77,17 @@ def workload_name(job: TrainingJob) -> str:
     return f"trainingjob-{job.metadata.name}-{digest[:5]}"
 
 
-def build_workload(job: TrainingJob, pod: Manifest, priority: int | None) -> Manifest:
-    """Return what stands in the queue for as many pods like this one as the job has workers."""
-    scheduling = job.spec.scheduling
+def build_workload(job: TrainingJob, build_pod: Callable[[int], Manifest], priority: int | None) -> Manifest:
+    """Return what stands in the queue for the job's pods, which `build_pod` makes by rank."""
+    scheduling, before = job.spec.scheduling, servers.count(job)
+    sets = ((SERVERS, before, 0), (WORKERS, job.spec.replicas, before))
     spec: dict[str, Any] = {
         "queueName": scheduling.queue_name,
-        "podSets": [{"name": POD_SET, "count": job.spec.replicas, "template": {"spec": pod["spec"]}}],
+        "podSets": [
+            {"name": name, "count": count, "template": {"spec": build_pod(first)["spec"]}}
+            for name, count, first in sets
+            if count
+        ],
     }
     if scheduling.priority_class_name is not None:
         spec |= {
@@ -141,13 +148,14 @@ def placement_is_known(view: View) -> bool:
     return not is_asked(view.job) or (view.workload is not None and not _unknown_flavors(view))
 
 
-def placed(view: View, pod: dict[str, Any]) -> dict[str, Any]:
+def placed(view: View, rank: int, pod: dict[str, Any]) -> dict[str, Any]:
     """Return the pod with what the admission adds to it: where it may go, and what the admission checks ask for."""
     if not is_asked(view.job) or view.workload is None:
         return pod
     metadata, spec = dict(pod["metadata"]), dict(pod["spec"])
-    flavors = [view.flavors[name].get("spec", {}) for name in _flavors(view.workload) if name in view.flavors]
-    for addition in (*map(_of_flavor, flavors), *_of_checks(view.workload)):
+    mine = _set_of(view.job, rank)
+    flavors = [view.flavors[name].get("spec", {}) for name in _flavors(view.workload, mine) if name in view.flavors]
+    for addition in (*map(_of_flavor, flavors), *_of_checks(view.workload, mine)):
         for part in ("labels", "annotations"):
             if addition.get(part):
                 metadata[part] = {**addition[part], **metadata.get(part, {})}
@@ -210,22 +218,27 @@ def _not_granted(job: TrainingJob, reason: str, message: str) -> Admission:
     return Admission(granted=False, reason=reason, message=f"in LocalQueue {job.spec.scheduling.queue_name}: {message}")
 
 
-def _flavors(workload: Manifest) -> list[str]:
+def _set_of(job: TrainingJob, rank: int) -> str:
+    return SERVERS if rank < servers.count(job) else WORKERS
+
+
+def _flavors(workload: Manifest, *sets: str) -> list[str]:
+    """Of these podSets."""
     assignments = workload.get("status", {}).get("admission", {}).get("podSetAssignments", [])
-    return sorted({name for one in assignments for name in one.get("flavors", {}).values()})
+    return sorted({name for one in assignments if one["name"] in sets for name in one.get("flavors", {}).values()})
 
 
 def _unknown_flavors(view: View) -> list[str]:
-    return [name for name in _flavors(view.workload or {}) if name not in view.flavors]
+    return [name for name in _flavors(view.workload or {}, WORKERS, SERVERS) if name not in view.flavors]
 
 
 def _of_flavor(spec: Manifest) -> dict[str, Any]:
     return {"nodeSelector": spec.get("nodeLabels"), "tolerations": spec.get("tolerations")}
 
 
-def _of_checks(workload: Manifest) -> list[Mapping[str, Any]]:
+def _of_checks(workload: Manifest, name: str) -> list[Mapping[str, Any]]:
     checks = workload["status"].get("admissionChecks", [])
-    return [one for check in checks for one in check.get("podSetUpdates", []) if one["name"] == POD_SET]
+    return [one for check in checks for one in check.get("podSetUpdates", []) if one["name"] == name]
 
 
 def _pods_ready(view: View) -> Manifest | None:

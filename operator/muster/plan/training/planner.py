@@ -12,6 +12,7 @@ Invariants, whatever was lost, late or stale before this call:
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -122,7 +123,8 @@ def _enter_queue(seen: View, demand: Demand, answer: Admission) -> Plan:
     """Make the Workload, once it is known that there is none; who is asked about it comes to look again."""
     if seen.workloads_unknown:
         return Plan(demand=demand)
-    workload = kueue.build_workload(seen.job, pods.build_pod(seen.job, seen.settings, 0, 1), answer.priority)
+    build_pod = partial(pods.build_pod, seen.job, seen.settings, attempt=1)
+    workload = kueue.build_workload(seen.job, build_pod, answer.priority)
     return _write(seen, Plan(applies=(workload,)), status.waiting(seen, kueue.queued(seen.job)))
 
 
@@ -174,7 +176,7 @@ def _tidy_up(seen: View) -> Plan:
 
 
 def _pod(seen: View, rank: int, attempt: int, chosen: pods.Chosen) -> Manifest:
-    return kueue.placed(seen, pods.build_pod(seen.job, seen.settings, rank, attempt, chosen))
+    return kueue.placed(seen, rank, pods.build_pod(seen.job, seen.settings, rank, attempt, chosen))
 
 
 def _vacant(seen: View, lost: tuple[Loss, ...]) -> list[int]:
