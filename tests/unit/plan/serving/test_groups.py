@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from muster.plan import offline
 from muster.plan.model import Admission, WorkerReport
@@ -176,6 +178,34 @@ def test_pods_that_are_cut_off_one_after_the_other_are_each_called_not_ready():
     assert gates(then) == {"digits-serve-0-1": {"muster.dev/reachable": "False", "Ready": "False"}}
     there = pair(0, 1, OLD, leader=called, member=called)
     assert gates(look(*there, *others, reports=reports, heard_at=NOW, now=NOW + 0.4, status=then.status)) == {}
+
+
+moments = st.floats(0.0, 2.0).map(lambda seconds: round(seconds, 2))
+
+
+@given(st.tuples(moments, moments), st.lists(moments, max_size=5))
+def test_in_whatever_order_pods_fall_silent_each_is_called_not_ready_in_its_time_and_only_once(last_heard, looks):
+    """Their kubelets are gone, too, and say nothing. `looks`: beside those that are asked for."""
+    mine = {f"digits-serve-0-1{suffix}": {"gate": "True"} for suffix in ("", "-1")}
+    silent = {
+        f"uid-{name}": WorkerReport({"ready": True}, NOW + at, NOW + at)
+        for name, at in zip(mine, last_heard, strict=True)
+    }
+    others = pair(1, 2, OLD, leader={"gate": "True"}, member={"gate": "True"})
+    written, now = [], NOW
+    while now < NOW + 8:
+        leader, member = mine.values()
+        answer = look(*pair(0, 1, OLD, leader=leader, member=member), *others, reports=silent, heard_at=now, now=now)
+        for name, said in gates(answer).items():
+            if name in mine:
+                written.append((name, tuple(said)))
+                mine[name] = {"gate": said["muster.dev/reachable"], "called_unready": "Ready" in said}
+        late = {name for name, at in zip(mine, last_heard, strict=True) if now >= NOW + at + 3.0}
+        assert {name for name in mine if mine[name].get("called_unready")} == late
+        assert {mine[name]["gate"] for name in mine} == {"False" if late else "True"}
+        asked_for = [now + answer.look_again] if answer.look_again else []
+        now = min([*asked_for, *(NOW + at + 3.0 for at in looks if NOW + at + 3.0 > now), NOW + 8])
+    assert len(written) == len(set(written))
 
 
 def test_a_rollout_makes_a_whole_group_more_and_takes_nothing_away():
