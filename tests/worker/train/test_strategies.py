@@ -8,10 +8,13 @@ import signal
 
 import pytest
 import torch
+from torch import nn
 
+from muster_worker.recipes.chargpt import CharGPT, CharGPTConfig
 from muster_worker.train.durable import read_json
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.model_directory import load_model
+from muster_worker.train.strategy.fsdp import apart
 from muster_worker.train.strategy.layout import Chosen, Layout
 from tests.worker.train import ranks
 
@@ -233,3 +236,11 @@ def test_parts_are_not_kept_in_directories_of_different_pods(start_ranks):
     group = train(start_ranks, ["first", "second"], 2, "fsdp")
     assert set(group.wait()) == {2}
     assert "spec.storage: each pod has a directory of its own, and type fsdp leaves no pod with" in group.output()
+
+
+def test_small_layers_are_gathered_with_the_whole():
+    text = CharGPT(CharGPTConfig()).model()
+    assert apart(text) == list(text.blocks), "of its head neither the norm nor the outputs"
+    mixed = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Sequential(nn.Linear(64, 9), nn.LayerNorm(9)))
+    assert apart(mixed) == [mixed[0], mixed[2][0]]
+    assert apart(nn.Linear(2, 2)) == apart(nn.Sequential(nn.ReLU())) == []

@@ -1,7 +1,8 @@
 """Parameters, gradients and the optimizer's state are divided among the ranks; a layer is whole only while it computes.
 
 ZeRO's third stage (Rajbhandari et al. 2020) by torch's FSDP2. Each item of the model's lists of layers (ModuleList,
-Sequential) is gathered and let go by itself, and what remains with the whole.
+Sequential) is gathered and let go by itself, and what remains with the whole. So are small items: each would cost three
+messages a step, and save no memory to speak of.
 """
 
 from __future__ import annotations
@@ -24,12 +25,16 @@ if TYPE_CHECKING:
     from muster_worker.train.strategy.layout import Layout
 
 
+SMALL = 0.1
+"""Of the parameters of the largest layer: those that have less are gathered with the whole."""
+
+
 class FullySharded(Strategy):
     """Over the data ways; with tensor ways, each rank has its part of a part."""
 
     def __init__(self, layout: Layout, recipe: Recipe, model: nn.Module, device: torch.device) -> None:
         mesh = divided(layout, recipe, model, model, device)
-        for layer in layers(model):
+        for layer in apart(model):
             fully_shard(layer, mesh=mesh["data"])
         self._sharded = fully_shard(model, mesh=mesh["data"])
         self._buffers = Buffers(model, mesh.get_group("data"))
@@ -40,11 +45,16 @@ class FullySharded(Strategy):
         self._sharded.set_requires_gradient_sync(last)
 
 
-def layers(model: nn.Module) -> Iterator[nn.Module]:
-    """The outermost items of lists of layers that have parameters."""
+def apart(model: nn.Module) -> list[nn.Module]:
+    """The outermost items of lists of layers, but for those that are small beside the largest one."""
+    sizes = {layer: sum(one.numel() for one in layer.parameters()) for layer in _items(model)}
+    least = SMALL * max(sizes.values(), default=0)
+    return [layer for layer, size in sizes.items() if size and size >= least]
+
+
+def _items(model: nn.Module) -> Iterator[nn.Module]:
     for child in model.children():
         if isinstance(model, (nn.ModuleList, nn.Sequential)) and not isinstance(child, (nn.ModuleList, nn.Sequential)):
-            if next(child.parameters(), None) is not None:
-                yield child
+            yield child
         else:
-            yield from layers(child)
+            yield from _items(child)
