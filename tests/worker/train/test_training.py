@@ -251,6 +251,13 @@ def test_a_model_that_is_not_the_one_or_does_not_fit_ends_the_job_with_the_reaso
     assert sentence in group.output()
 
 
+def test_a_quantized_model_is_none_to_start_from(start_ranks):
+    first = finish(start_ranks("first", 1, MUSTER_COMPRESSION=json.dumps([{"quantize": {"bits": 8}}])))
+    group = start_ranks("second", 2, **initial(first))
+    assert group.wait() == [2, 2]
+    assert "spec.initialModel: its weights are quantized, wanted floating point numbers" in group.output()
+
+
 # --- leaving ---
 
 

@@ -167,6 +167,11 @@ class Training:
 
     def _begin_with_initial_model(self) -> None:
         model = initial_model(self._environment)
+        if model.quantized:
+            raise ConfigurationError(
+                "spec.initialModel: its weights are quantized, wanted floating point numbers, which training changes:"
+                " train it without the step quantize, and quantize what this job makes of it"
+            )
         self._trainer.begin_with(model.weights())
         log.info("starting from the model that %s made", model.description["origin"]["recipe"])
 

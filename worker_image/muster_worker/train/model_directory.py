@@ -66,6 +66,11 @@ class LoadedModel:
     directory: Path
     description: dict[str, Any]
 
+    @property
+    def quantized(self) -> bool:
+        """Whether its weights are no floating point numbers."""
+        return any("quantize" in step for step in self.description["origin"].get("compression", []))
+
     def weights(self) -> dict[str, torch.Tensor]:
         """The state dict, on the CPU."""
         tensors: dict[str, torch.Tensor] = load_file(self.directory / WEIGHTS)

@@ -48,7 +48,7 @@ def load(config: ServeConfig, layout: Layout, mesh: DeviceMesh, device: torch.de
     Only those of the last stage have outputs to give. Raises StorageError or ConfigurationError.
     """
     loaded, signature, sha256 = intact(config.directory, config.sha256)
-    if any("quantize" in step for step in loaded.description["origin"].get("compression", [])):
+    if loaded.quantized:
         raise ConfigurationError(
             f"{_FIELD}: the weights of the model in {config.directory} are quantized, wanted floating point numbers,"
             " which torch knows to divide: serve it without tensor and pipeline"
@@ -56,11 +56,9 @@ def load(config: ServeConfig, layout: Layout, mesh: DeviceMesh, device: torch.de
     recipe, model = recipe_and_model(loaded)
     names = [spec.name for spec in signature.outputs]
     number = mesh.get_local_rank("pipeline")
-    part, mine = model, [model]
-    if layout.pipeline > 1:
-        mine = layers_of(recipe, model, layout.pipeline, number, _FIELD)
-        part = _Layers(mine, names if number == layout.pipeline - 1 else None)
-    part = part.to(device)
+    is_last = number == layout.pipeline - 1
+    mine = layers_of(recipe, model, layout.pipeline, number, _FIELD) if layout.pipeline > 1 else [model]
+    part = (_Layers(mine, names if is_last else None) if layout.pipeline > 1 else model).to(device)
     if layout.tensor > 1:
         plan = plan_of(recipe, model, part, layout.tensor, _FIELD)
         parallelize_module(model, mesh["tensor"], plan)
@@ -73,7 +71,7 @@ def load(config: ServeConfig, layout: Layout, mesh: DeviceMesh, device: torch.de
             keep_only(mine, model, recipe.pipeline_layers(model) or (), stages, device)
         else:
             language_model = None
-    answers = number == layout.pipeline - 1 and mesh.get_local_rank("tensor") == 0
+    answers = is_last and mesh.get_local_rank("tensor") == 0
     return _Part(signature, part, device, sha256, language_model, layout, answers)
 
 
