@@ -243,4 +243,6 @@ def test_small_layers_are_gathered_with_the_whole():
     assert apart(text) == list(text.blocks), "of its head neither the norm nor the outputs"
     mixed = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Sequential(nn.Linear(64, 9), nn.LayerNorm(9)))
     assert apart(mixed) == [mixed[0], mixed[2][0]]
+    many = nn.Sequential(nn.Embedding(1000, 8), *(nn.Linear(8, 8) for _ in range(50)))
+    assert len(apart(many)) == 51 - 11, "together they are no small part: 11 of 72 are a tenth of 8000"
     assert apart(nn.Linear(2, 2)) == apart(nn.Sequential(nn.ReLU())) == []

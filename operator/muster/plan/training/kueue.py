@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 GROUP, VERSION = "kueue.x-k8s.io", "v1beta1"
 NEEDS = ("Workload", "ResourceFlavor")
-WORKERS, SERVERS = "worker", "parameter-server"
-"""The podSets: what Kueue finds room for apart, as parameter servers need no GPU."""
-
 FIELD = "spec.scheduling.queueName"
 
 # In Kueue's name, because it must be able to take these fields up again: see `ApplyAdmissionStatus` there.
@@ -78,9 +75,12 @@ def workload_name(job: TrainingJob) -> str:
 
 
 def build_workload(job: TrainingJob, build_pod: Callable[[int], Manifest], priority: int | None) -> Manifest:
-    """Return what stands in the queue for the job's pods, which `build_pod` makes by rank."""
+    """Return what stands in the queue for the job's pods, which `build_pod` makes by rank.
+
+    Each role is a podSet, for which Kueue finds room by itself: parameter servers need no GPU.
+    """
     scheduling, before = job.spec.scheduling, servers.count(job)
-    sets = ((SERVERS, before, 0), (WORKERS, job.spec.replicas, before))
+    sets = ((servers.SERVER, before, 0), (servers.WORKER, job.spec.replicas, before))
     spec: dict[str, Any] = {
         "queueName": scheduling.queue_name,
         "podSets": [
@@ -153,7 +153,7 @@ def placed(view: View, rank: int, pod: dict[str, Any]) -> dict[str, Any]:
     if not is_asked(view.job) or view.workload is None:
         return pod
     metadata, spec = dict(pod["metadata"]), dict(pod["spec"])
-    mine = _set_of(view.job, rank)
+    mine = servers.role(view.job, rank)
     flavors = [view.flavors[name].get("spec", {}) for name in _flavors(view.workload, mine) if name in view.flavors]
     for addition in (*map(_of_flavor, flavors), *_of_checks(view.workload, mine)):
         for part in ("labels", "annotations"):
@@ -218,10 +218,6 @@ def _not_granted(job: TrainingJob, reason: str, message: str) -> Admission:
     return Admission(granted=False, reason=reason, message=f"in LocalQueue {job.spec.scheduling.queue_name}: {message}")
 
 
-def _set_of(job: TrainingJob, rank: int) -> str:
-    return SERVERS if rank < servers.count(job) else WORKERS
-
-
 def _flavors(workload: Manifest, *sets: str) -> list[str]:
     """Of these podSets."""
     assignments = workload.get("status", {}).get("admission", {}).get("podSetAssignments", [])
@@ -229,7 +225,7 @@ def _flavors(workload: Manifest, *sets: str) -> list[str]:
 
 
 def _unknown_flavors(view: View) -> list[str]:
-    return [name for name in _flavors(view.workload or {}, WORKERS, SERVERS) if name not in view.flavors]
+    return [name for name in _flavors(view.workload or {}, servers.SERVER, servers.WORKER) if name not in view.flavors]
 
 
 def _of_flavor(spec: Manifest) -> dict[str, Any]:

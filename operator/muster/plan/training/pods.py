@@ -64,7 +64,7 @@ def build_pod(
     """Return the pod of one rank in one attempt, with the user's template laid over it."""
     chosen = chosen or Chosen()
     labels = identity.labels(job) | {
-        "muster.dev/role": "parameter-server" if rank < servers.count(job) else "worker",
+        "muster.dev/role": servers.role(job, rank),
         RANK: str(rank),
         ATTEMPT: str(attempt),
     }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from muster.plan.training.view import View
 
 PORT = 7071
+SERVER, WORKER = "parameter-server", "worker"
 
 
 def count(job: TrainingJob) -> int:
@@ -31,6 +32,11 @@ def count(job: TrainingJob) -> int:
 def size(job: TrainingJob) -> int:
     """Return how many pods the job has, servers and workers."""
     return count(job) + job.spec.replicas
+
+
+def role(job: TrainingJob, rank: int) -> str:
+    """Return what the pod of this rank is: SERVER or WORKER."""
+    return SERVER if rank < count(job) else WORKER
 
 
 def addresses(job: TrainingJob) -> str:

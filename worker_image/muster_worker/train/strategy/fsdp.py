@@ -1,12 +1,13 @@
 """Parameters, gradients and the optimizer's state are divided among the ranks; a layer is whole only while it computes.
 
 ZeRO's third stage (Rajbhandari et al. 2020) by torch's FSDP2. Each item of the model's lists of layers (ModuleList,
-Sequential) is gathered and let go by itself, and what remains with the whole. So are small items: each would cost three
-messages a step, and save no memory to speak of.
+Sequential) is gathered and let go by itself, and what remains with the whole. So are the smallest items: each would
+cost three messages a step, and save no memory to speak of.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 SMALL = 0.1
-"""Of the parameters of the largest layer: those that have less are gathered with the whole."""
+"""Of the parameters of the largest layer: those gathered with the whole have no more, all together."""
 
 
 class FullySharded(Strategy):
@@ -46,10 +47,13 @@ class FullySharded(Strategy):
 
 
 def apart(model: nn.Module) -> list[nn.Module]:
-    """The outermost items of lists of layers, but for those that are small beside the largest one."""
+    """The outermost items of lists of layers, but for the smallest."""
     sizes = {layer: sum(one.numel() for one in layer.parameters()) for layer in _items(model)}
-    least = SMALL * max(sizes.values(), default=0)
-    return [layer for layer, size in sizes.items() if size and size >= least]
+    most = SMALL * max(sizes.values(), default=0)
+    upwards = sorted(sizes, key=sizes.__getitem__)
+    together = itertools.accumulate(sizes[layer] for layer in upwards)
+    small = {layer for layer, size in zip(upwards, together, strict=True) if size <= most}
+    return [layer for layer in sizes if layer not in small]
 
 
 def _items(model: nn.Module) -> Iterator[nn.Module]:
