@@ -73,6 +73,7 @@ def queue(kube: Kube, gpus: int) -> Iterator[None]:
     finally:  # while Kueue is there to let go of them
         in_order = (
             ("trainingjobs", "--all"),
+            ("workloads.kueue.x-k8s.io", "--all"),
             ("localqueues", "--all"),
             ("clusterqueues", name),
             ("resourceflavors", name),
