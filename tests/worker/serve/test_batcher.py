@@ -95,6 +95,37 @@ def test_without_a_delay_those_of_the_same_turn_are_computed_together(seconds):
     assert model.sizes == [4, 1, 1]
 
 
+def test_a_small_model_is_computed_once_all_of_the_turn_were_taken_in():
+    async def work(batcher, model):
+        answers = [batcher.submit(samples(n)) for n in range(5)]
+        taken_in = list(model.sizes)
+        await asyncio.gather(*answers)
+        return taken_in
+
+    model, _, taken_in = in_loop(work, Batching(), seconds=QUICK)
+    assert (taken_in, model.sizes) == ([], [1, 1, 1, 1, 1])
+
+
+def test_of_a_small_model_one_turn_may_bring_more_than_may_wait():
+    async def work(batcher, _):
+        await asyncio.gather(*(doubles(batcher, n) for n in range(10)))
+
+    model, _, _ = in_loop(work, Batching(max_waiting=3), seconds=QUICK)
+    assert model.sizes == [1] * 10
+
+
+def test_of_a_small_model_too_many_that_wait_for_a_batch_are_told_at_once():
+    async def work(batcher, _):
+        waiting = [asyncio.create_task(doubles(batcher, n)) for n in range(3)]
+        await asyncio.sleep(0.01)
+        with pytest.raises(OverloadedError, match="3 requests wait already: try again in a second"):
+            await batcher.submit(samples(9))
+        await asyncio.gather(*waiting)
+
+    model, _, _ = in_loop(work, Batching(max_size=32, max_delay=0.1, max_waiting=3), seconds=QUICK)
+    assert model.sizes == [3]
+
+
 def test_while_one_batch_is_computed_the_next_gathers():
     async def work(batcher, model):
         model.go.clear()

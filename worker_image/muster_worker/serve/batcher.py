@@ -4,7 +4,9 @@ A batch is computed once it has `max_size` samples, or its first request has wai
 `at_once` others are being computed. Without a delay too those are together that came in the same turn of the loop, or
 while another batch was computed: the more requests there are, the larger batches are, and one alone does not wait.
 Computation has threads of its own, so that requests are taken in meanwhile; a
-model so small that a hop to a thread and back takes longer than itself is computed where it is asked for.
+model so small that a hop to a thread and back takes longer than itself is computed where it is asked for, at the turn's
+end: to read what came, compute it and answer it, each in a row, takes half of the time of doing so request by request,
+for no step drives the code of the others out of the caches.
 """
 
 from __future__ import annotations
@@ -89,6 +91,8 @@ class Batcher:
 
         Raises OverloadedError when too many wait.
         """
+        if len(self._waiting) >= self._batching.max_waiting and self._thread is None:
+            self._look()  # most waited for nothing but the turn's end
         if len(self._waiting) >= self._batching.max_waiting:
             raise OverloadedError(f"{len(self._waiting)} requests wait already: try again in a second")
         samples = inputs[0].shape[0] if self._batched else 1
@@ -96,7 +100,7 @@ class Batcher:
         request = _Request(inputs, samples, self._loop.time(), self._loop.create_future(), shapes)
         self._waiting.append(request)
         self._samples += samples
-        if self._samples >= self._max_size:
+        if self._samples >= self._max_size and self._thread is not None:
             self._look()
         elif not self._turn_ends:
             self._turn_ends = True
