@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from muster_worker.train import Config, Recipe, setting
 
@@ -205,6 +205,42 @@ class Deep(Line):
 
     def pipeline_layers(self, model):
         return [model.first, *model.blocks, model.last]
+
+
+class SlowToRead(Deep):
+    """On one rank, each sample takes a millisecond to read."""
+
+    def datasets(self):
+        training, validation = super().datasets()
+        return SlowDisk(training), validation
+
+
+class SlowDisk(Dataset):
+    def __init__(self, samples):
+        self._samples = samples
+
+    def __len__(self):
+        return len(self._samples)
+
+    def __getitem__(self, index):
+        time.sleep(0.001 if os.environ["RANK"] == "1" else 0)
+        return self._samples[index]
+
+
+class SlowToCompute(Deep):
+    """On one rank, each block computes for some milliseconds more."""
+
+    def model(self):
+        model = super().model()
+        for block in model.blocks:
+            block.register_forward_pre_hook(computes_long)
+        return model
+
+
+def computes_long(*_):
+    end = time.thread_time() + (0.004 if os.environ["RANK"] == "1" else 0)
+    while time.thread_time() < end:
+        pass
 
 
 class Steep(Deep):

@@ -13,9 +13,10 @@ from tests.worker.train import ranks
 class Training:
     """Steps of ranks, by a clock that the test turns."""
 
-    def __init__(self):
+    def __init__(self, stages=1):
+        """Ranks are of one stage after the other."""
         self.now = 100.0
-        self.stragglers = Stragglers(clock=lambda: self.now)
+        self.stragglers = Stragglers(stage_of=lambda rank: rank % stages, clock=lambda: self.now)
 
     def go_on(self, seconds, *ranks, every=0.02):
         for _ in range(round(seconds / every)):
@@ -62,6 +63,22 @@ def test_a_rank_counts_by_the_steps_of_which_it_had_a_part():
     assert training.stragglers.slow() == [], "of two steps, nothing is said"
 
 
+def test_a_stage_that_has_more_to_do_is_not_slow_but_one_that_was_faster_before_is():
+    training = Training(stages=3)
+    assert training.go_on(3 * WINDOW, 0.010, 0.040, 0.020) == []
+    assert training.go_on(WINDOW, 0.011, 0.044, 0.080) == [{"rank": 2, "slowdown": 3.64}]
+    assert training.go_on(WINDOW, 0.030, 0.120, 0.060) == [], "all of them are slower than before"
+    assert training.go_on(WINDOW, 0.010, 0.040, 0.020) == []
+
+
+def test_ranks_of_a_stage_are_held_against_each_other_from_the_beginning():
+    assert Training(stages=2).go_on(WINDOW, 0.010, 0.040, 0.010, 0.090) == [{"rank": 3, "slowdown": 2.25}]
+
+
+def test_a_rank_that_had_nothing_to_do_is_no_measure():
+    assert Training().go_on(WINDOW, 0.0, 0.010, 0.030) == [{"rank": 2, "slowdown": 3.0}]
+
+
 def test_one_rank_waits_for_nobody():
     assert Training().go_on(2 * WINDOW, 0.01) == []
 
@@ -83,3 +100,33 @@ def test_of_two_ranks_that_the_slow_one_is_reported(start_ranks, tmp_path, serve
     ((slow,),) = told[-1:]
     assert slow["rank"] == 1
     assert slow["slowdown"] > SLOW
+
+
+@pytest.mark.parametrize(
+    ("strategy", "how"),
+    [("fsdp", "SlowToCompute"), ("tensor", "SlowToCompute"), ("fsdp", "SlowToRead")],
+)
+def test_of_ranks_that_divide_a_model_the_slow_one_is_reported(start_ranks, tmp_path, strategy, how):
+    group = start_ranks(
+        *(tmp_path / "storage", 2),
+        recipe=f"tests.worker.train.recipes:{how}",
+        config={"epochs": 35, "batchSize": 16, "blocks": 2, "samples": 160},  # 10 steps of some 0.02 s each
+        MUSTER_STRATEGY=json.dumps({"type": strategy}),
+    )
+    assert group.wait() == [0, 0], group.output()
+    told = [line["stragglers"] for line in group.reports() if "stragglers" in line]
+    ((slow,),) = told[-1:]
+    assert slow["rank"] == 1
+    assert slow["slowdown"] > SLOW
+
+
+def test_of_two_pipelines_the_slow_rank_is_reported(start_ranks, tmp_path):
+    group = start_ranks(
+        *(tmp_path / "storage", 4),
+        recipe="tests.worker.train.recipes:SlowToCompute",
+        config={"epochs": 25, "batchSize": 16, "blocks": 2, "samples": 160},
+        MUSTER_STRATEGY=json.dumps({"type": "pipeline", "mesh": {"pipeline": 2}}),
+    )
+    assert group.wait() == [0] * 4, group.output()
+    ((slow,),) = [line["stragglers"] for line in group.reports() if "stragglers" in line][-1:]
+    assert (slow["rank"], slow["slowdown"] > SLOW) == (1, True)

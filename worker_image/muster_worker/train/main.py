@@ -134,7 +134,7 @@ class Training:
         self._policy = environment.checkpoint
         self._checkpoints = Checkpoints(storage, keep=self._policy.keep, on_saved=self._report_checkpoint)
         self._throughput = Throughput()
-        self._stragglers = Stragglers() if trainer.compares_ranks else None
+        self._stragglers = Stragglers(trainer.layout.stage_of) if trainer.compares_ranks else None
         self._saved_step = -1
         self._saved_at = time.monotonic()
         self._resumed_from = 0

@@ -24,6 +24,7 @@ from muster_worker.train.device import XLA, carry_out, seed_device
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.evaluation import evaluate, evaluate_alone, measured
 from muster_worker.train.export import Trained
+from muster_worker.train.own_time import Awake, UpToTheFirstWait
 from muster_worker.train.precision import Precision
 from muster_worker.train.process_group import StepAgreement
 from muster_worker.train.schedule import Schedule
@@ -114,11 +115,15 @@ class Trainer:
         self._optimizer = self.recipe.optimizer(parameters, self._rate.initial or self.recipe.learning_rate)
         self._schedule.drive(self._optimizer)
         self._agreement = StepAgreement()
+        self._own_time = Awake() if self.layout.divides else UpToTheFirstWait()
 
     @property
     def compares_ranks(self) -> bool:
-        """Whether a step tells what each rank took for its part of it, without having waited for others."""
-        return self.layout.independent
+        """Whether a step tells what each rank took for its part of it, without what it waited for others.
+
+        On a GPU it is the GPU that waits, of which the thread knows nothing.
+        """
+        return self.layout.independent or (self.layout.divides and self._device.type == CPU.type)
 
     def parameter_bytes(self) -> tuple[int, int]:
         """Of this rank's parts, and of the whole. Gradients and the optimizer's state are divided alike."""
@@ -175,13 +180,15 @@ class Trainer:
         # As they are needed: an epoch of many samples has more indices than fit in lists.
         shares, to_load = tee((step, [self._share(order, batch) for batch in step.batches]) for step in steps)
         # A rank without a sample in a batch takes the batch's first with no weight: the others wait for it.
-        loaded = batches(
-            self._training,
-            (
-                mine or [int(order[batch.start])]
-                for step, parts in to_load
-                for batch, mine in zip(step.batches, parts, strict=True)
-            ),
+        loaded = self._own_time.reading(
+            batches(
+                self._training,
+                (
+                    mine or [int(order[batch.start])]
+                    for step, parts in to_load
+                    for batch, mine in zip(step.batches, parts, strict=True)
+                ),
+            )
         )
         for step, parts in shares:
             yield step, parts, loaded
@@ -195,7 +202,7 @@ class Trainer:
         self, step: Step, shares: list[list[int]], loaded: Iterator[Any], *, leave: bool, save: bool
     ) -> Agreed:
         """One update by the mean gradient over the step's samples, whatever their split over ranks and batches."""
-        began = time.monotonic()
+        began = self._own_time()
         seed_everything(self._device, self.recipe.config.seed, self.progress.step, self.layout.share)
         self._schedule.before_step(self.progress.step)
         self._optimizer.zero_grad()
@@ -210,7 +217,7 @@ class Trainer:
                 nonlocal loss_sum
                 loss_sum += loss * count if self.layout.speaks else 0.0
                 if last:
-                    seconds = time.monotonic() - began
+                    seconds = self._own_time() - began
                     self._agreement.start(leave=leave, save=save, loss=loss_sum / step.samples, seconds=seconds)
 
             self._strategy.compute(batch, self._precision, told)

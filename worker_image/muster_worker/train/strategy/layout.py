@@ -75,7 +75,10 @@ class Layout:
     @property
     def stage(self) -> int:
         """Which of the stages of the pipeline this rank is, from 0."""
-        return self.rank // self.tensor % self.pipeline
+        return self.stage_of(self.rank)
+
+    def stage_of(self, rank: int) -> int:
+        return rank // self.tensor % self.pipeline
 
     @property
     def speaks(self) -> bool:
