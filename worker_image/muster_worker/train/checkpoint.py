@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.staging import BlockingAsyncStager
 
+from muster_worker.train.copies import Copies
 from muster_worker.train.durable import (
     discard,
     fault_of,
@@ -87,6 +87,7 @@ class Checkpoints:
         self._directory = storage.directory / CHECKPOINTS
         self._keep = keep
         self._on_saved = on_saved
+        self._copies = Copies()
         self._best: int | None = None
         self._broken: set[str] = set()
         self._writing: threading.Thread | None = None
@@ -105,7 +106,7 @@ class Checkpoints:
         if not asynchronous:
             self._write(step, tensors, state)
             return
-        staged = BlockingAsyncStager().stage(tensors)
+        staged = self._copies.of(tensors)
         # A daemon: a rank that has failed must not wait for a write whose peers are gone.
         self._writing = threading.Thread(
             target=self._write_guarded, args=(step, staged, state), name="checkpoint", daemon=True
