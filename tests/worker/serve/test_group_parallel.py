@@ -131,13 +131,33 @@ def test_a_model_that_cannot_be_divided_so_is_named(group, publish, recipe, word
     assert pod.process.returncode == 2
 
 
-@pytest.mark.parametrize("words", [("--tensor", "2"), ("--pipeline", "2")])
-def test_quantized_weights_are_not_divided(group, tmp_path, words):
-    origin = ORIGIN | {"recipe": "tests.worker.serve.reading:Reading"}
-    compressed = compress(Trained(READER, (EXAMPLES,), {}, origin), [{"quantize": {"bits": 8}}], lambda _: {})
-    export_model(tmp_path / "reading", compressed, "token")
-    (pod,) = group(tmp_path / "reading", *words, ready=False).pods
-    assert "spec.group.parallelism: the weights of the model in " in pod.rest()
+@pytest.fixture
+def quantized(tmp_path):
+    """Gives the model, with weights by these settings, and its directory."""
+
+    def make(**settings):
+        origin = ORIGIN | {"recipe": "tests.worker.serve.reading:Reading"}
+        compressed = compress(Trained(READER, (EXAMPLES,), {}, origin), [{"quantize": settings}], lambda _: {})
+        export_model(tmp_path / "reading", compressed, "token")
+        return compressed.model, tmp_path / "reading"
+
+    return make
+
+
+@pytest.mark.parametrize("settings", [{"bits": 8}, {"bits": 4}, {"mode": "dynamic"}])
+def test_stages_have_quantized_layers(group, quantized, settings):
+    model, directory = quantized(**settings)
+    points = np.random.default_rng(7).random((3, 4), dtype=np.float32)
+    pods = group(directory, "--pipeline", "2", "--max-batch-size", "8")
+    status, found = infer(pods.port, points, outputs=("output",))
+    assert status == 200, found
+    np.testing.assert_allclose(found, model(torch.from_numpy(points))["output"].detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_quantized_layers_are_not_divided_themselves(group, quantized):
+    _, directory = quantized(bits=8)
+    (pod,) = group(directory, "--tensor", "2", ready=False).pods
+    assert "spec.group.parallelism.tensor: found 2, with the quantized weights of the model in " in pod.rest()
     assert pod.process.returncode == 2
 
 

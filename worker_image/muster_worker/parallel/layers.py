@@ -26,7 +26,7 @@ def layers_of(recipe: Recipe, model: nn.Module, ways: int, number: int, field: s
         raise ConfigurationError(
             f"{field}.pipeline: found {ways}, wanted at most {len(layers)}: so many layers has {_named(recipe)}"
         )
-    return [layers[index] for index in divided([_parameters(layer) for layer in layers], ways)[number]]
+    return [layers[index] for index in divided([_bytes(layer) for layer in layers], ways)[number]]
 
 
 def plan_of(recipe: Recipe, model: nn.Module, part: nn.Module, ways: int, field: str) -> dict[str, ParallelStyle]:
@@ -73,8 +73,9 @@ def _named(recipe: Recipe) -> str:
     return f"{type(recipe).__module__}:{type(recipe).__qualname__}"
 
 
-def _parameters(layer: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in layer.parameters())
+def _bytes(layer: nn.Module) -> int:
+    """Of all that it has: quantized weights are no parameters."""
+    return sum(tensor.nbytes for tensor in (*layer.parameters(), *layer.buffers()))
 
 
 def _matches(name: str, pattern: str) -> bool:

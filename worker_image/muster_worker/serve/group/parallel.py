@@ -48,10 +48,10 @@ def load(config: ServeConfig, layout: Layout, mesh: DeviceMesh, device: torch.de
     Only those of the last stage have outputs to give. Raises StorageError or ConfigurationError.
     """
     loaded, signature, sha256 = intact(config.directory, config.sha256)
-    if loaded.quantized:
+    if loaded.quantized and layout.tensor > 1:
         raise ConfigurationError(
-            f"{_FIELD}: the weights of the model in {config.directory} are quantized, wanted floating point numbers,"
-            " which torch knows to divide: serve it without tensor and pipeline"
+            f"{_FIELD}.tensor: found {layout.tensor}, with the quantized weights of the model in {config.directory}:"
+            " wanted 1, since torch divides floating point numbers alone; by pipeline, layers stay whole"
         )
     recipe, model = recipe_and_model(loaded)
     names = [spec.name for spec in signature.outputs]
