@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import jobs
+from tests.cluster import audit, jobs
 from tests.cluster.kube import Kube, kubectl, wait_for
 from tests.cluster.training import KILL_RANK, running, wait_for_restart, wait_until_it_trains
 
@@ -61,6 +61,30 @@ def test_a_killed_worker_process_is_restarted_by_itself(kube):
     assert (restart["pod"], restart["rank"], restart["stepsLost"]) == ("digits-2-1", 2, 0)
     wait_for_steps(kube, step(kube))
     assert kube.state("digits-0-1")["progress"]["resumedFromStep"] == 0
+
+
+def test_workers_are_added_and_taken_away_and_nobody_waits(kube, measure):
+    audit.provide(kube)
+    bounds = {"minReplicas": 1, "maxReplicas": 4}
+    kube.apply(served(elastic=bounds, recipe=audit.RECIPE, source=audit.SOURCE))
+    wait_until_it_trains(kube, "digits-0-1")
+    for size, pods in ((4, ["digits-4-2", "digits-5-2"]), (1, [])):
+        begun = time.time()
+        kubectl("scale", "trainingjob", "digits", "-n", kube.namespace, f"--replicas={size}")
+        wanted = ["digits-0-1", "digits-1-1", "digits-2-1", *(["digits-3-1"] if pods else []), *pods]
+        wait_for(f"{size} workers", lambda wanted=wanted: sorted(running(kube)) == wanted, 60)
+        status = wait_for("the status says so", lambda size=size: told(kube, f"{size}/{size}"), 30)
+        measure(f"servers: scaled to {size} workers after, seconds", time.time() - begun, "")
+        assert status["restartCount"] == 0
+        wait_for_steps(kube, step(kube))
+    state = kube.state("digits-0-1")
+    assert (state["progress"]["resumedFromStep"], state["restarts"]) == (0, [])
+    measure("epochs with every sample once, through both changes", audit.complete_epochs(kube, "digits-0-1"), "")
+
+
+def told(kube: Kube, workers: str) -> dict[str, Any] | None:
+    status = kube.status("digits")
+    return status if (status["workers"], status["phase"]) == (workers, "Running") else None
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -28,8 +28,9 @@ class Elastic(Model):
     """Lets the number of workers change while the job trains. Absent: it is fixed.
 
     Then `kubectl scale` and autoscalers may change spec.replicas between the two, and a job that loses workers goes on
-    with the others until they have successors. Whoever comes or goes, the others save and form the group anew: no step
-    is lost, the batch size stays what it was over all workers together, and every sample is used once an epoch.
+    with the others until they have successors. Whoever comes or goes, the others save and form the group anew; with
+    parameter servers they just go on. No step is lost, the batch size stays what it was over all workers together, and
+    every sample is used once an epoch.
     """
 
     rules = (
@@ -209,7 +210,7 @@ def _grows_in_one_way(spec: "TrainingJobSpec") -> bool:
     return (
         spec.elastic is None
         or spec.strategy is None
-        or (spec.strategy.type in ("ddp", "fsdp") and spec.strategy.mesh is None)
+        or (spec.strategy.type in ("ddp", "fsdp", "parameterServer") and spec.strategy.mesh is None)
     )
 
 
@@ -335,12 +336,12 @@ class TrainingJobSpec(Model):
         Rule(
             cel=(
                 "!has(self.elastic) || !has(self.strategy) ||"
-                " self.strategy.type in ['ddp', 'fsdp'] && !has(self.strategy.mesh)"
+                " self.strategy.type in ['ddp', 'fsdp', 'parameterServer'] && !has(self.strategy.mesh)"
             ),
             holds=_grows_in_one_way,
             message=(
-                "the number of workers may change: write type ddp or fsdp and no mesh, which go with any number,"
-                " or leave spec.elastic out"
+                "the number of workers may change: write type ddp, fsdp or parameterServer and no mesh, which go with"
+                " any number, or leave spec.elastic out"
             ),
             at=".strategy",
             reason="FieldValueForbidden",

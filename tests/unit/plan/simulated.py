@@ -284,7 +284,7 @@ class Cluster:
 
     def agents_notice(self) -> None:
         """The agents of an elastic job find that somebody is missing, or has come, and form the group anew."""
-        if "elastic" not in self.job["spec"] or not self.group_trains():
+        if not self.regroups or not self.group_trains():
             return
         now = frozenset(pod["metadata"]["name"] for pod in self.coordinated().values())
         if self.composition - now and now <= self.composition:
@@ -337,6 +337,11 @@ class Cluster:
     def servers(self) -> int:
         """How many pods are parameter servers, whose workers come and go."""
         return self.job["spec"].get("strategy", {}).get("parameterServers", 0)
+
+    @property
+    def regroups(self) -> bool:
+        """Whether the agents go on with whoever is there; those of parameter servers are always all of them."""
+        return "elastic" in self.job["spec"] and not self.servers
 
     @property
     def size(self) -> int:
@@ -394,15 +399,14 @@ class Cluster:
     def coordinated(self) -> dict[str, dict[str, Any]]:
         """Those of them that have a coordinator: rank 0's, or without it, more than half of those that trained."""
         group = self.group()
-        if "0" in group or "elastic" not in self.job["spec"]:
+        if "0" in group or not self.regroups:
             return group
         left = {rank: pod for rank, pod in group.items() if pod["metadata"]["name"] in self.composition}
         return left if 2 * len(left) > len(self.composition) else {}
 
     def group_trains(self) -> bool:
-        elastic = self.job["spec"].get("elastic")
-        if elastic is not None:
-            return len(self.coordinated()) >= max(1, elastic["minReplicas"])
+        if self.regroups:
+            return len(self.coordinated()) >= max(1, self.job["spec"]["elastic"]["minReplicas"])
         group = self.group()
         if self.servers:
             return len(group) > self.servers and {str(rank) for rank in range(self.servers)} <= group.keys()
@@ -427,7 +431,7 @@ class Cluster:
         self.leader = leader
         if leader is None:
             self.composition = frozenset()
-        elif "elastic" in self.job["spec"] or leads == "0":
+        elif self.regroups or leads == "0":
             attempt = max(self.attempt(), self.in_place)
             said = {"attempt": attempt, "phase": "Running" if self.group_trains() else "Waiting", "coordinates": True}
             said["members"] = [{"pod": pod["metadata"]["name"]} for pod in group.values()]

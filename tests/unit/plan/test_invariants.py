@@ -6,6 +6,9 @@ the simulated cluster at every write.
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +16,12 @@ from tests.unit.plan.fixtures import job
 from tests.unit.plan.simulated import Cluster, OperatorLostError, ended
 
 PERMANENT, FLEETING = 2, 1
+SERVED = {
+    "failurePolicy": {"maxRestarts": 1000},
+    "strategy": {"type": "parameterServer", "parameterServers": 2},
+    "storage": {"persistentVolumeClaim": {"claimName": "models"}},
+}
+KINDS = pytest.mark.parametrize("spec", [{}, SERVED], ids=["workers alone", "with servers"])
 
 reconciling = st.tuples(st.just("reconcile"), st.integers(0, 5), st.none() | st.integers(0, 4))
 steps_of_pods = st.one_of(
@@ -117,10 +126,7 @@ def test_from_any_history_a_suspended_job_has_no_pod_and_goes_on_without_a_resta
 @settings(max_examples=600, deadline=None)
 @given(st.lists(steps, max_size=30), st.booleans())
 def test_every_history_of_parameter_servers_comes_to_rest_with_all_of_them(history, finishes):
-    strategy = {"type": "parameterServer", "parameterServers": 2}
-    claim = {"persistentVolumeClaim": {"claimName": "models"}}
-    spec = {"failurePolicy": {"maxRestarts": 1000}, "strategy": strategy, "storage": claim}
-    cluster = Cluster(job=job(**spec))
+    cluster = Cluster(job=job(**SERVED))
     play(cluster, history)
     settle(cluster)
     assert cluster.whole()
@@ -131,14 +137,16 @@ def test_every_history_of_parameter_servers_comes_to_rest_with_all_of_them(histo
         assert cluster.job["status"]["phase"] == "Succeeded"
 
 
-def elastic_cluster() -> Cluster:
-    return Cluster(job=job(failurePolicy={"maxRestarts": 1000}, elastic={"minReplicas": 2, "maxReplicas": 5}))
+def elastic_cluster(**spec: Any) -> Cluster:
+    spec = {"failurePolicy": {"maxRestarts": 1000}} | spec
+    return Cluster(job=job(elastic={"minReplicas": 2, "maxReplicas": 5}, **spec))
 
 
+@KINDS
 @settings(max_examples=1000, deadline=None)
-@given(st.lists(steps, max_size=30))
-def test_every_history_of_an_elastic_job_comes_to_rest_with_as_many_workers_as_wanted(history):
-    cluster = elastic_cluster()
+@given(history=st.lists(steps, max_size=30))
+def test_every_history_of_an_elastic_job_comes_to_rest_with_as_many_workers_as_wanted(spec, history):
+    cluster = elastic_cluster(**spec)
     play(cluster, history)
     settle(cluster)
     assert cluster.whole()
@@ -150,10 +158,11 @@ def test_every_history_of_an_elastic_job_comes_to_rest_with_as_many_workers_as_w
     assert cluster.writes == writes
 
 
+@KINDS
 @settings(max_examples=400, deadline=None)
-@given(st.lists(steps, max_size=25), st.integers(2, 5), st.integers(2, 5))
-def test_from_any_history_a_change_of_size_is_no_restart(history, there, back):
-    cluster = elastic_cluster()
+@given(history=st.lists(steps, max_size=25), there=st.integers(2, 5), back=st.integers(2, 5))
+def test_from_any_history_a_change_of_size_is_no_restart(spec, history, there, back):
+    cluster = elastic_cluster(**spec)
     play(cluster, history)
     settle(cluster)
     restarts = cluster.job["status"]["restartCount"]

@@ -102,3 +102,46 @@ def test_the_budget_of_restarts_is_that_of_all():
     status = decide(started(job(**spec), attempt=2), *ALL, reports=trains(attempt=3, restarts=said)).status
     assert status["reason"] == "RestartBudgetExhausted"
     assert "killed" in status["message"]
+
+
+# --- where workers are added and taken away ---
+
+ELASTIC = SERVED | {"elastic": {"minReplicas": 1, "maxReplicas": 6}}
+
+
+def scaled_to(replicas, **status):
+    """A job whose pods were made for three workers and that is to have `replicas` now."""
+    return started(job(**ELASTIC | {"replicas": replicas}), wantedReplicas=3, **status)
+
+
+def test_added_workers_join_the_servers_and_that_is_no_restart():
+    plan = decide(scaled_to(4), *ALL, reports=trains())
+    assert names(plan.creates) == ["digits-5-2"]
+    assert plan.deletes == ()
+    assert (plan.status["phase"], plan.status["workers"], plan.status["restartCount"]) == ("Running", "3/4", 0)
+    assert plan.status["wantedReplicas"] == 4
+    assert plan.status["message"] == "3 of 4 workers train; the others join them when they run"
+
+
+def test_of_workers_and_servers_workers_are_taken_away():
+    plan = decide(scaled_to(1), *ALL, reports=trains())
+    assert [delete.name for delete in plan.deletes] == ["digits-3-1", "digits-4-1"]
+    assert plan.creates == ()
+    assert (plan.status["phase"], plan.status["workers"], plan.status["restartCount"]) == ("Running", "1/1", 0)
+
+
+def test_the_servers_know_how_many_workers_there_can_be():
+    told = environment(built(0, **ELASTIC))
+    assert (told["MUSTER_REPLICAS"], told["MUSTER_MIN_REPLICAS"]) == ("8", "1")
+
+
+@pytest.mark.parametrize(("gpus", "phase"), [(1, "Starting"), (0, "Queued")])
+def test_they_start_where_there_is_room_for_the_servers_and_the_fewest_workers(gpus, phase):
+    spec = ELASTIC | {"backend": "gloo"}
+    assert decide(job(**spec), capacity=room(of=(node(gpus=gpus),))).status["phase"] == phase
+
+
+def test_without_a_server_the_workers_make_up_no_group_of_their_own():
+    gone = nodes(node("gone", ready="Unknown"))
+    status = decide(scaled_to(3), pod(0, node="gone"), *ALL[1:], nodes=gone, reports=trains()).status
+    assert (status["phase"], status["reason"]) == ("Restarting", "NodeLost")

@@ -99,6 +99,26 @@ def test_a_worker_may_come_later(start, alone, tmp_path):
     assert_each_sample_once(tmp_path)
 
 
+def test_workers_may_be_added_and_taken_away_and_share_each_step_among_those_that_are_there(start, alone, tmp_path):
+    elastic = {"MUSTER_MIN_REPLICAS": "1"}
+    group = start(2, 3, only=[0, 1, 2], **elastic)
+    group.until_step(50)
+    added = start(2, 3, only=[3, 4], **elastic)
+    group.until_step(150)
+    added.signal(1)
+    group.signal(2)
+    assert group.wait()[:2] + added.wait()[:1] == [0] * 3, group.output()
+    assert_learned(group, alone)
+    assert_each_sample_once(tmp_path)
+
+
+def test_with_one_worker_of_several_that_there_can_be_each_step_is_one_share(start):
+    group = start(1, 3, only=[0, 1], config=LONG | {"epochs": 1}, MUSTER_MIN_REPLICAS="1")
+    assert group.wait() == [0, 0], group.output()
+    size = sum(tensor.nbytes for tensor in weights(group).values())
+    assert group.reports()[-1]["pushedBytes"] == 10 * (size + len(weights(group)))
+
+
 def test_a_lost_server_comes_back_from_the_checkpoint_and_the_workers_wait_for_it(start, alone, tmp_path):
     options = {"checkpoint": {"everySteps": 40, "asynchronous": True}}
     group = start(2, 2, **options)
@@ -198,6 +218,33 @@ def test_another_gets_what_a_lost_worker_had():
     leases.finish("lost", "too late")
     assert leases.told(0) is None
     assert leases.take("other", 0) == left
+
+
+def test_where_workers_come_and_go_a_step_has_as_many_shares_as_there_are():
+    leases = Leases("run", staleness=0, elastic=True)
+    leases.come("a")
+    leases.open(0, [Opened(step, 8 * step, 3) for step in range(5)])
+
+    def make(*holders):
+        found = [leases.take(holder, 0) for holder in holders]
+        for holder in holders:
+            leases.finish(holder, holder)
+        assert leases.told(0) == list(holders)
+        leases.advance()
+        return [(lease.step, lease.share, lease.shares) for lease in found]
+
+    assert make("a") == [(0, 0, 1)]
+    leases.come("b")
+    assert make("a") == [(1, 0, 1)], "it was opened before"
+    for late in ("c", "d"):
+        leases.come(late)
+    assert make("a", "b") == [(2, 0, 2), (2, 1, 2)]
+    assert make("a", "b", "d") == [(3, 0, 3), (3, 1, 3), (3, 2, 3)], "no more than it has samples, or workers"
+    for gone in ("a", "b", "c", "d"):
+        leases.release(gone)
+    leases.evaluate(5, 3)
+    leases.come("e")
+    assert make("e") == [(5, 0, 1)], "who comes when nobody was there has all of it"
 
 
 def test_an_end_is_told_to_all():

@@ -45,10 +45,10 @@ class AgentConfig:
 
     `attempt` is the attempt this pod was made for. `success_policy` says whose end is the group's: everybody's, or
     that of the pod with rank 0. `hang_timeout` is how many seconds ranks may report nothing; None: for ever.
-    `least_replicas` and `most_replicas` are the bounds of an elastic job; None: its size is fixed. `servers`: so many
-    pods, the first, are parameter servers; 0: there are none. `coordinator` is
-    where the agent of rank 0 listens. `bind` is the address to listen on, "" for all. `grace_seconds` is what the pod
-    has between SIGTERM and SIGKILL.
+    `least_replicas` and `most_replicas` are the bounds of an elastic round; None: its size is fixed. `servers`: so many
+    pods, the first, are parameter servers; 0: there are none. They alone make up the round, which is not elastic, and
+    `replicas` counts as many workers beside them as there can be. `coordinator` is where the agent of rank 0 listens.
+    `bind` is the address to listen on, "" for all. `grace_seconds` is what the pod has between SIGTERM and SIGKILL.
     """
 
     workload: Workload
@@ -85,6 +85,8 @@ class AgentConfig:
                 f"MUSTER_PARAMETER_SERVERS has {len(servers)} addresses for MUSTER_REPLICAS = {replicas} pods: it must"
                 " leave one for a worker"
             )
+        least = read.number("MUSTER_MIN_REPLICAS", 0, least=0)
+        most = read.number("MUSTER_MAX_REPLICAS", 0, least=0)
         report = Path(environment.get("MUSTER_REPORT") or DEFAULT_REPORT)
         return cls(
             workload=workload,
@@ -101,8 +103,8 @@ class AgentConfig:
             source=Path(environment["MUSTER_SOURCE"]) if environment.get("MUSTER_SOURCE") else None,
             permanent_exit_codes=read.exit_codes("MUSTER_PERMANENT_EXIT_CODES"),
             hang_timeout=read.number("MUSTER_HANG_TIMEOUT_SECONDS", 0, least=0) or None,
-            least_replicas=read.number("MUSTER_MIN_REPLICAS", 0, least=0) or None,
-            most_replicas=read.number("MUSTER_MAX_REPLICAS", 0, least=0) or None,
+            least_replicas=None if servers else least or None,
+            most_replicas=None if servers else most or None,
             servers=len(servers),
             success_policy=read.choice("MUSTER_SUCCESS_POLICY", ALL_WORKERS, RANK_0),
             grace_seconds=read.number("MUSTER_GRACE_SECONDS", 30, least=0),

@@ -101,6 +101,9 @@ class Environment:
     parameter_servers: tuple[str, ...]
     """Where the first ranks listen for the others, as host:port, where these are parameter servers."""
 
+    elastic: bool
+    """Whether workers are added and taken away while training goes on."""
+
     compression: list[dict[str, Any]]
     """The steps of `spec.compression`, as they are written."""
 
@@ -135,6 +138,7 @@ class Environment:
             early_stopping=_early_stopping(optimisation.get("earlyStopping")),
             strategy=_strategy(_json_object(variables, "MUSTER_STRATEGY")),
             parameter_servers=tuple(filter(None, variables.get("MUSTER_PARAMETER_SERVERS", "").split(","))),
+            elastic=bool(variables.get("MUSTER_MIN_REPLICAS")),
             compression=json.loads(variables.get("MUSTER_COMPRESSION") or "[]"),
             initial_model=_initial_model(variables),
             distillation=_distillation(_json_object(variables, "MUSTER_DISTILLATION")),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from muster.plan.model import Admission, Demand
 from muster.plan.timestamps import to_epoch
-from muster.plan.training import kueue, pod_groups
+from muster.plan.training import kueue, pod_groups, servers
 from muster.plan.training.references import references
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def demand(view: View, gang: Iterable[Manifest]) -> Demand:
     return Demand(
         name=f"{job.metadata.namespace}/{job.metadata.name}",
         pods=tuple(pod["spec"] for pod in gang),
-        least=job.spec.elastic.min_replicas if job.spec.elastic is not None else view.replicas,
+        least=servers.fewest(job),
         since=to_epoch(created) if created else view.now,
         priority_class=job.spec.scheduling.priority_class_name,
         references=references(job),

@@ -1,16 +1,25 @@
 """How the workers of an elastic job follow `spec.replicas` while it trains.
 
 Who is taken away saves and leaves, who is added joins the group; neither is a restart. What the agents make of it is
-theirs: the group goes on with whoever is there, as long as these are enough.
+theirs: the group goes on with whoever is there, as long as these are enough. With parameter servers the group is the
+servers, whose number is fixed, and workers come and go beside it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from muster.plan.training import servers
+
 if TYPE_CHECKING:
+    from muster.api import TrainingJob
     from muster.plan.training.members import Member
     from muster.plan.training.view import View
+
+
+def regroups(job: TrainingJob) -> bool:
+    """Whether the agents may make up a group of some of the pods."""
+    return job.spec.elastic is not None and not servers.count(job)
 
 
 def surplus(view: View) -> tuple[Member, ...]:
@@ -39,12 +48,12 @@ def growth_was_begun(view: View) -> bool:
 def size_to_record(view: View) -> int:
     """Return how many workers the status is to say that there are pods for."""
     waits = any(_leaves(view, rank) for rank in range(view.known_replicas, view.replicas))
-    return view.known_replicas if view.admitted and waits else view.replicas
+    return (view.known_replicas if view.admitted and waits else view.replicas) - view.servers
 
 
 def goes_on(view: View) -> bool:
     """Whether the group trains with workers all of whom can be seen to run, even if some are missing."""
-    if view.job.spec.elastic is None or view.group.get("phase") not in {"Running", "Succeeded"}:
+    if not regroups(view.job) or view.group.get("phase") not in {"Running", "Succeeded"}:
         return False
     running = {member.name for member in view.members if member.running}
     return {member["pod"] for member in view.group.get("members", [])} <= running
@@ -52,7 +61,7 @@ def goes_on(view: View) -> bool:
 
 def moved_on(view: View, lost: set[str]) -> bool:
     """Whether the agents have restarted the group without these pods: then that restart has been counted."""
-    if view.job.spec.elastic is None or view.group.get("phase") not in {"Starting", "Running"}:
+    if not regroups(view.job) or view.group.get("phase") not in {"Starting", "Running"}:
         return False
     attempt = int(view.group["attempt"])
     silent = any(r["attempt"] == attempt - 1 and r["cause"] == "Silent" for r in view.group.get("restarts") or [])

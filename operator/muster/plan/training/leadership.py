@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from muster.plan.model import Target
+from muster.plan.training.elastic import regroups
 from muster.plan.training.pods import AGENT_PORT
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def leader(
     """
     answering = [m for m in workers.values() if m is not None and not m.ended and _answers(reports.get(m.uid))]
     speaking = [(_attempt(reports[m.uid]), -m.rank, m) for m in answering if _coordinates(reports[m.uid])]
-    if job.spec.elastic is None or not speaking:
+    if not regroups(job) or not speaking:
         return workers.get(0)
     return max(speaking)[-1]
 
@@ -39,7 +40,7 @@ def leader(
 def targets(view: View, *, trains: bool) -> tuple[Target, ...]:
     """Return whom to ask. Once all workers run, that they train is waited for; before, a start has no news."""
     there = all(member is not None and (member.running or member.ended) for member in view.workers.values())
-    if not there and view.job.spec.elastic is None and view.recorded.get("phase") == "Starting":
+    if not there and not regroups(view.job) and view.recorded.get("phase") == "Starting":
         return ()
     asked = view.workers.values() if _is_missed(view) else [view.workers.get(0)]
     return tuple(
@@ -50,7 +51,7 @@ def targets(view: View, *, trains: bool) -> tuple[Target, ...]:
 
 
 def _target(view: View, member: Member, address: str, *, eager: bool) -> Target:
-    elastic = view.job.spec.elastic is not None
+    elastic = regroups(view.job)
     there = {one.name for one in view.members}
     gone = sorted(one["pod"] for one in view.group.get("members", []) if one["pod"] not in there)
     asked = _asks_for(view.reports.get(member.uid))
@@ -104,7 +105,7 @@ def _asks_for(report: WorkerReport | None) -> str | None:
 
 def _is_missed(view: View) -> bool:
     """Whether a group that trained has lost rank 0, as far as can be seen from here."""
-    if view.job.spec.elastic is None or view.recorded.get("phase") not in {"Running", "Restarting"}:
+    if not regroups(view.job) or view.recorded.get("phase") not in {"Running", "Restarting"}:
         return False
     first = view.workers.get(0)
     if first is None or not first.running or view.leader is not first:

@@ -70,9 +70,7 @@ def _was_running(view: View, attempt: int) -> bool:
     """An operator that has just started has asked nobody yet: what is recorded holds while enough workers run."""
     if view.recorded.get("phase") != "Running" or int(view.recorded["attempt"]) < attempt:
         return False
-    elastic_job = view.job.spec.elastic
-    least = elastic_job.min_replicas if elastic_job is not None else view.replicas
-    return sum(member is not None and member.running for member in view.workers.values()) >= least
+    return sum(member is not None and member.running for member in view.workers.values()) >= servers.fewest(view.job)
 
 
 def _waiting_for(view: View, missing: Sequence[Member]) -> str:

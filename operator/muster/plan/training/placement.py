@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from muster.plan.training import admission, servers
+from muster.plan.training import admission, elastic, servers
 
 if TYPE_CHECKING:
     from muster.plan.training.members import Member
@@ -28,10 +28,10 @@ def seconds_left(view: View) -> float | None:
 
 def _enough_have_places(view: View) -> bool:
     """The job trains with those that have, and the others join it whenever they find one."""
-    if view.job.spec.elastic is None:
+    if not elastic.regroups(view.job):
         return servers.go_on(view)
     placed = sum(m is not None and not m.ended and m.unplaced_since is None for m in view.workers.values())
-    return placed >= view.job.spec.elastic.min_replicas
+    return placed >= servers.fewest(view.job)
 
 
 def stuck(view: View) -> Member | None:

@@ -78,7 +78,7 @@ def build_group(job: TrainingJob) -> tuple[Manifest, ...]:
     known = _of(job)
     if known is None:
         return ()
-    spec: dict[str, Any] = {"minMember": job.spec.elastic.min_replicas if job.spec.elastic else servers.size(job)}
+    spec: dict[str, Any] = {"minMember": servers.fewest(job)}
     # Coscheduling goes by the priority of the pods; its PodGroup has no field for it.
     if job.spec.scheduling.gang == "volcano" and job.spec.scheduling.priority_class_name:
         spec["priorityClassName"] = job.spec.scheduling.priority_class_name

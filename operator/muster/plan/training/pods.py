@@ -169,7 +169,7 @@ def _environment(job: TrainingJob, rank: int, attempt: int) -> dict[str, str]:
         "MUSTER_NAMESPACE": job.metadata.namespace,
         "MUSTER_POD": identity.pod_name(job, rank, attempt),
         "MUSTER_RANK": str(rank),
-        "MUSTER_REPLICAS": str(servers.size(job)),
+        "MUSTER_REPLICAS": str(servers.most(job) if servers.count(job) else job.spec.replicas),
         "MUSTER_ATTEMPT": str(attempt),
         "MUSTER_PROCESSES": str(processes_per_worker(job)),
         "MUSTER_BACKEND": backend(job),

@@ -34,6 +34,16 @@ def size(job: TrainingJob) -> int:
     return count(job) + job.spec.replicas
 
 
+def fewest(job: TrainingJob) -> int:
+    """Return how many pods the job needs to train."""
+    return count(job) + (job.spec.elastic.min_replicas if job.spec.elastic is not None else job.spec.replicas)
+
+
+def most(job: TrainingJob) -> int:
+    """Return how many pods the servers may have to do with, themselves included."""
+    return count(job) + (job.spec.elastic.max_replicas if job.spec.elastic is not None else job.spec.replicas)
+
+
 def role(job: TrainingJob, rank: int) -> str:
     """Return what the pod of this rank is: SERVER or WORKER."""
     return SERVER if rank < count(job) else WORKER

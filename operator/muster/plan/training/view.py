@@ -77,8 +77,8 @@ class View:
 
     @property
     def known_replicas(self) -> int:
-        """How many workers the status says that pods were made for."""
-        return int(self.recorded.get("wantedReplicas", self.replicas))
+        """How many pods the status says that there are to be: its workers, and the servers."""
+        return self.servers + int(self.recorded.get("wantedReplicas", self.job.spec.replicas))
 
     @property
     def recorded_attempt(self) -> int:

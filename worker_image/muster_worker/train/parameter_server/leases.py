@@ -5,6 +5,10 @@ Invariants, whoever comes, goes or is slow:
 - shares are leased in the order of steps, none that is more than `staleness` steps ahead of the oldest step that is not
   made yet: with 0, all of a step compute with the same parameters (Ho et al. 2013);
 - an epoch's shares are leased once those of the one before are done and evaluated.
+
+Where workers are added and taken away, a step has as many shares as there are workers when it is opened, so that none
+of them is idle, and none has two. Else it has as many as there should be workers, so that the same numbers come out
+whoever was lost.
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A step to be leased."""
+    """A step to be leased, in so many shares at most."""
 
     step: int
     position: int
@@ -62,8 +66,10 @@ class _Work:
 class Leases:
     """Thread-safe. A holder is whatever tells one session of a worker from all others."""
 
-    def __init__(self, run: str, staleness: int) -> None:
-        self._run, self._staleness = run, staleness
+    def __init__(self, run: str, staleness: int, *, elastic: bool = False) -> None:
+        """`elastic`: shares are as many as there are workers."""
+        self._run, self._staleness, self._elastic = run, staleness, elastic
+        self._present: set[Any] = set()
         self._work: deque[_Work] = deque()
         self._coming: Iterator[Lease] = iter(())
         self._held: dict[Any, tuple[_Work, Lease]] = {}
@@ -97,7 +103,8 @@ class Leases:
     def _fill(self) -> None:
         """Steps follow one another: so many of them are near enough to the oldest."""
         for lease in islice(self._coming, self._staleness + 1 - len(self._work)):
-            self._work.append(_Work(lease, list(range(lease.shares))))
+            shares = min(lease.shares, max(1, len(self._present))) if self._elastic else lease.shares
+            self._work.append(_Work(replace(lease, shares=shares), list(range(shares))))
         self._changed.notify_all()
 
     def end(self) -> None:
@@ -105,6 +112,11 @@ class Leases:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+    def come(self, holder: Any) -> None:
+        """A worker is there, until it is released."""
+        with self._changed:
+            self._present.add(holder)
 
     def take(self, holder: Any, patience: float) -> Lease | None:
         """What the holder is to compute next; None where there is nothing within `patience` seconds."""
@@ -133,6 +145,7 @@ class Leases:
     def release(self, holder: Any) -> Lease | None:
         """The holder is lost; gives what it leaves to another."""
         with self._changed:
+            self._present.discard(holder)
             work, lease = self._held.pop(holder, (None, None))
             if work is not None and lease is not None:
                 work.free = sorted([*work.free, lease.share])

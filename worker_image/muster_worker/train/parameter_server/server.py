@@ -91,6 +91,7 @@ class _Calls:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, wrong)
         assert leases is not None
         holder, name = object(), hello["name"]
+        leases.come(holder)
         context.add_callback(lambda: _release(leases, holder, name))
         log.info("%s is here", name)
         while context.is_active():

@@ -57,13 +57,14 @@ class Held(Strategy):
 
 
 class ServerTrainer(Trainer):
-    """Its ranks are the servers. `workers`: in how many shares each step is computed."""
+    """Its ranks are the servers. `workers`: how many there are, or can be: in so many shares each step is computed."""
 
     def __init__(self, recipe: Recipe, environment: Environment, *, workers: int) -> None:
         super().__init__(recipe, environment, torch.device("cpu"))
         self._precision.check(divided=True)
         self._address = environment.parameter_servers[environment.rank]
         self._staleness = environment.strategy.staleness
+        self._elastic = environment.elastic
         self._workers = workers
         self._leaves: Callable[[], bool] = lambda: False
         self.bytes_pushed = self.bytes_pulled = 0
@@ -89,7 +90,7 @@ class ServerTrainer(Trainer):
         """
         self._leaves = leaves
         self._shard = Shard(self._held.trained, self._held.buffers, self.progress.step)
-        self._leases = Leases(run, self._staleness)
+        self._leases = Leases(run, self._staleness, elastic=self._elastic)
         served = Served(run, self._held.fingerprint, self._shard, self._leases if self._leads else None)
         return listen(self._address, served, self._workers)
 
@@ -115,10 +116,10 @@ class ServerTrainer(Trainer):
     ) -> Agreed:
         """One update, once the workers have computed all of its shares. Raises Left."""
         del shares, loaded, leave
-        told, save = self._until_told(save=save)
+        told, count, save = self._until_told(save=save)
         progress = self.progress
         self._schedule.before_step(progress.step)
-        with self._shard.update(shares_of(step, self._workers)):
+        with self._shard.update(count):
             self._update()
         progress.step += 1
         progress.position = step.stop
@@ -131,31 +132,32 @@ class ServerTrainer(Trainer):
         """By the workers. Raises Left."""
         count = len(validation)
         self._leases.evaluate(self.progress.step, min(self._workers, count))
-        told, _ = self._until_told(save=False)
+        told, _, _ = self._until_told(save=False)
         names = told[0]["sums"] if told else ()
         return from_rank(0, {name: sum(one["sums"][name] for one in told) / count for name in names})
 
-    def _until_told(self, *, save: bool) -> tuple[list[dict[str, Any]], bool]:
-        """What workers told the first server of the work that is due, and whether a checkpoint is; others hear when.
+    def _until_told(self, *, save: bool) -> tuple[list[dict[str, Any]], int, bool]:
+        """What workers told the first server of the work that is due; others hear when.
 
-        Raises Left once any server is to stop. Collective.
+        And of how many shares it was, and whether a checkpoint is due. Raises Left once any server is to stop.
+        Collective.
         """
         told: list[dict[str, Any]] | None = None
-        ready = False
+        ready, shares = False, 0
         while not ready:
             if self._leads:
                 told = self._leases.told(LOOK_EVERY)
-            agreed = torch.tensor([self._leaves(), told is not None, save], dtype=torch.int64)
+            agreed = torch.tensor([self._leaves(), told is not None, len(told or ()), save], dtype=torch.int64)
             dist.all_reduce(agreed)
-            leave, ready, save = map(bool, agreed.tolist())
+            leave, ready, shares, save = agreed.tolist()
             if leave:
                 raise Left
         for one in told or []:
             self.bytes_pushed += one["sent"]
             self.bytes_pulled += one["received"]
-        return told or [], save
+        return told or [], shares, bool(save)
 
 
 def shares_of(step: Step, workers: int) -> int:
-    """In how many shares a step is computed: one for each worker, none of them without a sample."""
+    """In how many shares a step is computed at most: one for each worker, none of them without a sample."""
     return min(workers, max(len(batch) for batch in step.batches))
