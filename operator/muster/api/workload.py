@@ -220,7 +220,8 @@ class Checkpoint(Model):
     model is published.
     """
     asynchronous: Bool = True
-    """Write while the training goes on, from a copy in memory. false: the training waits for the disk.
+    """Write while the training goes on, from a copy in memory, which keeps its room. false: the training waits for the
+    disk.
 
     A failure while one is being written loses, beside the interval, the steps made since that write began.
     """

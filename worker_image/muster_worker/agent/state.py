@@ -90,7 +90,7 @@ def document(
         "phase": phase(own, group, progress, recipe=recipe),
         "coordinates": group is not None,
         "asksFor": group.asks_for if group is not None else None,
-        "worldSize": own.world_size or config.world_size,
+        "worldSize": _world_size(config, own, group),
         "members": _members(group.members) if group is not None else [],
         "restarts": [_restart(restart, monotonic_to_epoch) for restart in group.restarts] if group else [],
         "progress": dict(progress.progress),
@@ -103,6 +103,13 @@ def document(
     }
 
 
+def _world_size(config: AgentConfig, own: Own, group: Group | None) -> int:
+    """How many ranks there are, or are to be while there is no round. Servers have as many workers as have come."""
+    if config.servers and group is not None and own.world_size:
+        return len(group.members)
+    return own.world_size or config.world_size
+
+
 def _members(members: Sequence[tuple[Member, float]]) -> list[dict[str, Any]]:
     return [
         {"rank": member.rank, "pod": member.pod, "podAttempt": member.attempt, "silentSeconds": round(silence, 1)}
@@ -111,15 +118,19 @@ def _members(members: Sequence[tuple[Member, float]]) -> list[dict[str, Any]]:
 
 
 def _by_pod(config: AgentConfig, group: Group, of_ranks: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """The pod that each rank is in instead of the rank: they are counted over the members in their order."""
+    """The pod that each rank is in instead of the rank.
+
+    They are counted over the members in their order, but for parameter servers and their workers, who may be missing.
+    """
     if of_ranks is None:
         return None
-    pods = [member.pod for member, _ in sorted(group.members, key=lambda one: one[0].rank)]
+    members = sorted((member for member, _ in group.members), key=lambda member: member.rank)
+    pods = {member.rank if config.servers else place: member.pod for place, member in enumerate(members)}
     places = ((one["rank"] // config.processes, one) for one in of_ranks)
     return [
         {"pod": pods[place]} | {name: value for name, value in one.items() if name != "rank"}
         for place, one in places
-        if 0 <= place < len(pods)
+        if place in pods
     ]
 
 

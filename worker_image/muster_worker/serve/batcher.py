@@ -3,10 +3,10 @@
 A batch is computed once it has `max_size` samples, or its first request has waited for `max_delay`, and fewer than
 `at_once` others are being computed. Without a delay too those are together that came in the same turn of the loop, or
 while another batch was computed: the more requests there are, the larger batches are, and one alone does not wait.
-Computation has threads of its own, so that requests are taken in meanwhile; a
-model so small that a hop to a thread and back takes longer than itself is computed where it is asked for, at the turn's
-end: to read what came, compute it and answer it, each in a row, takes half of the time of doing so request by request,
-for no step drives the code of the others out of the caches.
+Computation has threads of its own, so that requests are taken in meanwhile. A model so small that a hop to a thread and
+back takes longer than itself is computed where it is asked for, at the turn's end: to read what came, compute it and
+answer it, each in a row, takes half of the time of doing so request by request, for no step drives the code of the
+others out of the caches.
 """
 
 from __future__ import annotations

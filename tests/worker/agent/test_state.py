@@ -1,0 +1,46 @@
+"""What an agent says of its group: who is meant by a rank, and how many there are."""
+
+from __future__ import annotations
+
+from muster_worker.agent.config import AgentConfig
+from muster_worker.agent.protocol import Member
+from muster_worker.agent.report import Progress
+from muster_worker.agent.state import Group, Own, document
+
+
+def said(ranks, progress, *, servers=0, replicas=5):
+    """By rank 0's agent, of a group of the pods of these ranks."""
+    environment = {
+        "MUSTER_JOB_UID": "uid",
+        "MUSTER_POD": "digits-0-1",
+        "MUSTER_RANK": "0",
+        "MUSTER_REPLICAS": str(replicas),
+        "MUSTER_COORDINATOR": "digits-0:1",
+        "MUSTER_MIN_REPLICAS": "1",
+        "MUSTER_MAX_REPLICAS": str(replicas),
+        "MUSTER_PARAMETER_SERVERS": ",".join(f"digits-{number}:7071" for number in range(servers)),
+    }
+    config = AgentConfig.from_environment(environment, workload=None)
+    members = tuple((Member(str(rank), rank, f"digits-{rank}-1", 1, "", 0), 0.1) for rank in ranks)
+    group = Group(1, True, True, members, (), None, True, None)
+    own = Own(formed=True, formed_before=True, attempt=1, world_size=servers or len(ranks), ranks_running=True)
+    return document(config, own, group, progress, recipe=True, monotonic_to_epoch=0.0)
+
+
+SLOW = Progress(stragglers=[{"rank": 3, "slowdown": 2.0}])
+
+
+def test_ranks_of_a_group_that_lost_one_are_counted_over_those_that_are_there():
+    state = said([0, 1, 3, 4], SLOW)
+    assert state["stragglers"] == [{"pod": "digits-4-1", "slowdown": 2.0}]
+    assert state["worldSize"] == 4
+
+
+def test_a_worker_of_parameter_servers_has_its_rank_whoever_is_missing():
+    state = said([0, 1, 3, 4], SLOW, servers=1)
+    assert state["stragglers"] == [{"pod": "digits-3-1", "slowdown": 2.0}]
+    assert said([0, 1, 2, 4], SLOW, servers=1)["stragglers"] == [], "it is gone since"
+
+
+def test_servers_count_the_workers_that_are_there_not_those_that_there_can_be():
+    assert said([0, 1, 2], Progress(), servers=1, replicas=9)["worldSize"] == 3
