@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 log = structlog.stdlib.get_logger(__name__)
 
+BEGINS_WITHIN = 3.0
+"""Seconds in which kopf, once it is ready, begins each of its watches."""
+
 _LONGEST_PAUSE = 10.0
 _HEALTHY_AFTER = 60.0
 
@@ -49,6 +52,7 @@ class Watches:
         self._watched, self._namespaces = watched, namespaces
         self._metrics, self._on_started = metrics, on_started
         self._sessions: list[aiohttp.ClientSession] = []
+        self._begun: set[str] = set()
         self._ready, self._changed = asyncio.Event(), asyncio.Event()
 
     @property
@@ -93,7 +97,9 @@ class Watches:
             await self._resync.first()
 
     async def _watch_until_changed(self) -> None:
-        # Both before kopf, or kopf would cancel them; asked to stop, it would wait for its watchers, some for ever.
+        self._begun.clear()
+        # All before kopf, or kopf would cancel them; asked to stop, it would wait for its watchers, some for ever.
+        missed = asyncio.create_task(self._begin_anew_where_one_is_missed())
         watching, changed = asyncio.create_task(self._watch()), asyncio.create_task(self._changed.wait())
         try:
             await asyncio.wait([watching, changed], return_when=asyncio.FIRST_COMPLETED)
@@ -101,7 +107,19 @@ class Watches:
                 watching.result()
                 log.warning("the watches ended")
         finally:
-            await end([watching, changed])
+            await end([watching, changed, missed])
+
+    async def _begin_anew_where_one_is_missed(self) -> None:
+        """A kind that was defined a moment ago can be listed before the API server says that it has it.
+
+        What it does not say when kopf begins, kopf passes over in silence.
+        """
+        await self._ready.wait()
+        await asyncio.sleep(BEGINS_WITHIN)
+        missed = {one.kind.plural for one in self._watched()} - self._begun
+        if missed:
+            log.info("beginning anew: not all kinds are watched", missed=sorted(missed))
+            self.change()
 
     async def _watch(self) -> None:
         watched = self._watched()
@@ -128,6 +146,8 @@ class Watches:
 
     def _called(self, call: Call) -> None:
         self._metrics.called(call)
+        if call.verb in {"list", "watch"}:
+            self._begun.add(call.resource)
         # kopf lists at its start and after each gap of a watch, but does not tell what vanished in between.
         # A watch of what is not served any more it gives up, and does not tell either.
         if (call.verb, call.code) in {("list", "200"), ("list", "404"), ("watch", "404")}:

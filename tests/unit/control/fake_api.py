@@ -100,6 +100,8 @@ class FakeApi:
         self.fault: Callable[[Seen], Fault | None] = lambda _: None
         self.unknown = {"httproutes", "workloads", "resourceflavors"}
         """What the server does not serve: nobody has installed Kueue yet, nor the Gateway API."""
+        self.unsaid: set[str] = set()
+        """What it serves, and does not yet say so."""
         self.url = ""
         self.bookmark_every = 0.2
         self._watching: set[asyncio.Event] = set()
@@ -149,7 +151,7 @@ class FakeApi:
         self._connections.add(request.transport)
         self.most_connections = max(self.most_connections, len(self._connections))
         parts = request.path.strip("/").split("/")
-        if (found := _discovery(parts, self.unknown)) is not None:
+        if (found := _discovery(parts, self.unknown | self.unsaid)) is not None:
             return web.json_response(found)
         seen = self._note(request)
         fault = self.fault(seen)

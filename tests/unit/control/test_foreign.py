@@ -88,6 +88,22 @@ async def test_installed_later_they_are_watched_without_a_restart_of_the_operato
         await until(lambda: status_of(api).get("knows") == "admitted")
 
 
+async def test_what_can_be_listed_before_it_is_said_to_be_there_is_watched_once_it_is(api, monkeypatch):
+    """So it is for a moment when a definition was made anew."""
+    monkeypatch.setattr("muster.control.watches.BEGINS_WITHIN", 0.2)
+    install(api)
+    api.unsaid = {"workloads"}
+    create(api, "trainingjobs", job())
+    async with operator(api, in_a_queue):
+        await until(lambda: status_of(api).get("knows") == "new")
+        assert ("watch", "workloads") not in asked(api, "workloads")
+        api.unsaid = set()
+        await until(lambda: ("watch", "workloads") in asked(api, "workloads"), limit=30)
+        api.storage.modify("workloads", "research", "digits", said="admitted")
+        api.wake()
+        await until(lambda: status_of(api).get("knows") == "admitted")
+
+
 async def test_once_they_are_gone_nothing_is_known_and_everything_else_goes_on(api):
     install(api)
     create(api, "trainingjobs", job())
