@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger(__name__)
 
 BEGINS_WITHIN = 3.0
-"""Seconds in which kopf, once it is ready, begins each of its watches."""
+"""Seconds in which kopf, once it is ready, begins each of its watches; doubled each time that it has not."""
 
 _LONGEST_PAUSE = 10.0
+_LONGEST_PATIENCE = 60.0
 _HEALTHY_AFTER = 60.0
 
 
@@ -53,6 +54,7 @@ class Watches:
         self._metrics, self._on_started = metrics, on_started
         self._sessions: list[aiohttp.ClientSession] = []
         self._begun: set[str] = set()
+        self._patience = BEGINS_WITHIN
         self._ready, self._changed = asyncio.Event(), asyncio.Event()
 
     @property
@@ -115,11 +117,14 @@ class Watches:
         What it does not say when kopf begins, kopf passes over in silence.
         """
         await self._ready.wait()
-        await asyncio.sleep(BEGINS_WITHIN)
+        await asyncio.sleep(self._patience)
         missed = {one.kind.plural for one in self._watched()} - self._begun
-        if missed:
-            log.info("beginning anew: not all kinds are watched", missed=sorted(missed))
-            self.change()
+        if not missed:
+            self._patience = BEGINS_WITHIN
+            return
+        log.info("beginning anew: not all kinds are watched", missed=sorted(missed))
+        self._patience = min(2 * self._patience, _LONGEST_PATIENCE)
+        self.change()
 
     async def _watch(self) -> None:
         watched = self._watched()
