@@ -93,8 +93,9 @@ def test_a_deployment_compresses_its_model_once_and_serves_nothing_that_lost_too
     assert list(deployments.living(kube)) == before
     assert deployments.compressors(kube) == []
 
-    half = {"size": 2, "parallelism": {"pipeline": 2}}
-    kube.apply(yaml.safe_dump(deployments.manifest(replicas=1, compression=STEPS, group=half)))
-    deployments.wait_until_done(kube)
-    leader = min(deployments.living(kube))
-    assert float(kube.run_in(leader, ASK_FOR_ANSWERS)) < 1e-4, "each pod has half of the compressed layers"
+    for ways in ("pipeline", "tensor"):
+        half = {"size": 2, "parallelism": {ways: 2}}
+        kube.apply(yaml.safe_dump(deployments.manifest(replicas=1, compression=STEPS, group=half)))
+        deployments.wait_until_done(kube)
+        leader = min(deployments.living(kube))
+        assert float(kube.run_in(leader, ASK_FOR_ANSWERS)) < 1e-4, f"{ways}: each pod has half of the compressed layers"

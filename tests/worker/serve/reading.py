@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel
+from torch.distributed.tensor import Replicate
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, SequenceParallel
 from torch.nn import functional
 
 from tests.worker.train.recipes import Line
@@ -86,6 +87,23 @@ class Whole(Line):
 
     def model(self):
         return Reader()
+
+
+class Gathering(Reading):
+    """Has a layer whose outputs come together again at once, and one whose inputs are not divided before it."""
+
+    def tensor_plan(self, model):
+        return {
+            "blocks.*.up": ColwiseParallel(output_layouts=Replicate()),
+            "exit.linear": RowwiseParallel(input_layouts=Replicate()),
+        }
+
+
+class Normalising(Reading):
+    """Has more than linear layers divided."""
+
+    def tensor_plan(self, model):
+        return {"blocks.*.norm": SequenceParallel()} | super().tensor_plan(model)
 
 
 class Misnamed(Reading):

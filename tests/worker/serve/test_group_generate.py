@@ -102,9 +102,10 @@ def test_a_group_writes_what_one_process_does(group, directory, wanted, words, c
         assert json.loads(one.getresponse().read())["properties"] == {"generate": "true", "context": "48"}
 
 
-def test_stages_with_quantized_layers_write_what_one_process_does(group, serve, tmp_path):
+@pytest.mark.parametrize("words", [("--tensor", "2"), ("--pipeline", "2")])
+def test_quantized_layers_that_are_divided_write_what_one_process_does(group, serve, tmp_path, words):
     publish(tmp_path / "chargpt", [{"quantize": {"bits": 4}}])
-    alone, pods = serve(tmp_path / "chargpt"), group(tmp_path / "chargpt", "--pipeline", "2", *NAMED)
+    alone, pods = serve(tmp_path / "chargpt"), group(tmp_path / "chargpt", *words, *NAMED)
     for text, parameters in ASKED[:2] + ASKED[-2:]:
         found = [ask(served, text, **parameters)[2]["text_output"] for served in (alone, pods)]
         assert found[0] == found[1]

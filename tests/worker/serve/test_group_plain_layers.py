@@ -7,10 +7,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Replicate
+from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from muster_worker.serve.group.plain_layers import make_plain
+from muster_worker.serve.group.plain_layers import divide_plainly
 
 
 @pytest.fixture
@@ -31,10 +31,10 @@ def model():
     return nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 4, bias=False), nn.Linear(4, 6), Scaled(6, 3))
 
 
-def made_plain(model, plan, mesh):
-    parallelize_module(model, mesh, plan)
-    make_plain(model, plan, mesh.get_group())
-    return model
+def divided_plainly(model, plan, mesh):
+    others = divide_plainly(model, plan, mesh)
+    parallelize_module(model, mesh, others)
+    return model, list(others)
 
 
 def divided(model):
@@ -44,7 +44,8 @@ def divided(model):
 def test_layers_by_columns_and_by_rows_compute_the_same_without(mesh):
     inputs = torch.randn(2, 3, 4)
     plan = {"0": ColwiseParallel(), "2": RowwiseParallel(), "3": ColwiseParallel()}
-    plain = made_plain(model(), plan, mesh)
+    plain, others = divided_plainly(model(), plan, mesh)
+    assert others == []
     assert divided(plain) == set()
     with torch.inference_mode():
         assert torch.equal(plain(inputs), model()(inputs))
@@ -52,8 +53,9 @@ def test_layers_by_columns_and_by_rows_compute_the_same_without(mesh):
 
 def test_layers_that_are_told_otherwise_or_compute_otherwise_stay(mesh):
     inputs = torch.randn(2, 4)
-    plan = {"0": ColwiseParallel(output_layouts=Replicate()), "4": RowwiseParallel()}
-    kept = made_plain(model(), plan, mesh)
+    plan = {"0": ColwiseParallel(output_layouts=Shard(0)), "4": RowwiseParallel()}
+    kept, others = divided_plainly(model(), plan, mesh)
+    assert others == ["0", "4"]
     assert divided(kept) == {"0.weight", "0.bias", "4.weight", "4.bias"}
     with torch.inference_mode():
         torch.testing.assert_close(kept(inputs), model()(inputs))

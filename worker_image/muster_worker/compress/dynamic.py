@@ -52,6 +52,13 @@ class DynamicLinear(nn.Linear):
         """For modules that read it instead of calling the layer, as nn.TransformerEncoderLayer may."""
         return self.integers * self.scales
 
+    def become_usual(self) -> None:
+        """In place: with the same weight, in floating point."""
+        weight = self.weight
+        self.__class__ = nn.Linear
+        del self.integers, self.scales
+        self.register_parameter("weight", nn.Parameter(weight, requires_grad=False))
+
     def forward(self, inputs: Tensor) -> Tensor:
         """(…, in) to (…, out)."""
         rows, scales = symmetric(inputs.reshape(-1, self.in_features), INPUT_BITS)

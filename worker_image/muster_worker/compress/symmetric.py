@@ -1,8 +1,9 @@
 """Symmetric quantization: numbers as small integers that share a scale.
 
 w_q = round(w / s), s = max|w| / (2^(b-1) - 1), for b bits; w ≈ s w_q, off by s / 2 at most. Zero stays zero, and -w
-becomes -w_q. It is the symmetric quantizer with a restricted range of Krishnamoorthi, "Quantizing deep convolutional
-networks for efficient inference: A whitepaper" (2018).
+becomes -w_q. By a scale so small that its type has few digits for it (float32: below 2^-126), w is off by more. It is
+the symmetric quantizer with a restricted range of Krishnamoorthi, "Quantizing deep convolutional networks for efficient
+inference: A whitepaper" (2018).
 """
 
 from __future__ import annotations

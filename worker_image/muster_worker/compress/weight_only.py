@@ -8,6 +8,7 @@ A layer does not become faster by this: it makes its weights anew for every batc
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,8 @@ from muster_worker.compress.symmetric import symmetric
 from muster_worker.compress.weights import weights
 
 if TYPE_CHECKING:
+    from typing import Literal
+
     from muster_worker.compress.weights import Weight
 
 GROUP = 64
@@ -57,28 +60,58 @@ class Quantized(nn.Module):
     weight's type (channels, groups, 1).
     """
 
-    def __init__(self, shape: torch.Size, bits: int, channel: int) -> None:
-        """`shape`: of the weight. `channel`: which of its dimensions is the output channel."""
+    def __init__(self, shape: torch.Size, bits: int, channel: int = 0, group: int | None = None) -> None:
+        """`shape`: of the weight. `channel`: which of its dimensions is the output channel. `group`: numbers in one."""
         super().__init__()
         self._bits = bits
         self._channel = channel
         self._moved = torch.empty(shape, device="meta").movedim(channel, 0).shape
         self._length = self._moved[1:].numel()
-        self._groups = 1 if bits == 8 else -(-self._length // GROUP)
-        # Groups of one length, as short as possible: fewer numbers have to be filled in than with full ones first.
-        self._grouped = (self._moved[0], self._groups, -(-self._length // self._groups))
+        if group is None:
+            # Groups of one length, as short as possible: fewer numbers have to be filled in than with full ones first.
+            group = -(-self._length // (1 if bits == 8 else -(-self._length // GROUP)))
+        self._grouped = (self._moved[0], -(-self._length // group), group)
 
     def forward(self, integers: Tensor, scales: Tensor) -> Tensor:
         """The weight."""
-        if self._bits == 4:
-            integers = unpack(integers, torch.Size(self._grouped).numel()).view(self._grouped)
         # Not converted first: an exported program would then insist on the device that it was exported on.
-        rows = (integers * scales).flatten(1)[:, : self._length]
+        rows = (self._apart(integers) * scales).flatten(1)[:, : self._length]
         return rows.view(self._moved).movedim(0, self._channel)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Integers and scales."""
         rows = weight.movedim(self._channel, 0).flatten(1)
-        filled = nn.functional.pad(rows, (0, self._grouped[1] * self._grouped[2] - self._length))
-        integers, scales = symmetric(filled.view(self._grouped), self._bits)
-        return (pack(integers) if self._bits == 4 else integers), scales
+        integers, scales = symmetric(self._filled(rows), self._bits)
+        return self._together(integers), scales
+
+    def part(
+        self, integers: Tensor, scales: Tensor, dimension: Literal[0, 1], kept: range
+    ) -> tuple[Quantized, Tensor, Tensor]:
+        """Of a matrix whose rows are channels, the rows (0) or the columns (1) in `kept`: the very same numbers."""
+        channels, group, last = self._moved[0], self._grouped[2], max(kept.start, kept.stop - 1)
+        integers = self._apart(integers)
+        if dimension == 0:
+            part = Quantized(torch.Size((len(kept), self._length)), self._bits, group=group)
+            rows = slice(kept.start, kept.stop)
+            return part, part._together(integers[rows].clone()), scales[rows].clone()
+        # Where groups are cut, as many numbers stay together as can without having two scales.
+        shorter = max(1, len(kept)) if kept.start // group == last // group else math.gcd(group, kept.start)
+        part = Quantized(torch.Size((channels, len(kept))), self._bits, group=shorter)
+        columns = integers.flatten(1)[:, kept.start : kept.stop]
+        of_groups = [first // group for first in range(kept.start, kept.stop, shorter)]
+        return part, part._together(part._filled(columns)), scales[:, of_groups]
+
+    def _filled(self, rows: Tensor) -> Tensor:
+        """(channels, numbers) as groups, with zeros at the end where the last is not full."""
+        missing = self._grouped[1] * self._grouped[2] - self._length
+        return nn.functional.pad(rows, (0, missing)).view(self._grouped)
+
+    def _apart(self, integers: Tensor) -> Tensor:
+        """By groups, each in a byte."""
+        if self._bits == 8:
+            return integers
+        return unpack(integers, torch.Size(self._grouped).numel()).view(self._grouped)
+
+    def _together(self, integers: Tensor) -> Tensor:
+        """As they are stored."""
+        return pack(integers) if self._bits == 4 else integers

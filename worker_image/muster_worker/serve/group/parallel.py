@@ -17,7 +17,7 @@ from torch.distributed.tensor.parallel import parallelize_module
 from muster_worker.parallel.layers import layers_of, plan_of
 from muster_worker.serve.generate.decoder import LocalDecoder
 from muster_worker.serve.group.meeting import is_of_a_peer
-from muster_worker.serve.group.plain_layers import make_plain
+from muster_worker.serve.group.plain_layers import divide_plainly
 from muster_worker.serve.group.stages import keep_only
 from muster_worker.serve.model import ServedModel, generates, intact, recipe_and_model
 from muster_worker.train.errors import ConfigurationError
@@ -48,11 +48,6 @@ def load(config: ServeConfig, layout: Layout, mesh: DeviceMesh, device: torch.de
     Only those of the last stage have outputs to give. Raises StorageError or ConfigurationError.
     """
     loaded, signature, sha256 = intact(config.directory, config.sha256)
-    if loaded.quantized and layout.tensor > 1:
-        raise ConfigurationError(
-            f"{_FIELD}.tensor: found {layout.tensor}, with the quantized weights of the model in {config.directory}:"
-            " wanted 1, since torch divides floating point numbers alone; by pipeline, layers stay whole"
-        )
     recipe, model = recipe_and_model(loaded)
     names = [spec.name for spec in signature.outputs]
     number = mesh.get_local_rank("pipeline")
@@ -60,9 +55,14 @@ def load(config: ServeConfig, layout: Layout, mesh: DeviceMesh, device: torch.de
     mine = layers_of(recipe, model, layout.pipeline, number, _FIELD) if layout.pipeline > 1 else [model]
     part = (_Layers(mine, names if is_last else None) if layout.pipeline > 1 else model).to(device)
     if layout.tensor > 1:
-        plan = plan_of(recipe, model, part, layout.tensor, _FIELD)
-        parallelize_module(model, mesh["tensor"], plan)
-        make_plain(model, plan, mesh.get_group("tensor"))
+        others = divide_plainly(model, plan_of(recipe, model, part, layout.tensor, _FIELD), mesh["tensor"])
+        if others and loaded.quantized:
+            raise ConfigurationError(
+                f"{_FIELD}.tensor: found {layout.tensor}, with quantized weights and a tensor_plan for"
+                f" {', '.join(others)}: wanted 1 or weights that are not quantized, since of these only linear layers"
+                " are divided, by ColwiseParallel or RowwiseParallel; by pipeline, layers stay whole"
+            )
+        parallelize_module(model, mesh["tensor"], others)
     language_model = recipe.language_model(model) if generates(loaded) else None
     if layout.pipeline > 1:
         stages = mesh.get_group("pipeline")
