@@ -26,6 +26,8 @@ NAMESPACE := muster-system
 # Of the tests, beside those on the cluster: the longest first, as two run side by side.
 PARTS := serving training unit torchserve kserve
 RELEASE := muster
+# By which hypothesis knows that it is to try the same cases each time, inside of images too.
+TELL_CI := $(if $(CI),--env CI=$(CI))
 # More for `helm upgrade`, for instance HELM_ARGS='--set replicas=1'.
 HELM_ARGS ?=
 
@@ -120,25 +122,25 @@ test-unit: .venv/ready ## Planner, control layer, API, chart: no cluster, no tor
 .PHONY: test-training
 test-training: ## What trains in the pods, inside of the worker image with pytest added
 	@$(LOCAL_CLUSTER) build-image $(WORKER_TEST_IMAGE) worker_image --base torch-test
-	$(LOCAL_CLUSTER) run-in-image $(WORKER_TEST_IMAGE) -- python3 -m pytest tests/worker -m "not gpu" \
+	$(LOCAL_CLUSTER) run-in-image $(WORKER_TEST_IMAGE) $(TELL_CI) -- python3 -m pytest tests/worker -m "not gpu" \
 	  --ignore tests/worker/serve
 
 .PHONY: test-serving
 test-serving: ## The same for what serves
 	@$(LOCAL_CLUSTER) build-image $(WORKER_TEST_IMAGE) worker_image --base torch-test
-	$(LOCAL_CLUSTER) run-in-image $(WORKER_TEST_IMAGE) -- python3 -m pytest tests/worker/serve -m "not gpu" \
+	$(LOCAL_CLUSTER) run-in-image $(WORKER_TEST_IMAGE) $(TELL_CI) -- python3 -m pytest tests/worker/serve -m "not gpu" \
 	  --ignore tests/worker/serve/torchserve --ignore tests/worker/serve/kserve
 
 .PHONY: test-torchserve
 test-torchserve: ## The same for what TorchServe computes, inside of an image that has it
 	@$(LOCAL_CLUSTER) build-image $(TORCHSERVE_TEST_IMAGE) worker_image/torchserve --base torch-test
-	$(LOCAL_CLUSTER) run-in-image $(TORCHSERVE_TEST_IMAGE) --env PYTHONPATH=$(CURDIR)/worker_image:$(CURDIR) -- \
+	$(LOCAL_CLUSTER) run-in-image $(TORCHSERVE_TEST_IMAGE) $(TELL_CI) --env PYTHONPATH=$(CURDIR)/worker_image:$(CURDIR) -- \
 	  python3 -m pytest tests/worker/serve/torchserve -m "not gpu"
 
 .PHONY: test-kserve
 test-kserve: ## Muster's server, asked by kserve's clients
 	@$(LOCAL_CLUSTER) build-image $(KSERVE_IMAGE) tests/worker/serve/kserve --base torch-test
-	$(LOCAL_CLUSTER) run-in-image $(KSERVE_IMAGE) --env PYTHONPATH=$(CURDIR)/worker_image:$(CURDIR) -- \
+	$(LOCAL_CLUSTER) run-in-image $(KSERVE_IMAGE) $(TELL_CI) --env PYTHONPATH=$(CURDIR)/worker_image:$(CURDIR) -- \
 	  python3 -m pytest tests/worker/serve/kserve
 
 .PHONY: test-xla
