@@ -143,10 +143,10 @@ def _group(found: argparse.Namespace, name: str) -> GroupConfig | None:
     layout = Layout(found.data, found.tensor, found.pipeline, found.pods)
     if layout.processes == 1:
         return None
-    if found.explain:
+    if found.explain and layout.shard_size > 1:
         raise ConfigurationError(
-            f"--explain: found {layout.processes} processes, wanted one: leave --explain out, or --data, --tensor and"
-            " --pipeline"
+            f"--explain: found a model in {layout.shard_size} parts, wanted a whole one: leave --explain out, or"
+            " --tensor and --pipeline"
         )
     return GroupConfig(found.group or name, layout, found.pod, found.leader, found.group_port)
 

@@ -84,9 +84,7 @@ class Parallelism(Model):
         return self.data * self.tensor * self.pipeline
 
 
-def _processes(group: str) -> str:
-    """Return in CEL how many there are, of a group that has parallelism."""
-    return product_in_cel(*(f"{group}.parallelism.{way}" for way in ("data", "tensor", "pipeline")))
+_PROCESSES_IN_CEL = product_in_cel(*(f"self.parallelism.{way}" for way in ("data", "tensor", "pipeline")))
 
 
 class Group(Model):
@@ -99,7 +97,7 @@ class Group(Model):
 
     rules = (
         Rule(
-            cel=f"!has(self.parallelism) || {_processes('self')} % (has(self.size) ? self.size : 1) == 0",
+            cel=f"!has(self.parallelism) || {_PROCESSES_IN_CEL} % (has(self.size) ? self.size : 1) == 0",
             holds=lambda group: group.parallelism is None or group.parallelism.processes % group.size == 0,
             message=(
                 "data times tensor times pipeline is the number of processes, and every one of the group's pods has"
@@ -414,11 +412,11 @@ class ModelDeploymentSpec(Model):
         ),
         Rule(
             cel=(
-                "!has(self.explain) || !has(self.group) || (has(self.group.parallelism)"
-                f" ? {_processes('self.group')} == 1 : !has(self.group.size) || self.group.size == 1)"
+                "!has(self.explain) || !has(self.group) || !has(self.group.parallelism)"
+                f" || {product_in_cel('self.group.parallelism.tensor', 'self.group.parallelism.pipeline')} == 1"
             ),
-            holds=lambda spec: spec.explain is None or spec.group.divided.processes == 1,
-            message="a group of several processes explains nothing: leave this out, or spec.group",
+            holds=lambda spec: spec.explain is None or spec.group.divided.processes == spec.group.divided.data,
+            message="a group that divides the model explains nothing: leave this out, or its tensor and pipeline",
             at=".explain",
         ),
         _of(

@@ -43,8 +43,14 @@ def test_a_method_is_taken_with_what_it_compares_with(said: dict[str, Any], base
             {"explain": {"method": "saliency", "baseline": "0.5"}},
             "spec.explain.baseline: method is saliency, which compares with nothing: leave this out",
         ),
-        ({"group": {"size": 2}}, "spec.explain: a group of several processes explains nothing: leave this out, or"),
-        ({"group": {"parallelism": {"pipeline": 2}}}, "spec.explain: a group of several processes explains nothing"),
+        (
+            {"group": {"parallelism": {"tensor": 2}}},
+            "spec.explain: a group that divides the model explains nothing: leave this out, or its tensor and pipeline",
+        ),
+        (
+            {"group": {"size": 2, "parallelism": {"data": 2, "pipeline": 2}}},
+            "spec.explain: a group that divides the model explains nothing",
+        ),
         ({"runtime": "torchserve"}, "spec.explain: only the runtime torch explains: leave this out"),
         ({"runtime": "custom", "template": WORKER}, "spec.explain: only the runtime torch explains: leave this out"),
         (

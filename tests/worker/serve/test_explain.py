@@ -235,7 +235,7 @@ def test_each_input_of_floating_point_numbers_has_attributions_and_others_stay_a
     masked = explainer(publish(tmp_path / "masked", Masked(), *examples), method, at_once)
     mask, first = torch.tensor([[1, 0], [1, 1], [0, 0]]), torch.tensor([[2.0, 3], [4, 5], [6, 7]])
     found = masked.explain([mask, first, torch.ones(3)], None, goes_on=lambda: True)
-    names = [spec.name for spec in masked.signature.outputs]
+    names = [spec.name for spec in masked.question.signature.outputs]
     assert names[:3] == ["attributions.first", "attributions.second", "target"]
     assert names[3:] == (["delta"] if method == "integratedGradients" else [])
     torch.testing.assert_close(found[0], mask * (2 * first if method == "saliency" else first**2), rtol=1e-3, atol=1e-3)
@@ -350,14 +350,14 @@ class Detached(nn.Module):
 def test_an_output_without_classes_is_refused(tmp_path, model, wanted):
     refusing = explainer(publish(tmp_path / "model", model, torch.rand(3, 4)), "saliency")
     with pytest.raises(RequestError, match=wanted):
-        refusing.target(InferRequest("", (POINTS,), ()))
+        refusing.question.target(InferRequest("", (POINTS,), ()))
 
 
 def test_a_model_that_does_not_take_any_number_of_samples_is_refused(tmp_path):
     scripted(tmp_path / "model.pt", Fixed())
     package(tmp_path / "model.pt", tmp_path / "fixed", [parse_input("points:FP32:-1,4")])
     with pytest.raises(RequestError, match="explain: the model takes or gives a fixed number of samples, wanted any"):
-        explainer(tmp_path / "fixed", "saliency").target(InferRequest("", (POINTS,), ()))
+        explainer(tmp_path / "fixed", "saliency").question.target(InferRequest("", (POINTS,), ()))
 
 
 @pytest.mark.parametrize("method", ["integratedGradients", "saliency"])
@@ -423,8 +423,8 @@ def test_more_than_may_wait_are_sent_away(pondering):
         ),
         (["occlusion:inf"], "argument --explain: found occlusion:inf, wanted a number behind the colon"),
         (
-            ["saliency", "--data", "2"],
-            "muster-worker serve: --explain: found 2 processes, wanted one: leave --explain out, or",
+            ["saliency", "--data", "2", "--tensor", "2"],
+            "muster-worker serve: --explain: found a model in 2 parts, wanted a whole one: leave --explain out, or",
         ),
     ],
     ids=str,

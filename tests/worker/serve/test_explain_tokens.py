@@ -25,7 +25,7 @@ def explainer(directory, method="integratedGradients", baseline=0.0, steps=()):
 
 def explain(of, ids=IDS, **parameters):
     request = InferRequest("", (ids,), (), parameters)
-    return of.explain([ids], of.target(request), lambda: True)
+    return of.explain([ids], of.question.target(request), lambda: True)
 
 
 @pytest.mark.parametrize(

@@ -80,31 +80,23 @@ def captum_attr() -> Any:
     return captum.attr
 
 
-class Explainer:
-    """Explains the first output of `model`. `at_once`: how many samples may be computed together.
+class Question:
+    """What may be asked about the first output of a model, and what is answered, whoever computes that.
 
     `signature`: the model's inputs, and what an explanation has: `attributions.NAME` for each input of floating point
     numbers, in its shape; `target`, the class that is explained; of integrated gradients also `delta`. Inputs of other
     numbers are left as they are.
     """
 
-    def __init__(self, model: ServedModel, explaining: Explaining, at_once: int) -> None:
-        """Raises ConfigurationError where captum is not there."""
-        self._captum = captum_attr()
-        self._model = model
-        self._baseline = explaining.baseline
-        self._at_once = at_once
-        inputs = model.signature.inputs
-        self._explained = self._numbers_of_explained(model.signature)
-        self._unfit = self._why_not(model.signature, explaining)
-        self._method = {
-            "integratedGradients": self._integrated_gradients,
-            "saliency": self._saliency,
-            "occlusion": self._occlusion,
-        }[explaining.method]
-        explained = (inputs[number] for number in self._explained)
+    def __init__(self, model: Signature, explaining: Explaining) -> None:
+        self.explained = self._numbers_of_explained(model)
+        """Which of the inputs are."""
+
+        self._unfit = self._why_not(model, explaining)
+        self._output = model.outputs[0]
+        explained = (model.inputs[number] for number in self.explained)
         self.signature = Signature(
-            inputs,
+            model.inputs,
             (
                 *(TensorSpec(f"attributions.{spec.name}", "FP32", spec.shape) for spec in explained),
                 TensorSpec("target", "INT64", (ANY,)),
@@ -130,7 +122,7 @@ class Explainer:
         found = request.parameters.get("target")
         if found is None:
             return None
-        samples, classes = len(request.inputs[0]), _classes(self._model.signature.outputs[0])
+        samples, classes = len(request.inputs[0]), _classes(self._output)
         targets = found if isinstance(found, list) else [found] * samples
         if len(targets) != samples:
             raise RequestError(f"parameters.target: found {len(targets)} classes, wanted one, or one for each sample")
@@ -139,8 +131,30 @@ class Explainer:
                 raise RequestError(f"parameters.target: found {one!r}, wanted the number of a class, below {classes}")
         return torch.tensor(targets)
 
+
+class Explainer:
+    """Answers a question about `model`. `at_once`: how many samples may be computed together."""
+
+    asked: type[Question] = Question
+
+    def __init__(self, model: ServedModel, explaining: Explaining, at_once: int) -> None:
+        """Raises ConfigurationError where captum is not there."""
+        self._captum = captum_attr()
+        self.question = self.asked(model.signature, explaining)
+        self._model = model
+        self._baseline = explaining.baseline
+        self._at_once = at_once
+        self._explained = self.question.explained
+        self._method = {
+            "integratedGradients": self._integrated_gradients,
+            "saliency": self._saliency,
+            "occlusion": self._occlusion,
+        }[explaining.method]
+
     def explain(self, inputs: Sequence[Tensor], target: Tensor | None, goes_on: GoesOn) -> list[Tensor]:
-        """What `signature` says, in its order. `goes_on` is asked before each computation whether anybody still waits.
+        """What the question's signature says, in its order.
+
+        `goes_on` is asked before each computation whether anybody still waits.
 
         Raises ComputationError with the words of the model or of captum, and TimedOutError where nobody waits.
         """

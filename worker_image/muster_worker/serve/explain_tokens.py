@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from muster_worker.serve.errors import TimedOutError
-from muster_worker.serve.explain import FLOATING, Explainer
+from muster_worker.serve.explain import FLOATING, Explainer, Question
 from muster_worker.serve.tensors import ANY
 from muster_worker.train.export import named_outputs
 
@@ -24,15 +24,11 @@ if TYPE_CHECKING:
     from muster_worker.serve.model import Embedded, ServedModel, Signature
 
 
-class TokenExplainer(Explainer):
+class TokenQuestion(Question):
     """Of a model with one input of ids (N, T) and outputs (N, T, classes), of which those of the last place count.
 
     The baseline is the id that each token is compared with.
     """
-
-    def __init__(self, model: ServedModel, embedded: Embedded, explaining: Explaining, at_once: int) -> None:
-        super().__init__(model, explaining, at_once)
-        self._embedded = embedded
 
     def _numbers_of_explained(self, signature: Signature) -> list[int]:
         return list(range(len(signature.inputs)))
@@ -48,6 +44,14 @@ class TokenExplainer(Explainer):
         if output.datatype not in FLOATING or len(output.shape) != 3 or output.shape[2] == ANY:
             return f"the output {output.name} is {output.datatype} {list(output.shape)}, wanted [-1, T, CLASSES]"
         return None
+
+
+class TokenExplainer(Explainer):
+    asked = TokenQuestion
+
+    def __init__(self, model: ServedModel, embedded: Embedded, explaining: Explaining, at_once: int) -> None:
+        super().__init__(model, explaining, at_once)
+        self._embedded = embedded
 
     def _integrated_gradients(self, inputs: Sequence[Tensor], target: Tensor, goes_on: GoesOn) -> list[Tensor]:
         (ids,) = inputs
@@ -71,3 +75,10 @@ class TokenExplainer(Explainer):
             return named_outputs(self._embedded.module(ids))[name][:, -1]
 
         return function
+
+
+def explainer_of(model: ServedModel, explaining: Explaining, at_once: int) -> Explainer:
+    """By the vectors that it makes of token ids, where it does; raises ConfigurationError where captum is not there."""
+    if model.embedded is not None:
+        return TokenExplainer(model, model.embedded, explaining, at_once)
+    return Explainer(model, explaining, at_once)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from muster_worker.serve.errors import OverloadedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from concurrent.futures import Future
 
     from torch import Tensor
 
-    from muster_worker.serve.explain import Explainer
+    from muster_worker.serve.explain import GoesOn, Question
     from muster_worker.serve.model import Signature
     from muster_worker.serve.protocol import InferRequest
 
@@ -21,10 +22,19 @@ WAITING = 8
 """Explanations that may wait for the one that is computed: each takes as long as dozens of inferences."""
 
 
+class Explains(Protocol):
+    """Whoever computes an explanation, here or elsewhere."""
+
+    question: Question
+
+    def explain(self, inputs: Sequence[Tensor], target: Tensor | None, goes_on: GoesOn) -> list[Tensor]:
+        """See Explainer, in explain.py."""
+
+
 class Explanations:
     """For one event loop."""
 
-    def __init__(self, explainer: Explainer) -> None:
+    def __init__(self, explainer: Explains) -> None:
         self._explainer = explainer
         self._there = 0  # computed or waiting
         self._thread = ThreadPoolExecutor(1, "explain")
@@ -33,14 +43,14 @@ class Explanations:
     @property
     def signature(self) -> Signature:
         """What goes in and what comes out."""
-        return self._explainer.signature
+        return self._explainer.question.signature
 
     def submit(self, request: InferRequest) -> asyncio.Future[list[Tensor]]:
         """The outputs of the signature; once it is late or cancelled, nothing more is computed for it.
 
         Raises RequestError where it cannot be explained, and OverloadedError when too many wait.
         """
-        target = self._explainer.target(request)
+        target = self._explainer.question.target(request)
         if self._there > WAITING:
             raise OverloadedError(f"{self._there - 1} explanations wait already: try again in a second")
         answer: asyncio.Future[list[Tensor]] = self._loop.create_future()

@@ -204,19 +204,30 @@ def intact(directory: Path, sha256: str | None = None) -> tuple[LoadedModel, Sig
 
 
 def _computation(model: LoadedModel) -> tuple[Recipe | None, nn.Module]:
-    """The exported program or TorchScript; where there is neither, the recipe's model, with the weights.
+    """The exported program or TorchScript, or the recipe's model with the weights."""
+    return recipe_and_model(model) if _by_recipe(model) else (None, model.program())
 
-    A program computes a whole text, and cannot go on with one: a model that generates is the recipe's, too.
+
+def _by_recipe(model: LoadedModel) -> bool:
+    """Where it has neither program nor script. A program computes a whole text, and cannot go on with one: a model that
+    generates is the recipe's, too.
     """
     description = model.description
-    if not generates(model) and (description["program"] is not None or description.get("script") is not None):
-        return None, model.program()
-    return recipe_and_model(model)
+    return generates(model) or (description["program"] is None and description.get("script") is None)
 
 
 def generates(model: LoadedModel) -> bool:
     """Whether it was published to generate text."""
     return model.description.get("generation") is not None
+
+
+def embeds(model: LoadedModel) -> bool:
+    """Whether it is computed by a recipe that names the layer which makes vectors of its token ids."""
+    if not _by_recipe(model):
+        return False
+    recipe = _recipe(model)
+    with torch.device("meta"):
+        return recipe.embedding(recipe.model()) is not None
 
 
 def language_model_without_weights(model: LoadedModel) -> LanguageModel | None:

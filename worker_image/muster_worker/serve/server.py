@@ -18,17 +18,18 @@ import uvloop
 
 from muster_worker.serve import grpc
 from muster_worker.serve.example import check_example
-from muster_worker.serve.explain import Explainer, captum_attr
-from muster_worker.serve.explain_tokens import TokenExplainer
+from muster_worker.serve.explain import Question, captum_attr
+from muster_worker.serve.explain_tokens import TokenQuestion, explainer_of
 from muster_worker.serve.fetch import fetch_apart
 from muster_worker.serve.group import pod
+from muster_worker.serve.group.explainer import GroupExplainer
 from muster_worker.serve.group.front import Front
 from muster_worker.serve.group.model import GroupModel
 from muster_worker.serve.group.service import FrontService
 from muster_worker.serve.held import forward, hold
 from muster_worker.serve.listening import http_server, listen
 from muster_worker.serve.metrics import Metrics
-from muster_worker.serve.model import ServedModel, intact, language_model_without_weights
+from muster_worker.serve.model import ServedModel, embeds, intact, language_model_without_weights
 from muster_worker.serve.service import Limits, Service
 from muster_worker.serve.supervisor import Death, Part, Told, keep_up
 from muster_worker.train.errors import ConfigurationError, TrainingError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from muster_worker.serve.explain import Explaining
+    from muster_worker.serve.explanations import Explains
     from muster_worker.serve.group.layout import GroupConfig
     from muster_worker.serve.model import Model
 
@@ -89,7 +91,7 @@ class ServeConfig:
     """None: one process computes and answers."""
 
     explain: Explaining | None = None
-    """None: nothing is explained. Else `load` has to be as it is by default, and there is no group."""
+    """None: nothing is explained. Else `load` has to be as it is by default, and a group's ranks have whole models."""
 
     load: Load = load_here
     """Gives the model, the seconds that a sample takes, and how many batches may be computed at once.
@@ -233,17 +235,18 @@ class _Server:
         seconds = front.assemble(sha256, whole=self._death is None)
         limit = config.limits.request_seconds
         model = GroupModel(signature, sha256, front, limit, language_model_without_weights(loaded))
+        model.embeds = embeds(loaded)
         return model, seconds, front.layout.at_once
 
-    def _explainer(self, model: Model) -> Explainer | None:
+    def _explainer(self, model: Model) -> Explains | None:
         config = self._config
         if config.explain is None:
             return None
+        if isinstance(model, GroupModel):
+            asked = TokenQuestion if model.embeds else Question
+            return GroupExplainer(asked(model.signature, config.explain), model)
         assert isinstance(model, ServedModel), "no other is asked to explain"
-        at_once = config.limits.batching.max_size
-        if model.embedded is not None:
-            return TokenExplainer(model, model.embedded, config.explain, at_once)
-        return Explainer(model, config.explain, at_once)
+        return explainer_of(model, config.explain, config.limits.batching.max_size)
 
     async def _drain(self, service: Service) -> float:
         """Says that it is not ready, and answers as before until nobody asks; gives the seconds that are left then.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from muster_worker.serve.explain import Explainer
+    from muster_worker.serve.explanations import Explains
     from muster_worker.serve.metrics import Metrics
     from muster_worker.serve.model import Model
     from muster_worker.serve.protocol import InferRequest
@@ -74,7 +74,7 @@ class Service:
         self._loaded = asyncio.Event()
         metrics.watch_ready(lambda: self.ready)
 
-    def serve(self, model: Model, seconds: float, at_once: int = 1, explainer: Explainer | None = None) -> None:
+    def serve(self, model: Model, seconds: float, at_once: int = 1, explainer: Explains | None = None) -> None:
         """From now on; `seconds` is what one sample takes, `at_once` how many batches may be computed together.
 
         `explainer`: of this model; None: explanations are not given.

@@ -10,7 +10,7 @@ import torch
 
 from muster_worker.serve.errors import TRIES, ComputationError, NotReadyError, TimedOutError, TooManyDeathsError
 from muster_worker.serve.group.decoder import ShardDecoder
-from muster_worker.serve.group.shard import Task
+from muster_worker.serve.group.shard import EXPLAIN, Task
 from muster_worker.serve.model import NOT_OF_TEXT, Model
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from muster_worker.serve.explain import GoesOn
     from muster_worker.serve.generate.decoder import Decoder
     from muster_worker.serve.group.front import Front
     from muster_worker.serve.group.shard import Shard
@@ -46,6 +47,9 @@ class GroupModel(Model):
             if language_model is None
             else f"spec.group.parallelism.pipeline: found {stages}, wanted 1, or a language_model that says by_stages"
         )
+        self.embeds = False
+        """Whether its token ids are explained by the vectors that they become."""
+
         self._front = front
         self._limit = limit
         self._turns = itertools.count()
@@ -69,6 +73,17 @@ class GroupModel(Model):
         if len(outputs) == 1:
             return list(outputs[0])
         return [torch.cat(pieces) for pieces in zip(*outputs, strict=True)]
+
+    def explain(self, inputs: Sequence[Tensor], target: Tensor | None, goes_on: GoesOn) -> list[Tensor]:
+        """By one shard, beside what it computes otherwise. Raises what `compute` does."""
+        deadline = time.monotonic() + self._limit
+        task = Task(inputs, EXPLAIN, {"target": None if target is None else target.tolist()})
+        with self._front.changed:
+            self._shards(deadline)[0].begin(task)
+            try:
+                return list(self._outputs(task, deadline, goes_on))
+            finally:
+                self._give_up(task)
 
     def decoders(self, slots: int) -> list[Decoder]:
         if self.language_model is None:
@@ -99,9 +114,13 @@ class GroupModel(Model):
         turn = next(self._turns) % len(able)
         return sorted(able[turn:] + able[:turn], key=lambda shard: shard.busy)
 
-    def _outputs(self, task: Task, deadline: float) -> Sequence[Tensor]:
+    def _outputs(self, task: Task, deadline: float, goes_on: GoesOn = lambda: True) -> Sequence[Tensor]:
         deaths = 0
-        while self._front.wait(lambda: task.settled or self._front.stands_still(task), deadline):
+
+        def decided() -> bool:
+            return task.settled or self._front.stands_still(task) or not goes_on()
+
+        while self._front.wait(decided, deadline) and goes_on():
             if task.error is not None:
                 raise ComputationError(task.error)
             if task.outputs is not None:

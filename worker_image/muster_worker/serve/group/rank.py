@@ -22,7 +22,9 @@ import torch
 from muster_worker.agent.address import look_up
 from muster_worker.agent.threads import threads_per_rank
 from muster_worker.serve.errors import ComputationError
+from muster_worker.serve.explain_tokens import explainer_of
 from muster_worker.serve.generate.sampling import Rules
+from muster_worker.serve.group.explainer import RankExplanations
 from muster_worker.serve.group.link import GONE, Link
 from muster_worker.serve.group.meeting import Meeting, is_of_a_peer
 from muster_worker.serve.group.wire import Frame
@@ -63,6 +65,7 @@ class Rank:
         self._hear_of_group = hear
         self._tasks: SimpleQueue[Frame] = SimpleQueue()
         self._places: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self._explanations: RankExplanations | None = None
         self._meeting: Meeting | None = None
         self._link: Link | None = None
 
@@ -99,6 +102,9 @@ class Rank:
                 self._end("another of its shard has gone")
             raise
         decoders = model.decoders(self._config.limits.slots)
+        if self._config.explain is not None:
+            explainer = explainer_of(model, self._config.explain, self._config.limits.batching.max_size)
+            self._explanations = RankExplanations(explainer, link.send, self._share_cores)
         told.serving()
         link.send(Frame("loaded", {"sha256": model.sha256, "seconds": seconds}))
         log.info("rank %d is there: %.2g ms a sample", self._rank, seconds * 1000)
@@ -176,6 +182,8 @@ class Rank:
         match frame.kind:
             case "compute" | "prefill" | "step":
                 self._tasks.put(frame)
+            case "explain" | "forget" if self._explanations is not None:
+                self._explanations.hear(frame)
             case "meet":
                 self._places.put(frame.words)
             case "group":

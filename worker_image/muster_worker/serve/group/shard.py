@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from muster_worker.serve.group.link import Link
 
 
+EXPLAIN = "explain"
+"""The kind of a task that is computed on a thread of its own, beside all others."""
+
+
 class Member:
     """A rank that has come, by one connection."""
 
@@ -81,8 +85,12 @@ class Shard:
 
     @property
     def computing_for(self) -> float:
-        """Seconds since it began what it does now."""
-        return time.monotonic() - self._since if self._tasks else 0.0
+        """Seconds since it began what it does now, beside explanations."""
+        return time.monotonic() - self._since if self._computes else 0.0
+
+    @property
+    def _computes(self) -> bool:
+        return any(task.kind != EXPLAIN for task in self._tasks.values())
 
     def take_in(self, member: Member) -> None:
         """Once all are there, they are told where they meet."""
@@ -93,7 +101,7 @@ class Shard:
                 one.link.send(Frame("meet", meeting))
 
     def begin(self, task: Task) -> None:
-        if not self._tasks:
+        if not self._computes:
             self._since = time.monotonic()
         number, task.lost = next(self._numbers), False
         self._tasks[number] = task
@@ -103,7 +111,8 @@ class Shard:
     def answered(self, frame: Frame) -> None:
         task = self._tasks.pop(frame.words["task"], None)
         if task is not None:
-            self._since = time.monotonic()
+            if task.kind != EXPLAIN:
+                self._since = time.monotonic()
             task.outputs, task.error = frame.tensors, frame.words.get("error")
         if "error" in frame.words and len(self.ranks) > 1:
             self.close()  # one has failed, and others may wait for it
@@ -113,7 +122,10 @@ class Shard:
 
     def give_up(self, task: Task) -> None:
         """Whatever is answered to it now is of no use to anybody."""
-        self._tasks = {number: one for number, one in self._tasks.items() if one is not task}
+        for number in [number for number, one in self._tasks.items() if one is task]:
+            del self._tasks[number]
+            for member in self.members.values():
+                member.link.send(Frame("forget", {"task": number}))
 
     def close(self) -> None:
         """Its ranks end and others take their places; nothing of what it computes will come."""

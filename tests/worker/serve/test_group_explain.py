@@ -1,0 +1,119 @@
+"""Explanations by a replica of several processes: they are those of one, beside inference, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+
+import pytest
+import torch
+
+from muster_worker.serve.explain import Explaining
+from muster_worker.serve.explain_tokens import explainer_of
+from muster_worker.serve.model import ServedModel
+from muster_worker.serve.protocol import InferRequest
+from tests.worker.serve import writing
+from tests.worker.serve.pods import ask, infer, until
+from tests.worker.serve.sleeping import Ponderer
+from tests.worker.serve.test_explain import POINTS, Weighted, publish, tensor
+
+pytestmark = pytest.mark.usefixtures("on_this_machine")
+
+
+@pytest.fixture
+def pondering(tmp_path):
+    """Of a model that is explained in as many seconds as its first number says, and infers at once."""
+    recipe = "tests.worker.serve.sleeping:Pondering"
+    return publish(tmp_path / "pondering", Ponderer(), torch.ones(3, 4), recipe=recipe)
+
+
+def explain(pods, *inputs, **parameters):
+    """Status, and the outputs by name or the error."""
+    request = {"inputs": inputs, "parameters": parameters}
+    status, answer = ask(pods.port, "POST", "/v2/models/affine/explain", json.dumps(request))
+    if status != 200:
+        return status, answer["error"]
+    return status, {one["name"]: torch.tensor(one["data"]).reshape(one["shape"]) for one in answer["outputs"]}
+
+
+def explained_by_one(directory, inputs, method, target=None):
+    explainer = explainer_of(ServedModel.load(directory, torch.device("cpu")), Explaining(method), at_once=1)
+    parameters = {} if target is None else {"target": target}
+    asked = explainer.question.target(InferRequest("", (inputs,), (), parameters))
+    outputs = explainer.explain([inputs], asked, lambda: True)
+    return dict(zip((spec.name for spec in explainer.question.signature.outputs), outputs, strict=True))
+
+
+@pytest.mark.parametrize("target", [None, [1, 0, 1]], ids=str)
+@pytest.mark.parametrize("method", ["integratedGradients", "occlusion"])
+def test_they_are_those_of_one_process(group, tmp_path, method, target):
+    directory = publish(tmp_path / "weighted", Weighted(), torch.randn(3, 4))
+    pods = group(directory, "--data", "2", "--explain", method, count=2)
+    wanted = explained_by_one(directory, POINTS, method, target)
+    for _ in range(3):  # whichever of both it is
+        status, found = explain(pods, tensor("points", POINTS), **({} if target is None else {"target": target}))
+        assert status == 200, found
+        assert found.keys() == wanted.keys()
+        for name, numbers in wanted.items():
+            torch.testing.assert_close(found[name], numbers, rtol=1e-5, atol=1e-5)
+
+
+def test_a_text_is_explained(group, tmp_path):
+    writing.publish(tmp_path / "chargpt")
+    pods = group(tmp_path / "chargpt", "--data", "2", "--explain", "integratedGradients")
+    ids = torch.randint(96, (1, 9), generator=torch.Generator().manual_seed(1))
+    status, found = explain(pods, tensor("tokens", ids, "INT64"))
+    assert status == 200, found
+    for name, numbers in explained_by_one(tmp_path / "chargpt", ids, "integratedGradients").items():
+        torch.testing.assert_close(found[name], numbers, rtol=1e-3, atol=1e-4)
+
+
+def test_what_does_not_fit_is_told_by_the_leader(group, tmp_path):
+    pods = group(publish(tmp_path / "weighted", Weighted(), torch.randn(3, 4)), "--data", "2", "--explain", "saliency")
+    points = tensor("points", POINTS)
+    assert explain(pods, points, target=2) == (400, "parameters.target: found 2, wanted the number of a class, below 2")
+
+
+def test_inference_goes_on_meanwhile(group, pondering):
+    pods = group(pondering, "--data", "2", "--explain", "saliency")
+    points = torch.tensor([[1.5, 0, 0, 0]])
+    explaining = threading.Thread(target=explain, args=(pods, tensor("points", points)))
+    explaining.start()
+    answered, slowest = 0, 0.0
+    while explaining.is_alive():
+        begun = time.monotonic()
+        status, found = infer(pods.port, points.repeat(2, 1).numpy())  # a part for each of both
+        assert status == 200, found
+        answered, slowest = answered + 1, max(slowest, time.monotonic() - begun)
+    assert answered > 20
+    assert slowest < 1.0, "one waited for the explanation"
+
+
+def test_a_late_one_is_given_up_and_the_next_is_computed(group, pondering):
+    """It would take six seconds, has two, and what it has begun then lasts a fifth of one."""
+    pods = group(pondering, "--data", "2", "--explain", "saliency", "--request-seconds", "2")
+    late = tensor("points", torch.tensor([[0.2, 0, 0, 0]] * 30))
+    begun = time.monotonic()
+    assert explain(pods, late) == (504, "no answer within 2 s")
+    for _ in range(2):  # so many are there to compute
+        status, found = explain(pods, tensor("points", torch.zeros(1, 4)))
+        assert (status, found["target"].tolist()) == (200, [0])
+    assert time.monotonic() - begun < 4
+    assert pods.state()["death"] is None
+
+
+def test_a_rank_that_is_killed_costs_no_explanation(group, pondering):
+    pods = group(pondering, "--data", "2", "--explain", "saliency")
+    found = []
+    points = tensor("points", torch.tensor([[2.0, 0, 0, 0]]))
+    explaining = threading.Thread(target=lambda: found.append(explain(pods, points)))
+    explaining.start()
+    time.sleep(0.5)
+    pods.signal(signal.SIGKILL, "rank 0")  # the first that is asked
+    explaining.join()
+    ((status, outputs),) = found
+    assert (status, outputs["target"].tolist()) == (200, [0])
+    until(pods.is_ready)
+    assert pods.state()["death"]["count"] == 1
