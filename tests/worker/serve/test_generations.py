@@ -173,17 +173,20 @@ def test_who_waits_too_long_is_told_so():
 
 
 def test_a_model_that_fails_goes_on_with_others():
+    model = Stepwise()
+
     async def scenario(generations):
         for prompt in ("#", "?"):
             with pytest.raises(ComputationError, match="the model failed: "):
                 await text_of(generations, prompt, 5)
-        both = [asyncio.create_task(text_of(generations, prompt, 20)) for prompt in "aA"]
+        both = await begun(generations, ("a", 20), ("B", 20))  # which come to d and D together
+        model.let.release(100)
         for one in both:
             with pytest.raises(ComputationError, match="the model failed: RuntimeError: too much"):
                 await one
         assert await text_of(generations, "a", 5) == "bcdef"
 
-    run(scenario, Scripted())
+    run(scenario, model)
 
 
 def test_a_recipe_that_makes_no_text_of_its_tokens_fails_for_that_sequence_alone():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from muster_worker.train.durable import read_json
 from tests.worker.train.recipes import Line
@@ -25,6 +26,25 @@ class Counted(Line):
     def metrics(self, output, target):
         print("compiled", metrics.counter_value("UncachedCompile") or 0)
         return super().metrics(output, target)
+
+
+class Noticing(Line):
+    """Keeps whether it was ever given a number above 1, and one above 100."""
+
+    def model(self):
+        return Noticer()
+
+
+class Noticer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+        self.register_buffer("seen", torch.zeros(2, dtype=torch.bool))
+
+    def forward(self, points):
+        if self.training:
+            self.seen.logical_or_(torch.stack([(points > limit).any() for limit in (1, 100)]))
+        return self.linear(points)
 
 
 def history(group):
@@ -56,6 +76,11 @@ def test_layers_share_a_weight_and_keep_running_means_as_on_the_cpu(start_ranks)
     on_xla = weights(finish(start_ranks("xla", 1, recipe=recipe, **ON_XLA)))
     assert torch.equal(on_xla["left.weight"], on_xla["right.weight"])
     assert_same(on_xla, on_cpu, rtol=0, atol=1e-3)  # biases before a norm have no gradient but what rounding leaves
+
+
+def test_buffers_of_yes_and_no_stay_such(start_ranks):
+    found = weights(finish(start_ranks(count=1, recipe="tests.worker.train.test_xla:Noticing", **ON_XLA)))
+    assert torch.equal(found["seen"], torch.tensor([True, False]))
 
 
 @pytest.mark.parametrize(("first", "second"), [(ON_XLA, {}), ({}, ON_XLA)], ids=["xla to cpu", "cpu to xla"])

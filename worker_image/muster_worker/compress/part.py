@@ -56,10 +56,11 @@ def _keep(layer: nn.Linear, dimension: Literal[0, 1], kept: range) -> None:
 
 
 def _quantized(layer: nn.Module) -> Quantized | None:
+    """What computes its weight, where that is of integers and nothing else has a part in it."""
     if not is_parametrized(layer, "weight"):
         return None
-    (*_, last) = layer.parametrizations.weight
-    return last if isinstance(last, Quantized) else None
+    first, *others = layer.parametrizations.weight
+    return first if isinstance(first, Quantized) and not others else None
 
 
 def _cut(tensor: Tensor, dimension: int, kept: range) -> Tensor:

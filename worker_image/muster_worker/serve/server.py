@@ -235,7 +235,7 @@ class _Server:
         seconds = front.assemble(sha256, whole=self._death is None)
         limit = config.limits.request_seconds
         model = GroupModel(signature, sha256, front, limit, language_model_without_weights(loaded))
-        model.embeds = embeds(loaded)
+        model.embeds = config.explain is not None and embeds(loaded)
         return model, seconds, front.layout.at_once
 
     def _explainer(self, model: Model) -> Explains | None:

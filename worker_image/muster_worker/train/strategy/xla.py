@@ -53,11 +53,12 @@ class ReplicatedOnXla(Strategy):
         self._take_buffers_of_the_first()
 
     def _take_buffers_of_the_first(self) -> None:
-        """Such as running means, which each rank has made of its own share."""
-        for tensor in self._buffers:
-            tensor.mul_(self._is_first.to(tensor.dtype))
-        if self._buffers:
-            xla.add_up(self._buffers)
+        """Such as running means, which each rank has made of its own share: all others add zeros to them."""
+        sums = [torch.where(self._is_first, _as_numbers(tensor), 0) for tensor in self._buffers]
+        if sums:
+            xla.add_up(sums)
+        for tensor, total in zip(self._buffers, sums, strict=True):
+            tensor.copy_(total)
 
     def gradient_norm(self) -> float:
         """Reading a number is a program, and the update another: neither is to add up the gradients once more."""
@@ -66,3 +67,8 @@ class ReplicatedOnXla(Strategy):
 
     def finish_update(self) -> None:
         xla.carry_out()
+
+
+def _as_numbers(tensor: Tensor) -> Tensor:
+    """As numbers that devices can add up, which yes and no are not."""
+    return tensor.to(torch.int32) if tensor.dtype == torch.bool else tensor
