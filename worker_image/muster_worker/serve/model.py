@@ -209,9 +209,7 @@ def _computation(model: LoadedModel) -> tuple[Recipe | None, nn.Module]:
 
 
 def _by_recipe(model: LoadedModel) -> bool:
-    """Where it has neither program nor script. A program computes a whole text, and cannot go on with one: a model that
-    generates is the recipe's, too.
-    """
+    """Where it has neither program nor script, or generates: a program computes a whole text; it cannot go on."""
     description = model.description
     return generates(model) or (description["program"] is None and description.get("script") is None)
 
@@ -222,7 +220,7 @@ def generates(model: LoadedModel) -> bool:
 
 
 def embeds(model: LoadedModel) -> bool:
-    """Whether it is computed by a recipe that names the layer which makes vectors of its token ids."""
+    """Whether its recipe computes it, and names the layer that makes vectors of ids. Raises ConfigurationError."""
     if not _by_recipe(model):
         return False
     recipe = _recipe(model)

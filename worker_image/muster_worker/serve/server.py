@@ -234,8 +234,9 @@ class _Server:
         # Those who ask the place of a front that died are answered by whoever is there.
         seconds = front.assemble(sha256, whole=self._death is None)
         limit = config.limits.request_seconds
-        model = GroupModel(signature, sha256, front, limit, language_model_without_weights(loaded))
-        model.embeds = config.explain is not None and embeds(loaded)
+        writes = language_model_without_weights(loaded)
+        embedded = config.explain is not None and embeds(loaded)
+        model = GroupModel(signature, sha256, front, limit, writes, embeds=embedded)
         return model, seconds, front.layout.at_once
 
     def _explainer(self, model: Model) -> Explains | None:

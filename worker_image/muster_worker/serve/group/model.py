@@ -33,9 +33,19 @@ class GroupModel(Model):
     """Computes by the ranks of `front`; `limit`: seconds that a batch may take, or a step of texts."""
 
     def __init__(
-        self, signature: Signature, sha256: str, front: Front, limit: float, language_model: LanguageModel | None = None
+        self,
+        signature: Signature,
+        sha256: str,
+        front: Front,
+        limit: float,
+        language_model: LanguageModel | None = None,
+        *,
+        embeds: bool = False,
     ) -> None:
-        """`language_model`: makes tokens of texts and texts of tokens, and computes nothing."""
+        """`language_model`: makes tokens of texts and texts of tokens, and computes nothing.
+
+        `embeds`: whether its token ids are explained by the vectors that they become.
+        """
         self.signature = signature
         self.version = sha256[:12]
         self.sha256 = sha256
@@ -47,9 +57,7 @@ class GroupModel(Model):
             if language_model is None
             else f"spec.group.parallelism.pipeline: found {stages}, wanted 1, or a language_model that says by_stages"
         )
-        self.embeds = False
-        """Whether its token ids are explained by the vectors that they become."""
-
+        self.embeds = embeds
         self._front = front
         self._limit = limit
         self._turns = itertools.count()
