@@ -52,6 +52,22 @@ def test_numbers_come_back_as_they_were_flat_or_nested(datatype, shape, nested):
     assert torch.equal(found, tensor)
 
 
+numbers = st.integers(-(2**53), 2**53) | st.floats(width=64)
+
+
+@given(st.sampled_from(["FP16", "FP32", "FP64", "INT64"]), st.lists(numbers | st.booleans() | st.none(), min_size=1))
+def test_a_row_of_numbers_is_read_as_numpy_reads_it(datatype, row):
+    spec, shape = TensorSpec("x", datatype, (-1,)), [len(row)]
+    wanted = np.asarray(row)
+    if wanted.dtype.kind in ("if" if datatype != "INT64" else "i"):
+        with np.errstate(over="ignore"):
+            wanted = torch.from_numpy(wanted.astype(f"f{spec.itemsize}" if datatype != "INT64" else "i8"))
+        assert torch.equal(spec.from_json(shape, row).nan_to_num(7), wanted.nan_to_num(7))
+    else:
+        with pytest.raises(RequestError, match="its data is not"):
+            spec.from_json(shape, row)
+
+
 @pytest.mark.parametrize(
     ("shape", "longest", "wanted"),
     [((-1, 3), None, (1, 3)), ((-1, -1, 2), None, (1, 1, 2)), ((-1, -1, 2), 5, (1, 5, 2)), ((4, -1), 5, (4, 5))],
