@@ -113,8 +113,13 @@ def ask(served, text, path="generate", **parameters):
 def infer(served, tokens):
     """Status and answer."""
     tensor = {"name": "tokens", "datatype": "INT64", "shape": list(tokens.shape), "data": tokens.flatten().tolist()}
+    return infer_tensors(served, {"inputs": [tensor]})
+
+
+def infer_tensors(served, body):
+    """Status and answer."""
     with connection(served) as one:
-        one.request("POST", PATH + "infer", json.dumps({"inputs": [tensor]}))
+        one.request("POST", PATH + "infer", json.dumps(body))
         answer = one.getresponse()
         return answer.status, json.loads(answer.read())
 

@@ -27,6 +27,9 @@ from muster_worker.serve.service import CLIENT_GONE
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
+    from muster_worker.serve.generate.generations import Generations
+    from muster_worker.serve.generate.request import GenerateRequest
+    from muster_worker.serve.generate.sequence import Piece
     from muster_worker.serve.service import Service
     from muster_worker.serve.tensors import TensorSpec
 
@@ -86,7 +89,7 @@ class Application:
                 _allow(method, "POST", path)
                 version, body = _version(rest[:-1], path), await self._body(scope, receive)
                 with self._service.counting("http"):
-                    return await self._infer(name, version, scope, body)
+                    return await self._infer(name, version, scope, body, receive)
             case ["v2", "models", name, *rest] if rest and rest[-1] == "explain":
                 _allow(method, "POST", path)
                 version, body = _version(rest[:-1], path), await self._body(scope, receive)
@@ -155,19 +158,27 @@ class Application:
             answer["properties"] = properties
         return 200, [_JSON], orjson.dumps(answer)
 
-    async def _infer(self, name: str, version: str, scope: dict[str, Any], body: bytes) -> tuple[int, Headers, bytes]:
+    async def _infer(
+        self, name: str, version: str, scope: dict[str, Any], body: bytes, receive: Receive
+    ) -> tuple[int, Headers, bytes]:
         service = self._service
         await service.until_loaded()
         service.check(name, version)
         model = service.model
-        request = json_codec.decode(body, _number(scope, _LENGTH_OF_JSON), model.signature)
+        asked = json_codec.parse(body, _number(scope, _LENGTH_OF_JSON))
+        if text_codec.is_for_text(asked, model.signature):
+            generations, text = service.generations, text_codec.decode_tensors(asked)
+            pieces = await _unless_gone(receive, _written(generations, text))
+            return _encoded(text_codec.encode_tensors(asked, text, pieces, name, model.version))
+        request = json_codec.decode(asked, model.signature)
         return _encoded(json_codec.encode(request, await service.infer(request), name, model.version))
 
     async def _explain(self, name: str, version: str, scope: dict[str, Any], body: bytes) -> tuple[int, Headers, bytes]:
         service = self._service
         await service.until_loaded()
         service.check(name, version)
-        request = json_codec.decode(body, _number(scope, _LENGTH_OF_JSON), service.explanations.signature)
+        signature = service.explanations.signature
+        request = json_codec.decode(json_codec.parse(body, _number(scope, _LENGTH_OF_JSON)), signature)
         return _encoded(json_codec.encode(request, await service.explain(request), name, service.model.version))
 
     async def _generate(self, name: str, version: str, body: bytes) -> bytes:
@@ -176,7 +187,7 @@ class Application:
             await service.until_loaded()
             service.check(name, version)
             generations, request = service.generations, text_codec.decode(body)
-            pieces = [piece async for piece in generations.generate(request.text, request.parameters)]
+            pieces = await _written(generations, request)
             return text_codec.encode(request, pieces, name, service.model.version)
 
     async def _begun(self, name: str, version: str, body: bytes, receive: Receive) -> Events:
@@ -219,6 +230,10 @@ class Application:
                 raise TooLargeError(f"the body: more than {limit} bytes")
             more = message.get("more_body", False)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _written(generations: Generations, request: GenerateRequest) -> list[Piece]:
+    return [piece async for piece in generations.generate(request.text, request.parameters)]
 
 
 async def _send_events(events: Events, send: Send) -> None:

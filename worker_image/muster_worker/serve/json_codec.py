@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -11,12 +12,61 @@ from muster_worker.serve.protocol import InferRequest, Wanted, input_named, orde
 from muster_worker.serve.tensors import datatype_of, to_bytes, to_numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from muster_worker.serve.model import Signature
 
 
-def decode(body: bytes, header_length: int | None, signature: Signature) -> InferRequest:
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a request says, and the bytes behind it."""
+
+    fields: dict[str, Any]
+    rest: bytes | memoryview
+
+    @property
+    def id(self) -> str:
+        return str(self.fields.get("id") or "")
+
+    @property
+    def inputs(self) -> list[dict[str, Any]]:
+        return _list(self.fields, "inputs")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return parameters_of(self.fields)
+
+    def tensors(self) -> Iterator[tuple[dict[str, Any], bytes | memoryview | None]]:
+        """Each input, with its part of the bytes where it has one."""
+        rest = self.rest
+        for entry in self.inputs:
+            size = parameters_of(entry).get("binary_data_size")
+            if size is None:
+                yield entry, None
+                continue
+            if not isinstance(size, int) or not 0 <= size <= len(rest):
+                raise RequestError(f"input {entry.get('name')}: binary_data_size is {size}, {len(rest)} bytes are left")
+            yield entry, rest[:size]
+            rest = rest[size:]
+        if len(rest):
+            raise RequestError(f"the body: {len(rest)} bytes at its end belong to no input")
+
+    def asked(self) -> tuple[Wanted, ...]:
+        """The outputs that are named; as bytes where all are to be, or they themselves."""
+        return tuple(
+            Wanted(str(entry.get("name")), bool(parameters_of(entry).get("binary_data", self.binary)))
+            for entry in _list(self.fields, "outputs")
+        )
+
+    @property
+    def binary(self) -> bool:
+        """Whether outputs are bytes where nothing else is said of them."""
+        return bool(self.parameters.get("binary_data_output", False))
+
+
+def parse(body: bytes, header_length: int | None) -> Body:
     """`header_length`: how many bytes of `body` are JSON, None for all. Raises RequestError."""
     if header_length is not None and not 0 <= header_length <= len(body):
         raise RequestError(f"Inference-Header-Content-Length: found {header_length}, the body has {len(body)} bytes")
@@ -27,15 +77,17 @@ def decode(body: bytes, header_length: int | None, signature: Signature) -> Infe
         raise RequestError(f"the body is not JSON: {error}") from None
     if not isinstance(request, dict):
         raise RequestError("the body must be a JSON object")
-    inputs = _inputs(_list(request, "inputs"), rest, signature)
-    parameters = _parameters(request)
-    binary = bool(parameters.get("binary_data_output", False))
-    asked = tuple(_asked(one, binary=binary) for one in _list(request, "outputs"))
+    return Body(request, rest)
+
+
+def decode(body: Body, signature: Signature) -> InferRequest:
+    """Raises RequestError."""
+    inputs = _inputs(body, signature)
     return InferRequest(
-        str(request.get("id") or ""),
+        body.id,
         ordered(signature, inputs),
-        wanted_outputs(signature, asked, binary=binary),
-        parameters,
+        wanted_outputs(signature, body.asked(), binary=body.binary),
+        body.parameters,
     )
 
 
@@ -58,42 +110,34 @@ def encode(request: InferRequest, outputs: dict[str, Tensor], model: str, versio
     return (b"".join([head, *contents]), len(head)) if contents else (head, None)
 
 
-def _inputs(entries: list[dict[str, Any]], rest: bytes | memoryview, signature: Signature) -> dict[str, Tensor]:
+def parameters_of(entry: dict[str, Any]) -> dict[str, Any]:
+    """Of a request, an input or an output."""
+    found = entry.get("parameters") or {}
+    if not isinstance(found, dict):
+        raise RequestError("parameters: wanted an object")
+    return found
+
+
+def _inputs(body: Body, signature: Signature) -> dict[str, Tensor]:
     given: dict[str, Tensor] = {}
-    for entry in entries:
+    for entry, part in body.tensors():
         name = entry.get("name")
         spec = signature.inputs[input_named(signature, name, given)]
         shape = entry.get("shape")
         if not isinstance(shape, list):
             raise RequestError(f"input {name}: its shape is {shape}, wanted a list")
         spec.check(str(entry.get("datatype")), shape)
-        size = _parameters(entry).get("binary_data_size")
-        if size is not None:
-            if not isinstance(size, int) or not 0 <= size <= len(rest):
-                raise RequestError(f"input {name}: binary_data_size is {size}, {len(rest)} bytes are left")
-            given[spec.name], rest = spec.from_bytes(shape, rest[:size]), rest[size:]
+        if part is not None:
+            given[spec.name] = spec.from_bytes(shape, part)
         elif "data" in entry:
             given[spec.name] = spec.from_json(shape, entry["data"])
         else:
             raise RequestError(f"input {name}: it has neither data nor binary_data_size")
-    if len(rest):
-        raise RequestError(f"the body: {len(rest)} bytes at its end belong to no input")
     return given
-
-
-def _asked(entry: dict[str, Any], *, binary: bool) -> Wanted:
-    return Wanted(str(entry.get("name")), bool(_parameters(entry).get("binary_data", binary)))
 
 
 def _list(request: dict[str, Any], field: str) -> list[dict[str, Any]]:
     found = request.get(field) or []
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
         raise RequestError(f"{field}: wanted a list of objects")
-    return found
-
-
-def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
-    found = entry.get("parameters") or {}
-    if not isinstance(found, dict):
-        raise RequestError("parameters: wanted an object")
     return found
