@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from muster_worker.recipes.chargpt import CharGPT, CharGPTConfig
+from muster_worker.train.checkpoint import MANIFEST
 from muster_worker.train.durable import read_json
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.model_directory import load_model
@@ -20,6 +21,7 @@ from tests.worker.train import ranks
 
 DEEP = "tests.worker.train.recipes:Deep"
 COUNTING = "tests.worker.train.recipes:Counting"
+SCALED = "tests.worker.train.recipes:Scaled"
 LINE = "tests.worker.train.recipes:Line"
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
 """Of float32 after fifty updates by AdamW: sums are made in another order."""
@@ -121,6 +123,31 @@ def test_gradients_are_clipped_by_the_norm_of_all(start_ranks, alone, kind, mesh
     assert_same(weights(group), wanted, **TOLERANCE)
     free = alone(epochs=2, recipe=options["recipe"], rate="0.05")
     assert not torch.allclose(free["last.weight"], wanted["last.weight"], rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mesh", "count"),
+    [
+        ("ddp", None, 2),
+        ("fsdp", None, 3),
+        ("fsdp", {"data": 2, "tensor": 2}, 4),
+        ("pipeline", None, 3),
+        ("pipeline", {"pipeline": 2, "tensor": 2}, 4),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("norm", [None, "0.5"])
+def test_gradients_scaled_for_float16_are_those_of_one_process(start_ranks, alone, kind, mesh, count, norm):
+    group = finish(
+        train(
+            *(start_ranks, "scaled", count, kind, mesh, SCALED),
+            config=CONFIG | {"epochs": 2},
+            optimisation={"maxGradientNorm": norm},
+        )
+    )
+    assert_same(weights(group), alone(epochs=2, norm=norm), **TOLERANCE)
+    scales = [read_json(path)["state"]["precision"]["scale"] for path in group.storage.rglob(MANIFEST)]
+    assert set(scales) == {2.0**16}, "or a step was left out"
 
 
 @pytest.mark.parametrize(

@@ -101,8 +101,7 @@ class Trainer:
         self._patience = environment.early_stopping.patience if environment.early_stopping else None
         self._rate = environment.learning_rate
         self._schedule = Schedule(self._rate, recipe, self.total_steps)
-        self._precision = Precision.on(device, recipe.config.precision)
-        self._precision.check(divided=self.layout.divides)
+        self._precision = Precision.on(device, recipe.config.precision, self.layout)
         names = self._metric_names()
         self._schedule.check(names)
         for watch in self._watches.values():

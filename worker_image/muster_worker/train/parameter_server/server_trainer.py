@@ -61,7 +61,6 @@ class ServerTrainer(Trainer):
 
     def __init__(self, recipe: Recipe, environment: Environment, *, workers: int) -> None:
         super().__init__(recipe, environment, torch.device("cpu"))
-        self._precision.check(divided=True)
         self._address = environment.parameter_servers[environment.rank]
         self._staleness = environment.strategy.staleness
         self._elastic = environment.elastic

@@ -28,7 +28,6 @@ class WorkerTrainer(Trainer):
 
     def __init__(self, recipe: Recipe, environment: Environment, device: torch.device) -> None:
         super().__init__(recipe, environment, device)
-        self._precision.check(divided=True)
         self._strategy = Strategy(self.model)
         self._parts = parts_of(self.model, len(environment.parameter_servers))
         self._tensors = [tensors_of(self.model, part) for part in self._parts]

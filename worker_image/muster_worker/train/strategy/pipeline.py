@@ -56,7 +56,7 @@ class Pipelined(Averaged):
 
     def compute(self, batch: Batch, precision: Precision, told: Callable[[float], None]) -> None:
         with precision.forward():
-            told(self._pipe.train_on(batch))
+            told(self._pipe.train_on(batch, precision))
 
     def gradient_norm(self) -> float:
         return math.sqrt(summed(self._squares(), self._pipe.group))
@@ -130,11 +130,11 @@ class _Pipe(nn.Module):
         self._to_train = functools.lru_cache(_KINDS)(self._training)
         self._to_evaluate = functools.lru_cache(_KINDS)(self._evaluating)
 
-    def train_on(self, batch: Batch) -> float:
+    def train_on(self, batch: Batch, precision: Precision) -> float:
         """Forward and backward; gives the mean loss, at the last stage."""
         samples = len(batch.inputs[0])
         pieces, length = _cut(samples, self._stages)
-        self._batch, self._length, self._mean = batch, length, 0.0
+        self._batch, self._precision, self._length, self._mean = batch, precision, length, 0.0
         schedule = self._to_train(pieces, tuple(tensor.shape[1:] for tensor in batch.inputs), length)
         # A piece's target is its number, by which `_loss_of_piece` finds it.
         target = torch.arange(pieces) if self._is_last else None
@@ -165,7 +165,7 @@ class _Pipe(nn.Module):
         target = tree_map(lambda tensor: tensor[start : start + count], batch.target)
         loss = batch.loss(tree_map(lambda tensor: tensor[:count], output), target) * (count / samples)
         self._mean += loss.item()
-        return loss * batch.weight
+        return self._precision.scaled(loss * batch.weight)
 
     def _training(self, pieces: int, _shapes: tuple[torch.Size, ...], _length: int) -> Schedule1F1B | ScheduleGPipe:
         kind = Schedule1F1B if pieces >= self._stages else ScheduleGPipe
