@@ -34,10 +34,11 @@ _MIB = 2**20
 
 @dataclass(frozen=True)
 class Point:
-    """One server under one number of connections.
+    """One server under one number of connections: the medians of several loads.
 
     `sent` and `received`: bytes a request, with the heads. `busy`: cores that the load generator took;
-    `server_busy`: the server's. `memory`: PSS of all the server's processes afterwards.
+    `server_busy`: the server's. `memory`: PSS of all the server's processes, after some load of which they had the
+    machine for themselves.
     """
 
     model: str
@@ -79,7 +80,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Found:
-    """All of one run. `raw`: samples a second by model and batch, before and after the servers."""
+    """All of one run. `raw`: samples a second by model and batch, before, between and after the servers' figures."""
 
     raw: Mapping[str, Mapping[int, Sequence[float]]]
     points: Sequence[Point]
@@ -157,6 +158,20 @@ POINT_HEAD = (
 )
 SHARDS_HEAD = ("--data", "requests/s", "speed-up", "p99, ms", f"--max-batch-size {BATCH}", "speed-up", "p99, ms")
 RAW_HEAD = ("torch alone", "parameters", "batch 1, samples/s", f"batch {BATCH}, samples/s")
+
+
+def point_of(model: str, server: str, connections: int, loads: Sequence[Mapping[str, float]], memory: int) -> Point:
+    """`loads`: what each found, by the names of Point's fields."""
+    medians = {name: statistics.median(load[name] for load in loads) for name in loads[0]}
+    return Point(model, server, connections, **medians, memory=memory)
+
+
+def told(point: Point) -> str:
+    return (
+        f"{point.model}, {point.server}, {point.connections} connections: {point.rate:,.0f} requests/s, "
+        f"p50 {point.p50 * 1000:.2f} ms, p99 {point.p99 * 1000:.2f} ms; "
+        f"cores of the server {point.server_busy:.2f}, of the load generator {point.busy:.2f}"
+    )
 
 
 def point_row(point: Point) -> list[str]:

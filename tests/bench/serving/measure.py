@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.bench.serving.figures import BATCH, CONNECTIONS, DELAY, MUSTER, Point, Shards, same
+from tests.bench.serving.figures import BATCH, CONNECTIONS, DELAY, MUSTER, Point, Shards, point_of, same, told
 from tests.bench.serving.models import MODELS, PROGRAM
 from tests.bench.serving.running import Running, ServerError, on_cores, running
 from tests.bench.serving.servers import Server, all_of, batches, muster
 
 SHARDS, SHARD_CONNECTIONS = (1, 2, 4), 16
+ROUNDS = 5
+"""In which the servers take turns at each figure, every other one in the opposite order: machines get slower and faster
+within minutes, by more than what is to be told apart."""
+
 _ROOT = Path(__file__).parents[3]
-_WARM_UP = 1.0  # seconds before each point that do not count
+_WARM_UP = 0.5  # seconds before each load that do not count
 _LIMIT = 120.0  # seconds that a program of ours may take beyond its time
 
 
 @dataclass
 class Measurement:
-    """`place`: a directory for everything. The server has the first core and the load generator the second."""
+    """`place`: a directory for everything. The servers have the first core and the load generator the second."""
 
     place: Path
     seconds: float
@@ -43,7 +48,6 @@ class Measurement:
         for model in MODELS:
             self._torch(model.name)
             self._servers(model.name)
-            self._torch(model.name)
         self._shards(MODELS[-1].name)
 
     def _torch(self, model: str) -> None:
@@ -54,31 +58,54 @@ class Measurement:
             _say(f"{model}, torch alone, batches of {batch}: {rate:,.0f} samples/s")
 
     def _servers(self, model: str) -> None:
-        for name, prepared in all_of(self.place / model, self.place / "peers" / model).items():
-            try:
-                self._points(prepared(), model, self.place / "logs" / model / name.replace(", ", "-"))
-            except (ServerError, subprocess.CalledProcessError) as error:
-                if name.startswith(MUSTER):
-                    raise
-                self.left_out[f"{model}, {name}"] = str(error)
-                _say(f"{model}, {name}: left out: {error}")
-
-    def _points(self, server: Server, model: str, place: Path) -> None:
-        with running(server, place, self.cores[:1], _ROOT) as one:
-            # Java and Python make themselves faster at first.
-            self._load(server, model, one, CONNECTIONS[1], max(2.0, self.seconds / 2))
+        """All of them wait beside the one that is asked; before, each is alone, for its memory to be measured."""
+        memory: dict[str, int] = {}
+        servers: dict[str, tuple[Server, Running]] = {}
+        with contextlib.ExitStack() as all_run:
+            for name, prepared in all_of(self.place / model, self.place / "peers" / model).items():
+                place = self.place / "logs" / model / name.replace(", ", "-")
+                with self._leaving_out(model, name):
+                    server = prepared()
+                    with running(server, place / "alone", self.cores[:1], _ROOT) as one:
+                        self._warm_up(server, model, one)
+                        memory[name] = one.memory
+                    servers[name] = server, all_run.enter_context(running(server, place, self.cores[:1], _ROOT))
+            for server, one in servers.values():
+                self._warm_up(server, model, one)
             for connections in CONNECTIONS:
-                self._point(server, model, connections, one)
+                found = self._rounds(model, connections, servers)
+                self.points += [point_of(model, name, connections, of, memory[name]) for name, of in found.items()]
+                for point in self.points[-len(found) :]:
+                    _say(told(point))
+                self._torch(model)
 
-    def _point(self, server: Server, model: str, connections: int, one: Running) -> None:
-        found = self._load(server, model, one, connections, self.seconds)
-        point = Point(model, server.name, connections, **found, memory=one.memory)
-        self.points.append(point)
-        _say(
-            f"{model}, {server.name}, {connections} connections: {point.rate:,.0f} requests/s, "
-            f"p50 {point.p50 * 1000:.2f} ms, p99 {point.p99 * 1000:.2f} ms; "
-            f"cores of the server {point.server_busy:.2f}, of the load generator {point.busy:.2f}"
-        )
+    def _warm_up(self, server: Server, model: str, one: Running) -> None:
+        """Java and Python make themselves faster at first."""
+        self._load(server, model, one, CONNECTIONS[1], max(2.0, self.seconds / 2))
+
+    def _rounds(
+        self, model: str, connections: int, servers: dict[str, tuple[Server, Running]]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """What each load found, by server; one that answers wrong is left out from then on."""
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in servers}
+        for number in range(ROUNDS):
+            for name, (server, one) in [*servers.items()][:: -1 if number % 2 else 1]:
+                with self._leaving_out(model, name):
+                    found[name].append(self._load(server, model, one, connections, self.seconds / ROUNDS))
+                if len(found[name]) <= number:
+                    del servers[name], found[name]
+        return found
+
+    @contextlib.contextmanager
+    def _leaving_out(self, model: str, name: str) -> Iterator[None]:
+        """A peer that does not do what it is to do."""
+        try:
+            yield
+        except (ServerError, subprocess.CalledProcessError) as error:
+            if name.startswith(MUSTER):
+                raise
+            self.left_out[f"{model}, {name}"] = str(error)
+            _say(f"{model}, {name}: left out: {error}")
 
     def _shards(self, model: str) -> None:
         for count in SHARDS:

@@ -20,6 +20,7 @@ from tests.bench.serving.figures import (
     Point,
     Shards,
     percentile,
+    point_of,
     point_row,
     same,
     shards_rows,
@@ -109,3 +110,13 @@ def test_a_speed_up_is_over_the_fewest_processes_with_the_same_batches():
 )
 def test_an_answer_is_the_models_within_what_float32_explains(found, verdict):
     assert same(found, [1.0, 2.0]) is verdict
+
+
+def test_a_figure_is_the_median_of_its_loads():
+    loads = [
+        {"rate": rate, "p50": 0.1, "p99": p99, "sent": 1.0, "received": 2.0, "busy": 0.1, "server_busy": 1.0}
+        for rate, p99 in ((900.0, 0.3), (1000.0, 0.2), (100.0, 0.9))
+    ]
+    found = point_of("small", MUSTER, 16, loads, memory=7)
+    assert (found.model, found.server, found.connections, found.memory) == ("small", MUSTER, 16, 7)
+    assert (found.rate, found.p99, found.p50) == (900.0, 0.3, 0.1)
