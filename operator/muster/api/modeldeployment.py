@@ -135,7 +135,8 @@ class Explain(Model):
 
     saliency: by the size of the gradient alone. The fastest.
 
-    occlusion: by how much the answer changes when a part of the input is the baseline. Needs no gradients.
+    occlusion: by how much the answer changes when a part of the input is the baseline. Needs no gradients: the one for
+    groups that divide the model.
     """
     baseline: Annotated[
         str,
@@ -412,12 +413,20 @@ class ModelDeploymentSpec(Model):
         ),
         Rule(
             cel=(
-                "!has(self.explain) || !has(self.group) || !has(self.group.parallelism)"
+                "!has(self.explain) || self.explain.method == 'occlusion'"
+                " || !has(self.group) || !has(self.group.parallelism)"
                 f" || {product_in_cel('self.group.parallelism.tensor', 'self.group.parallelism.pipeline')} == 1"
             ),
-            holds=lambda spec: spec.explain is None or spec.group.divided.processes == spec.group.divided.data,
-            message="a group that divides the model explains nothing: leave this out, or its tensor and pipeline",
-            at=".explain",
+            holds=lambda spec: (
+                spec.explain is None
+                or spec.explain.method == "occlusion"
+                or spec.group.divided.processes == spec.group.divided.data
+            ),
+            message=(
+                "no gradient comes back through a group that divides the model: write occlusion, or leave out its"
+                " tensor and pipeline"
+            ),
+            at=".explain.method",
         ),
         _of(
             "torchserve",

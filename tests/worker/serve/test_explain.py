@@ -424,7 +424,7 @@ def test_more_than_may_wait_are_sent_away(pondering):
         (["occlusion:inf"], "argument --explain: found occlusion:inf, wanted a number behind the colon"),
         (
             ["saliency", "--data", "2", "--tensor", "2"],
-            "muster-worker serve: --explain: found a model in 2 parts, wanted a whole one: leave --explain out, or",
+            "muster-worker serve: --explain: found saliency of a model in 2 parts, through which no gradient",
         ),
     ],
     ids=str,

@@ -16,6 +16,7 @@ from muster_worker.serve.model import ServedModel
 from muster_worker.serve.protocol import InferRequest
 from tests.worker.serve import writing
 from tests.worker.serve.pods import ask, infer, until
+from tests.worker.serve.reading import Reader
 from tests.worker.serve.sleeping import Ponderer
 from tests.worker.serve.test_explain import POINTS, Weighted, publish, tensor
 
@@ -58,6 +59,38 @@ def test_they_are_those_of_one_process(group, tmp_path, method, target):
         assert found.keys() == wanted.keys()
         for name, numbers in wanted.items():
             torch.testing.assert_close(found[name], numbers, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def reading(tmp_path_factory):
+    """A model that can be divided."""
+    directory = tmp_path_factory.mktemp("models") / "reading"
+    return publish(directory, Reader().eval(), torch.rand(3, 4), recipe="tests.worker.serve.reading:Reading")
+
+
+WAYS = pytest.mark.parametrize("words", [("--tensor", "2"), ("--pipeline", "2"), ("--data", "2", "--tensor", "2")])
+
+
+@WAYS
+def test_a_divided_model_is_explained_by_occlusion_as_the_whole_one(group, reading, words):
+    pods = group(reading, *words, "--explain", "occlusion", "--max-batch-size", "2")
+    points = torch.rand(3, 4, generator=torch.Generator().manual_seed(1))
+    status, found = explain(pods, tensor("points", points))
+    assert status == 200, found
+    wanted = explained_by_one(reading, points, "occlusion")
+    assert found.keys() == wanted.keys()
+    for name, numbers in wanted.items():
+        torch.testing.assert_close(found[name], numbers, rtol=1e-4, atol=1e-5)
+
+
+@WAYS
+def test_a_divided_model_that_loses_a_rank_is_explained_by_those_who_come(group, reading, words):
+    pods = group(reading, *words, "--explain", "occlusion")
+    pods.signal(signal.SIGKILL, "rank 1")
+    status, found = explain(pods, tensor("points", torch.ones(2, 4)))
+    assert (status, found["attributions.points"].shape) == (200, (2, 4))
+    until(pods.is_ready)
+    assert pods.state()["death"]["count"] == 1
 
 
 def test_a_text_is_explained(group, tmp_path):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from muster_worker.serve.model import ServedModel
     from muster_worker.serve.protocol import InferRequest
 
     GoesOn = Callable[[], bool]
 
 METHODS = ("integratedGradients", "saliency", "occlusion")
+OCCLUSION = METHODS[-1]
+"""The one that needs no gradients."""
+
 PARTS = 256
 """How many parts of one input are occluded at most, one after the other."""
 
@@ -132,12 +134,21 @@ class Question:
         return torch.tensor(targets)
 
 
+class Explained(Protocol):
+    """What is explained: its outputs by name, with gradients where the method needs them."""
+
+    signature: Signature
+    device: torch.device
+
+    def forward(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]: ...
+
+
 class Explainer:
     """Answers a question about `model`. `at_once`: how many samples may be computed together."""
 
     asked: type[Question] = Question
 
-    def __init__(self, model: ServedModel, explaining: Explaining, at_once: int) -> None:
+    def __init__(self, model: Explained, explaining: Explaining, at_once: int) -> None:
         """Raises ConfigurationError where captum is not there."""
         self._captum = captum_attr()
         self.question = self.asked(model.signature, explaining)

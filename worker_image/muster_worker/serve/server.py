@@ -18,11 +18,11 @@ import uvloop
 
 from muster_worker.serve import grpc
 from muster_worker.serve.example import check_example
-from muster_worker.serve.explain import Question, captum_attr
+from muster_worker.serve.explain import Explainer, Question, captum_attr
 from muster_worker.serve.explain_tokens import TokenQuestion, explainer_of
 from muster_worker.serve.fetch import fetch_apart
 from muster_worker.serve.group import pod
-from muster_worker.serve.group.explainer import GroupExplainer
+from muster_worker.serve.group.explainer import AsOne, GroupExplainer
 from muster_worker.serve.group.front import Front
 from muster_worker.serve.group.model import GroupModel
 from muster_worker.serve.group.service import FrontService
@@ -91,7 +91,10 @@ class ServeConfig:
     """None: one process computes and answers."""
 
     explain: Explaining | None = None
-    """None: nothing is explained. Else `load` has to be as it is by default, and a group's ranks have whole models."""
+    """None: nothing is explained. Else `load` has to be as it is by default.
+
+    A group whose ranks have parts of the model explains by occlusion alone.
+    """
 
     load: Load = load_here
     """Gives the model, the seconds that a sample takes, and how many batches may be computed at once.
@@ -243,11 +246,14 @@ class _Server:
         config = self._config
         if config.explain is None:
             return None
+        at_once = config.limits.batching.max_size
         if isinstance(model, GroupModel):
+            if model.divided:
+                return Explainer(AsOne(model), config.explain, at_once)
             asked = TokenQuestion if model.embeds else Question
             return GroupExplainer(asked(model.signature, config.explain), model)
         assert isinstance(model, ServedModel), "no other is asked to explain"
-        return explainer_of(model, config.explain, config.limits.batching.max_size)
+        return explainer_of(model, config.explain, at_once)
 
     async def _drain(self, service: Service) -> float:
         """Says that it is not ready, and answers as before until nobody asks; gives the seconds that are left then.

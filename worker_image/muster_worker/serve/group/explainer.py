@@ -1,4 +1,8 @@
-"""Explanations by a group: the front asks one of the ranks that have the whole model, and that computes on a thread."""
+"""Explanations by a group.
+
+Where ranks have the whole model, the front asks one of them, which computes on a thread. Where each has a part, no
+gradient comes back to the front: it occludes, which needs but outputs, and has these computed as other inferences are.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +33,21 @@ class GroupExplainer:
     def explain(self, inputs: Sequence[Tensor], target: Tensor | None, goes_on: GoesOn) -> list[Tensor]:
         """What the question's signature says. Raises ComputationError, or TimedOutError where nobody waits."""
         return self._model.explain(inputs, target, goes_on)
+
+
+class AsOne:
+    """A group whose ranks have parts of the model."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, model: GroupModel) -> None:
+        self.signature = model.signature
+        self._model = model
+
+    def forward(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Outputs by name. Raises what `compute` does."""
+        names = (spec.name for spec in self.signature.outputs)
+        return dict(zip(names, self._model.compute(inputs), strict=True))
 
 
 class RankExplanations:

@@ -58,6 +58,9 @@ class GroupModel(Model):
             else f"spec.group.parallelism.pipeline: found {stages}, wanted 1, or a language_model that says by_stages"
         )
         self.embeds = embeds
+        self.divided = front.layout.shard_size > 1
+        """Whether no rank has the whole model."""
+
         self._front = front
         self._limit = limit
         self._turns = itertools.count()

@@ -102,7 +102,7 @@ class Rank:
                 self._end("another of its shard has gone")
             raise
         decoders = model.decoders(self._config.limits.slots)
-        if self._config.explain is not None:
+        if self._config.explain is not None and self._group.layout.shard_size == 1:
             explainer = explainer_of(model, self._config.explain, self._config.limits.batching.max_size)
             self._explanations = RankExplanations(explainer, link.send, self._share_cores)
         told.serving()
