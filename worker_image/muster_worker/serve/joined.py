@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class JoinedProtocol(HttpToolsProtocol):
-    """uvicorn's."""
+    """uvicorn's, on such a connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(JoinedWrites(transport, self.loop))

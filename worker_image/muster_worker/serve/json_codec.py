@@ -19,30 +19,25 @@ if TYPE_CHECKING:
     from muster_worker.serve.model import Signature
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Body:
-    """What a request says, and the bytes behind it."""
+    """What a request says, and the bytes behind it.
 
-    fields: dict[str, Any]
+    `outputs`: those that it names. `binary`: whether all are to be bytes where it says nothing else of them.
+    """
+
+    id: str
+    inputs: list[dict[str, Any]]
+    outputs: tuple[Wanted, ...]
+    parameters: dict[str, Any]
+    binary: bool
     rest: bytes | memoryview
 
-    @property
-    def id(self) -> str:
-        return str(self.fields.get("id") or "")
-
-    @property
-    def inputs(self) -> list[dict[str, Any]]:
-        return _list(self.fields, "inputs")
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return parameters_of(self.fields)
-
     def tensors(self) -> Iterator[tuple[dict[str, Any], bytes | memoryview | None]]:
-        """Each input, with its part of the bytes where it has one."""
+        """Each input, with its part of the bytes where it has one. Raises RequestError."""
         rest = self.rest
         for entry in self.inputs:
-            size = parameters_of(entry).get("binary_data_size")
+            size = _parameters(entry).get("binary_data_size")
             if size is None:
                 yield entry, None
                 continue
@@ -52,18 +47,6 @@ class Body:
             rest = rest[size:]
         if len(rest):
             raise RequestError(f"the body: {len(rest)} bytes at its end belong to no input")
-
-    def asked(self) -> tuple[Wanted, ...]:
-        """The outputs that are named; as bytes where all are to be, or they themselves."""
-        return tuple(
-            Wanted(str(entry.get("name")), bool(parameters_of(entry).get("binary_data", self.binary)))
-            for entry in _list(self.fields, "outputs")
-        )
-
-    @property
-    def binary(self) -> bool:
-        """Whether outputs are bytes where nothing else is said of them."""
-        return bool(self.parameters.get("binary_data_output", False))
 
 
 def parse(body: bytes, header_length: int | None) -> Body:
@@ -77,18 +60,16 @@ def parse(body: bytes, header_length: int | None) -> Body:
         raise RequestError(f"the body is not JSON: {error}") from None
     if not isinstance(request, dict):
         raise RequestError("the body must be a JSON object")
-    return Body(request, rest)
+    parameters = _parameters(request)
+    binary = bool(parameters.get("binary_data_output", False))
+    outputs = tuple(_asked(one, binary=binary) for one in _list(request, "outputs"))
+    return Body(str(request.get("id") or ""), _list(request, "inputs"), outputs, parameters, binary, rest)
 
 
 def decode(body: Body, signature: Signature) -> InferRequest:
     """Raises RequestError."""
-    inputs = _inputs(body, signature)
-    return InferRequest(
-        body.id,
-        ordered(signature, inputs),
-        wanted_outputs(signature, body.asked(), binary=body.binary),
-        body.parameters,
-    )
+    inputs = ordered(signature, _inputs(body, signature))
+    return InferRequest(body.id, inputs, wanted_outputs(signature, body.outputs, binary=body.binary), body.parameters)
 
 
 def encode(request: InferRequest, outputs: dict[str, Tensor], model: str, version: str) -> tuple[bytes, int | None]:
@@ -110,14 +91,6 @@ def encode(request: InferRequest, outputs: dict[str, Tensor], model: str, versio
     return (b"".join([head, *contents]), len(head)) if contents else (head, None)
 
 
-def parameters_of(entry: dict[str, Any]) -> dict[str, Any]:
-    """Of a request, an input or an output."""
-    found = entry.get("parameters") or {}
-    if not isinstance(found, dict):
-        raise RequestError("parameters: wanted an object")
-    return found
-
-
 def _inputs(body: Body, signature: Signature) -> dict[str, Tensor]:
     given: dict[str, Tensor] = {}
     for entry, part in body.tensors():
@@ -136,8 +109,19 @@ def _inputs(body: Body, signature: Signature) -> dict[str, Tensor]:
     return given
 
 
+def _asked(entry: dict[str, Any], *, binary: bool) -> Wanted:
+    return Wanted(str(entry.get("name")), bool(_parameters(entry).get("binary_data", binary)))
+
+
 def _list(request: dict[str, Any], field: str) -> list[dict[str, Any]]:
     found = request.get(field) or []
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
         raise RequestError(f"{field}: wanted a list of objects")
+    return found
+
+
+def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
+    found = entry.get("parameters") or {}
+    if not isinstance(found, dict):
+        raise RequestError("parameters: wanted an object")
     return found

@@ -52,7 +52,7 @@ def is_for_text(body: Body, signature: Signature) -> bool:
 
 def decode_tensors(body: Body) -> GenerateRequest:
     """The request of an inference. Raises RequestError."""
-    outputs = [wanted.name for wanted in body.asked()]
+    outputs = [wanted.name for wanted in body.outputs]
     return tensors.request_of(body.id, _tensors(body), outputs, body.parameters)
 
 
@@ -61,7 +61,7 @@ def encode_tensors(
 ) -> tuple[bytes, int | None]:
     """All of the text, and how many bytes of that are JSON where it follows them; `body`: what was asked."""
     text = "".join(piece.text for piece in pieces)
-    binary = any(wanted.binary for wanted in body.asked()) if body.asked() else body.binary
+    binary = any(wanted.binary for wanted in body.outputs) if body.outputs else body.binary
     content = tensors.packed(text) if binary else b""
     output: dict[str, Any] = {"name": tensors.OUTPUT, "datatype": tensors.BYTES, "shape": [1]}
     output |= {"parameters": {"binary_data_size": len(content)}} if binary else {"data": [text]}
