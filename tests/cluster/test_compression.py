@@ -95,8 +95,10 @@ def test_a_deployment_compresses_its_model_once_and_serves_nothing_that_lost_too
     assert deployments.compressors(kube) == []
 
     for ways in ("pipeline", "tensor"):
-        half = {"size": 2, "parallelism": {ways: 2}}
-        kube.apply(yaml.safe_dump(deployments.manifest(replicas=1, compression=STEPS, group=half)))
+        half = {"group": {"size": 2, "parallelism": {ways: 2}}, "explain": {"method": "occlusion"}}
+        kube.apply(yaml.safe_dump(deployments.manifest(replicas=1, compression=STEPS, **half)))
         deployments.wait_until_done(kube)
-        leader = min(deployments.living(kube))
-        assert float(kube.run_in(leader, ASK_FOR_ANSWERS)) < 1e-4, f"{ways}: each pod has half of the compressed layers"
+        found = json.loads(kube.run_in(min(deployments.living(kube)), ASK_FOR_ATTRIBUTIONS))
+        assert found["off"] < 1e-4, f"{ways}: each pod has half of the compressed layers"
+        assert found["targets"][0] == found["targets"][1]
+        assert found["attributions"] == 64
