@@ -117,7 +117,10 @@ class Preflight(Model):
     """
 
     min_megabytes_per_second: PositiveDecimal | None = None
-    """To and from the better of its two neighbours, both directions together, in quotes, for example "1000"."""
+    """To and from the better of its two neighbours, both directions together, in quotes, for example "1000".
+
+    Of a worker of parameter servers: to and from the best of these.
+    """
     max_latency_milliseconds: PositiveDecimal | None = None
     """There and back, by the better of the two, in quotes, for example "1"."""
     min_gigaflops: PositiveDecimal | None = None
@@ -384,15 +387,6 @@ class TrainingJobSpec(Model):
             cel="!has(self.script) || !has(self.preflight)",
             holds=lambda spec: spec.script is None or spec.preflight is None,
             message="this is for recipes, a script is run at once: leave it out",
-            at=".preflight",
-            reason="FieldValueForbidden",
-        ),
-        Rule(
-            cel="!has(self.strategy) || self.strategy.type != 'parameterServer' || !has(self.preflight)",
-            holds=lambda spec: (
-                spec.strategy is None or spec.strategy.type != "parameterServer" or spec.preflight is None
-            ),
-            message="parameter servers and their workers are not measured: leave it out",
             at=".preflight",
             reason="FieldValueForbidden",
         ),

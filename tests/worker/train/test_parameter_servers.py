@@ -13,6 +13,7 @@ from muster_worker.train.durable import read_json
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.model_directory import load_model
 from muster_worker.train.parameter_server.leases import Leases, Opened
+from muster_worker.train.parameter_server.measured import Measured
 from muster_worker.train.parameter_server.quantized import ErrorFeedback, decoded
 from muster_worker.train.parameter_server.shard import Shard
 from muster_worker.train.parameter_server.shards import parts_of
@@ -71,6 +72,36 @@ def assert_each_sample_once(tmp_path, config=LONG):
     assert sorted(epochs) == list(range(1, config["epochs"] + 1))
     for samples in epochs.values():
         assert sorted(samples) == list(range(config["samples"]))
+
+
+# --- what is measured ---
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_of_servers_and_workers_there_are_figures(start, servers):
+    group = start(servers, 2, LOCAL_RANK="0")  # each in a pod of its own
+    assert group.wait() == [0] * (servers + 2), group.output()
+    told = [line["preflight"] for line in group.reports() if "preflight" in line]
+    whole = next(figures for figures in told if len(figures) == servers + 2)
+    assert [one["rank"] for one in whole] == list(range(servers + 2))
+    for one in whole:
+        assert one["flops"] > 1e8
+        has_links = one["rank"] >= servers or servers > 1
+        assert ("latency" in one, "bandwidth" in one) == (has_links, has_links)
+        if has_links:
+            assert 0 < one["latency"] < 1
+            assert one["bandwidth"] > 1e6
+
+
+def test_of_a_worker_that_has_gone_nothing_is_told_any_more():
+    told = []
+    measured = Measured([{"rank": 0, "flops": 9}], told.append)
+    first, again = object(), object()
+    measured.come(first, {"rank": 1, "flops": 1})
+    measured.go(first)
+    measured.go(first)
+    measured.come(again, {"rank": 1, "flops": 8})
+    assert [[one["flops"] for one in figures] for figures in told] == [[9], [9, 1], [9], [9, 8]]
 
 
 # --- who is lost ---

@@ -2,7 +2,7 @@
 
 Measured is what training will use: products of matrices on the rank's device, and messages by the backend of that
 device between the first ranks of the pods, each with both of its neighbours. The better of the two counts, so that no
-pod is blamed for the other one's node.
+pod is blamed for the other one's node. Workers of parameter servers exchange messages with these (`client.py` there).
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from muster_worker.train.device import XLA, carry_out
 from muster_worker.train.process_group import gathered
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from muster_worker.train.environment import Environment
 
 _SIZE, _PRODUCTS = 384, 3
 """Rows of the matrices, and how often they are multiplied: a hundredth of a second on a slow core."""
-_MESSAGE, _MESSAGES = 4 << 20, 2
+MESSAGE, MESSAGES = 4 << 20, 2
 """Bytes sent in each direction at once, and how often."""
-_ROUND_TRIPS = 5
+ROUND_TRIPS = 5
 _TOLD = 10
 """Pods that are told of, of those that are worst by one figure."""
 
@@ -43,26 +45,33 @@ def preflight(environment: Environment, device: torch.device) -> list[dict[str, 
 
     Of many pods, those that are worst by any of these. The same on all ranks. Collective.
     """
-    flops = _flops(device) if environment.local_rank == 0 else 0
+    flops = flops_of(device) if environment.local_rank == 0 else 0
     pods = [rank for rank, first in enumerate(gathered(environment.local_rank == 0)) if first]
     # What is between TPUs is not of the pod: the network that is measured is the one between CPUs.
     links = _links(pods, environment.rank, torch.device("cpu") if device.type == XLA else device)
-    found: dict[str, Any] = {"rank": environment.rank, "flops": flops}
+    everybody = gathered(figures(environment.rank, flops, links))
+    return notable([everybody[rank] for rank in pods])
+
+
+def figures(rank: int, flops: int, links: Sequence[Link]) -> dict[str, Any]:
+    """Of one rank: `rank`, `flops` and, where it has links, `latency` and `bandwidth` of the better ones."""
+    found: dict[str, Any] = {"rank": rank, "flops": flops}
     if links:
         found["latency"] = round(min(link.latency for link in links), 6)
         found["bandwidth"] = round(max(link.bandwidth for link in links))
-    everybody = gathered(found)
-    return _notable([everybody[rank] for rank in pods])
+    return found
 
 
-def _notable(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def notable(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that are worst by one figure: of ten or fewer, all of them."""
     worst: set[int] = set()
     for better in (lambda one: one["flops"], lambda one: one.get("bandwidth", 0), lambda one: -one.get("latency", 0)):
         worst |= {one["rank"] for one in sorted(found, key=better)[:_TOLD]}
     return [one for one in found if one["rank"] in worst]
 
 
-def _flops(device: torch.device) -> int:
+def flops_of(device: torch.device) -> int:
+    """Operations of floating point numbers a second, in products of matrices."""
     matrix = torch.full((_SIZE, _SIZE), 1 / _SIZE, device=device)
     best = float("inf")
     for _ in range(1 + _PRODUCTS):  # the first one loads what multiplies
@@ -92,10 +101,10 @@ def _links(pods: list[int], rank: int, device: torch.device) -> list[Link]:
 
 def _measured(peer: int, device: torch.device) -> Link:
     _exchange(peer, torch.zeros(1, device=device))  # connects
-    latency = min(_exchange(peer, torch.zeros(1, device=device)) for _ in range(_ROUND_TRIPS))
-    message = torch.zeros(_MESSAGE // 4, device=device)
-    seconds = min(_exchange(peer, message) for _ in range(_MESSAGES))
-    return Link(latency, 2 * _MESSAGE / seconds)
+    latency = min(_exchange(peer, torch.zeros(1, device=device)) for _ in range(ROUND_TRIPS))
+    message = torch.zeros(MESSAGE // 4, device=device)
+    seconds = min(_exchange(peer, message) for _ in range(MESSAGES))
+    return Link(latency, 2 * MESSAGE / seconds)
 
 
 def _exchange(peer: int, message: torch.Tensor) -> float:

@@ -14,7 +14,8 @@ import grpc
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.parameter_server.leases import Lease
 from muster_worker.train.parameter_server.server import KEEP_ALIVE, SERVICE
-from muster_worker.train.parameter_server.wire import messages, received
+from muster_worker.train.parameter_server.wire import LARGEST_MESSAGE, messages, received
+from muster_worker.train.preflight import MESSAGE, MESSAGES, ROUND_TRIPS, Link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,8 +39,10 @@ PAUSE = 0.3
 class Client:
     """`bytes_sent` and `bytes_received` count gradients and parameters, without what gRPC adds."""
 
-    def __init__(self, addresses: Sequence[str], name: str, fingerprint: str) -> None:
+    def __init__(self, addresses: Sequence[str], name: str, fingerprint: str, figures: Callable[..., Any]) -> None:
+        """`figures`: what the first server is told of this machine, of the links to all servers."""
         self._addresses, self._name, self._fingerprint = addresses, name, fingerprint
+        self._figures, self._measured = figures, None
         self._threads = ThreadPoolExecutor(len(addresses), "exchange")
         self._channels: list[grpc.Channel] = []
         self.bytes_sent = self.bytes_received = 0
@@ -73,8 +76,11 @@ class Client:
         self._channels = [grpc.insecure_channel(address, options=CHANNEL) for address in self._addresses]
 
     def _session(self, compute: Callable[[Lease], Any]) -> Iterator[Lease]:
+        if self._measured is None:
+            self._measured = self._figures([_measured(channel) for channel in self._channels])
+        hello = {"name": self._name, "fingerprint": self._fingerprint, "preflight": self._measured}
         said: SimpleQueue[bytes | None] = SimpleQueue()
-        said.put(json.dumps({"name": self._name, "fingerprint": self._fingerprint}).encode())
+        said.put(json.dumps(hello).encode())
         call = self._channels[0].stream_stream(f"/{SERVICE}/Work")(iter(said.get, None))
         try:
             for message in call:
@@ -109,6 +115,28 @@ class Client:
 
         list(self._threads.map(tell, range(len(self._addresses))))
         self.bytes_sent += sum(map(len, payloads))
+
+
+def _measured(channel: grpc.Channel) -> Link:
+    """By messages there and back, once nobody else measures that server."""
+    said: SimpleQueue[bytes | None] = SimpleQueue()
+    answers = channel.stream_stream(f"/{SERVICE}/Echo")(iter(said.get, None))
+
+    def exchange(count: int, size: int) -> float:
+        began = time.perf_counter()
+        for _ in range(count):
+            said.put(bytes(size))
+        for _ in range(count):
+            next(answers)
+        return time.perf_counter() - began
+
+    try:
+        next(answers)
+        latency = min(exchange(1, 1) for _ in range(ROUND_TRIPS))
+        seconds = min(exchange(MESSAGE // LARGEST_MESSAGE, LARGEST_MESSAGE) for _ in range(MESSAGES))
+    finally:
+        said.put(None)
+    return Link(latency, 2 * MESSAGE / seconds)
 
 
 def _after(first: bytes, others: Iterator[bytes]) -> Iterator[bytes]:

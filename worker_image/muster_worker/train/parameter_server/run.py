@@ -6,15 +6,16 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from muster_worker.train.device import device_of
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.main import Training, check_shared, initial_model
+from muster_worker.train.parameter_server.measured import Measured
 from muster_worker.train.parameter_server.server_trainer import Left, ServerTrainer
 from muster_worker.train.parameter_server.worker import WorkerTrainer
+from muster_worker.train.preflight import preflight
 from muster_worker.train.process_group import everywhere, joined
 from muster_worker.train.storage import open_storage
+from muster_worker.train.trainer import CPU
 
 if TYPE_CHECKING:
     from muster_worker.train.environment import Environment
@@ -43,12 +44,14 @@ def take_part(recipe: Recipe, environment: Environment, report: Report) -> int:
 
 def _serve(recipe: Recipe, environment: Environment, report: Report, workers: int) -> int:
     trainer = ServerTrainer(recipe, environment, workers=workers)
-    with joined(torch.device("cpu"), environment.rank, environment.world_size):
+    with joined(CPU, environment.rank, environment.world_size):
         storage = open_storage(environment)
         everywhere(lambda: check_shared(trainer, storage, environment))
+        found = preflight(environment, CPU)
+        measured = Measured(found, lambda all_: report.write(preflight=all_)) if environment.rank == 0 else None
         training = ServerTraining(environment, report, trainer, storage)
         training.resume()
-        server = trainer.serve(storage.run_id, lambda: training.termination.requested)
+        server = trainer.serve(storage.run_id, lambda: training.termination.requested, measured)
         try:
             if not training.fit():
                 return training.termination.exit_code

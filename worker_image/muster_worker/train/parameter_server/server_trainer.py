@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from muster_worker.train.environment import Environment
+    from muster_worker.train.parameter_server.measured import Measured
     from muster_worker.train.recipe import Recipe
     from muster_worker.train.sharding import Step
     from muster_worker.train.strategy.layout import Layout
@@ -82,15 +83,16 @@ class ServerTrainer(Trainer):
     def _leads(self) -> bool:
         return self.layout.rank == 0
 
-    def serve(self, run: str, leaves: Callable[[], bool]) -> grpc.Server:
+    def serve(self, run: str, leaves: Callable[[], bool], measured: Measured | None) -> grpc.Server:
         """Lets workers in, once the state is that from which training goes on.
 
         `run`: what tells this start of the servers from others. `leaves`: whether this one was told to stop.
+        `measured`: hears of the workers' machines; the first server's alone.
         """
         self._leaves = leaves
         self._shard = Shard(self._held.trained, self._held.buffers, self.progress.step)
         self._leases = Leases(run, self._staleness, elastic=self._elastic)
-        served = Served(run, self._held.fingerprint, self._shard, self._leases if self._leads else None)
+        served = Served(run, self._held.fingerprint, self._shard, self._leases if self._leads else None, measured)
         return listen(self._address, served, self._workers)
 
     def end(self) -> None:

@@ -13,6 +13,7 @@ from muster_worker.train.parameter_server.client import Client
 from muster_worker.train.parameter_server.quantized import ErrorFeedback
 from muster_worker.train.parameter_server.shards import fingerprint, parts_of, tensors_of
 from muster_worker.train.parameter_server.wire import packed, unpacked
+from muster_worker.train.preflight import figures, flops_of
 from muster_worker.train.sharding import share
 from muster_worker.train.strategy.base import Strategy
 from muster_worker.train.trainer import Trainer, epoch_order, seed_everything
@@ -38,7 +39,10 @@ class WorkerTrainer(Trainer):
     def work(self, addresses: tuple[str, ...], name: str, rank: int) -> None:
         """Until there is nothing more to do. `rank`: among all, by which the servers tell who is slow."""
         self._rank = rank
-        self._client = Client(addresses, name, fingerprint(self.model, self._parts))
+        flops = flops_of(self._device)
+        self._client = Client(
+            addresses, name, fingerprint(self.model, self._parts), lambda links: figures(rank, flops, links)
+        )
         self._client.work(self._do, self._forget)
 
     def _forget(self) -> None:
