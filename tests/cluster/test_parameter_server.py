@@ -9,6 +9,7 @@ import pytest
 
 from tests.cluster import audit, jobs
 from tests.cluster.kube import Kube, kubectl, wait_for
+from tests.cluster.nodes import slow_link
 from tests.cluster.training import KILL_RANK, running, wait_for_restart, wait_until_it_trains
 
 TWO_SERVERS = {"type": "parameterServer", "parameterServers": 2}
@@ -85,6 +86,47 @@ def test_workers_are_added_and_taken_away_and_nobody_waits(kube, measure):
 def told(kube: Kube, workers: str) -> dict[str, Any] | None:
     status = kube.status("digits")
     return status if (status["workers"], status["phase"]) == (workers, "Running") else None
+
+
+APART = {
+    "labelSelector": {"matchLabels": {"muster.dev/training-job": "digits"}},
+    "topologyKey": "kubernetes.io/hostname",
+}
+
+
+def test_a_worker_that_comes_to_a_bad_node_is_replaced_elsewhere_and_nobody_waits(kube, measure):
+    """A server and two workers, on three nodes; the last one's network gets slow before its successor comes there."""
+    preferred = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": APART}]}
+    template = {"spec": {"affinity": {"podAntiAffinity": preferred}}}
+    wanted = {"minMegabytesPerSecond": "20"}
+    strategy = {"type": "parameterServer", "parameterServers": 1}
+    kube.apply(jobs.endless(replicas=2, strategy=strategy, preflight=wanted, template=template))
+    wait_until_it_trains(kube, "digits-0-1")
+
+    def figures() -> dict[str, dict[str, Any]]:
+        return {one["pod"]: one for one in kube.status("digits").get("preflight", [])}
+
+    wait_for("all are measured", lambda: sorted(figures()) == ["digits-0-1", "digits-1-1", "digits-2-1"], 60)
+    measure(
+        "servers: MB/s of a worker's link", min(float(one.get("megabytesPerSecond", 1e9)) for one in figures().values())
+    )
+    node = kube.pods("digits")["digits-2-1"]["spec"]["nodeName"]
+    assert node != kube.pods("digits")["digits-0-1"]["spec"]["nodeName"]
+    with slow_link(node, "40mbit"):
+        kubectl("delete", "pod", "digits-2-1", "-n", kube.namespace, "--grace-period=0", "--force")
+        restart = wait_for(
+            "the successor is found slow",
+            lambda: next((one for one in kube.status("digits")["restarts"] if one["cause"] == "PreflightFailed"), None),
+            90,
+        )
+        assert (restart["pod"], restart["node"]) == ("digits-2-2", node)
+        wait_for("another one is somewhere else", lambda: "digits-2-3" in running(kube), 60)
+        assert kube.pods("digits")["digits-2-3"]["spec"]["nodeName"] != node
+        wait_for("it is measured", lambda: "digits-2-3" in figures(), 60)
+    assert "digits-2-2" not in figures()
+    assert {"digits-0-1", "digits-1-1"} <= set(running(kube))
+    wait_for_steps(kube, step(kube))
+    assert kube.state("digits-0-1")["progress"]["resumedFromStep"] == 0, "nobody went back"
 
 
 @pytest.mark.parametrize("rank", [0, 1])

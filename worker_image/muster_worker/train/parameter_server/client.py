@@ -39,10 +39,13 @@ PAUSE = 0.3
 class Client:
     """`bytes_sent` and `bytes_received` count gradients and parameters, without what gRPC adds."""
 
-    def __init__(self, addresses: Sequence[str], name: str, fingerprint: str, figures: Callable[..., Any]) -> None:
-        """`figures`: what the first server is told of this machine, of the links to all servers."""
+    def __init__(
+        self, addresses: Sequence[str], name: str, fingerprint: str, figures: Callable[[list[Link]], dict[str, Any]]
+    ) -> None:
+        """`figures`: what the first server is told of this machine, by its links to all servers."""
         self._addresses, self._name, self._fingerprint = addresses, name, fingerprint
-        self._figures, self._measured = figures, None
+        self._figures = figures
+        self._measured: dict[str, Any] | None = None
         self._threads = ThreadPoolExecutor(len(addresses), "exchange")
         self._channels: list[grpc.Channel] = []
         self.bytes_sent = self.bytes_received = 0
