@@ -116,7 +116,9 @@ def test_a_worker_that_comes_to_a_bad_node_is_replaced_elsewhere_and_nobody_wait
         kubectl("delete", "pod", "digits-2-1", "-n", kube.namespace, "--grace-period=0", "--force")
         restart = wait_for(
             "the successor is found slow",
-            lambda: next((one for one in kube.status("digits")["restarts"] if one["cause"] == "PreflightFailed"), None),
+            lambda: next(
+                (one for one in kube.status("digits").get("restarts", []) if one["cause"] == "PreflightFailed"), None
+            ),
             90,
         )
         assert (restart["pod"], restart["node"]) == ("digits-2-2", node)
