@@ -59,17 +59,14 @@ class Measurement:
 
     def _servers(self, model: str) -> None:
         """All of them wait beside the one that is asked; before, each is alone, for its memory to be measured."""
-        memory: dict[str, int] = {}
+        alone = self._alone(model)
+        memory = {name: taken for name, (_, taken) in alone.items()}
         servers: dict[str, tuple[Server, Running]] = {}
         with contextlib.ExitStack() as all_run:
-            for name, prepared in all_of(self.place / model, self.place / "peers" / model).items():
-                place = self.place / "logs" / model / name.replace(", ", "-")
+            for name, (server, _) in alone.items():
                 with self._leaving_out(model, name):
-                    server = prepared()
-                    with running(server, place / "alone", self.cores[:1], _ROOT) as one:
-                        self._warm_up(server, model, one)
-                        memory[name] = one.memory
-                    servers[name] = server, all_run.enter_context(running(server, place, self.cores[:1], _ROOT))
+                    one = all_run.enter_context(running(server, self._logs(model, name), self.cores[:1], _ROOT))
+                    servers[name] = server, one
             for server, one in servers.values():
                 self._warm_up(server, model, one)
             for connections in CONNECTIONS:
@@ -78,6 +75,20 @@ class Measurement:
                 for point in self.points[-len(found) :]:
                     _say(told(point))
                 self._torch(model)
+
+    def _alone(self, model: str) -> dict[str, tuple[Server, int]]:
+        """By name, and the memory that each takes."""
+        found: dict[str, tuple[Server, int]] = {}
+        for name, prepared in all_of(self.place / model, self.place / "peers" / model).items():
+            with self._leaving_out(model, name):
+                server = prepared()
+                with running(server, self._logs(model, name) / "alone", self.cores[:1], _ROOT) as one:
+                    self._warm_up(server, model, one)
+                    found[name] = server, one.memory
+        return found
+
+    def _logs(self, model: str, name: str) -> Path:
+        return self.place / "logs" / model / name.replace(", ", "-")
 
     def _warm_up(self, server: Server, model: str, one: Running) -> None:
         """Java and Python make themselves faster at first."""
