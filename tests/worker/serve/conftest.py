@@ -10,6 +10,7 @@ from tests.worker.serve.pods import Pods
 from tests.worker.serve.served import Served
 from tests.worker.serve.sleeping import Sleeper
 from tests.worker.serve.web import web_server
+from tests.worker.serve.writing import publish
 
 ORIGIN = {"recipe": "module:Class", "config": {}, "step": 7, "epoch": 1}
 
@@ -110,6 +111,14 @@ def serve():
 def serve_for_module():
     """The same, for all tests of a module."""
     yield from starting(Served)
+
+
+@pytest.fixture(scope="module")
+def chargpt(serve_for_module, tmp_path_factory):
+    """A server of a model that writes."""
+    directory = tmp_path_factory.mktemp("models") / "chargpt"
+    publish(directory)
+    return serve_for_module(directory)
 
 
 @pytest.fixture

@@ -21,15 +21,8 @@ from tests.worker.serve.writing import LONG, LONG_CONFIG, publish
 
 
 @pytest.fixture(scope="module")
-def served(serve_for_module, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("models") / "chargpt"
-    publish(directory)
-    return serve_for_module(directory)
-
-
-@pytest.fixture(scope="module")
-def asked(served):
-    with contextlib.closing(served.grpc_client()) as client:
+def asked(chargpt):
+    with contextlib.closing(chargpt.grpc_client()) as client:
         yield client
 
 
@@ -132,8 +125,8 @@ def test_a_model_that_does_not_generate_says_why(serve, affine):
         assert refused.value.status() == "StatusCode.NOT_FOUND"
 
 
-def test_the_metadata_says_that_it_generates(served):
-    with grpc.insecure_channel(f"127.0.0.1:{served.grpc_port}") as channel:
+def test_the_metadata_says_that_it_generates(chargpt):
+    with grpc.insecure_channel(f"127.0.0.1:{chargpt.grpc_port}") as channel:
         ask = channel.unary_unary(
             "/inference.GRPCInferenceService/ModelMetadata",
             request_serializer=MESSAGES["ModelMetadataRequest"].SerializeToString,

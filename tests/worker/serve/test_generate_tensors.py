@@ -13,19 +13,12 @@ from tritonclient.utils import InferenceServerException
 from muster_worker.serve.errors import RequestError
 from muster_worker.serve.generate.json_codec import decode_tensors
 from muster_worker.serve.json_codec import parse
-from tests.worker.serve.writing import ask, infer_tensors, publish
+from tests.worker.serve.writing import ask, infer_tensors
 
 
 @pytest.fixture(scope="module")
-def served(serve_for_module, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("models") / "chargpt"
-    publish(directory)
-    return serve_for_module(directory)
-
-
-@pytest.fixture(scope="module")
-def asked(served):
-    with contextlib.closing(served.client()) as client:
+def asked(chargpt):
+    with contextlib.closing(chargpt.client()) as client:
         yield client
 
 
@@ -37,8 +30,8 @@ def tensor(name, content, *, binary):
 
 @pytest.mark.parametrize("binary_answer", [True, False])
 @pytest.mark.parametrize("binary", [True, False])
-def test_it_is_what_generate_writes(served, asked, binary, binary_answer):
-    _, _, wanted = ask(served, "def f(é", max_tokens=20, temperature=0.7, seed=4)
+def test_it_is_what_generate_writes(chargpt, asked, binary, binary_answer):
+    _, _, wanted = ask(chargpt, "def f(é", max_tokens=20, temperature=0.7, seed=4)
     outputs = [triton.InferRequestedOutput("text_output", binary_data=binary_answer)]
     answer = asked.infer(
         "chargpt",
@@ -54,17 +47,17 @@ def test_it_is_what_generate_writes(served, asked, binary, binary_answer):
     assert told["model_version"] == wanted["model_version"]
 
 
-def test_parameters_may_be_a_tensor(served, asked):
-    _, _, wanted = ask(served, "a", max_tokens=30, seed=1, stop=[" "])
+def test_parameters_may_be_a_tensor(chargpt, asked):
+    _, _, wanted = ask(chargpt, "a", max_tokens=30, seed=1, stop=[" "])
     sampling = json.dumps({"max_tokens": 30, "seed": 1, "stop": [" "]})
     inputs = [tensor("text_input", "a", binary=True), tensor("sampling_parameters", sampling, binary=False)]
     (text,) = asked.infer("chargpt", inputs).as_numpy("text_output")
     assert text.decode() == wanted["text_output"]
 
 
-def test_without_outputs_all_is_as_the_request_says(served):
+def test_without_outputs_all_is_as_the_request_says(chargpt):
     body = {"inputs": [{"name": "text_input", "datatype": "BYTES", "shape": [1, 1], "data": [["a"]]}]}
-    status, answer = infer_tensors(served, body | {"parameters": {"max_tokens": 3, "seed": 1}})
+    status, answer = infer_tensors(chargpt, body | {"parameters": {"max_tokens": 3, "seed": 1}})
     assert status == 200
     (output,) = answer["outputs"]
     assert output == {"name": "text_output", "datatype": "BYTES", "shape": [1], "data": output["data"]}
@@ -81,7 +74,7 @@ def test_a_model_that_does_not_generate_says_why(serve, affine):
     assert refused.value.status() == "404"
 
 
-def test_what_is_wrong_with_the_text_is_told(served, asked):
+def test_what_is_wrong_with_the_text_is_told(chargpt, asked):
     with pytest.raises(InferenceServerException, match="max_tokens: found 0, wanted a whole number") as refused:
         asked.infer("chargpt", [tensor("text_input", "a", binary=True)], parameters={"max_tokens": 0})
     assert refused.value.status() == "400"

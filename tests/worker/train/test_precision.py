@@ -104,12 +104,14 @@ def test_where_one_rank_overflows_all_leave_the_step_out():
         assert steps == [(True, 2.0**15), (True, 2.0**14), (False, 2.0**14)]
 
 
-def test_a_rank_that_has_no_gradient_goes_along():
+def test_a_rank_that_has_no_gradient_goes_along(monkeypatch):
     """As where a part of the model is not used."""
     precision = Precision(torch.float16, "cpu", divided=True)
     model = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0]), "USE_LIBUV": "0"}
+    (port,) = free_ports(1)
+    for name, value in (("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", str(port)), ("USE_LIBUV", "0")):
+        monkeypatch.setenv(name, value)
     with joined(CPU, 0, 1):
         precision.unscale(optimizer)
         precision.step(optimizer)
