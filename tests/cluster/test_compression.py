@@ -95,7 +95,7 @@ def test_a_deployment_compresses_its_model_once_and_serves_nothing_that_lost_too
     assert deployments.compressors(kube) == []
 
     for ways in ("pipeline", "tensor"):
-        half = {"group": {"size": 2, "parallelism": {ways: 2}}, "explain": {"method": "occlusion"}}
+        half = {"group": {"size": 2, "parallelism": {ways: 2}}, "explain": {"method": "integratedGradients"}}
         kube.apply(yaml.safe_dump(deployments.manifest(replicas=1, compression=STEPS, **half)))
         deployments.wait_until_done(kube)
         found = json.loads(kube.run_in(min(deployments.living(kube)), ASK_FOR_ATTRIBUTIONS))

@@ -137,18 +137,11 @@ def _compress(found: argparse.Namespace) -> int:
 
 def _group(found: argparse.Namespace, name: str) -> GroupConfig | None:
     """None where one process does it all; raises ConfigurationError."""
-    from muster_worker.serve.explain import OCCLUSION  # noqa: PLC0415 - brings torch
     from muster_worker.serve.group.layout import GroupConfig, Layout  # noqa: PLC0415 - brings torch
-    from muster_worker.train.errors import ConfigurationError  # noqa: PLC0415
 
     layout = Layout(found.data, found.tensor, found.pipeline, found.pods)
     if layout.processes == 1:
         return None
-    if found.explain and found.explain.method != OCCLUSION and layout.shard_size > 1:
-        raise ConfigurationError(
-            f"--explain: found {found.explain.method} of a model in {layout.shard_size} parts, through which no"
-            f" gradient comes back, wanted {OCCLUSION}, or no --tensor and --pipeline"
-        )
     return GroupConfig(found.group or name, layout, found.pod, found.leader, found.group_port)
 
 

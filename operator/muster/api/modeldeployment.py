@@ -135,8 +135,7 @@ class Explain(Model):
 
     saliency: by the size of the gradient alone. The fastest.
 
-    occlusion: by how much the answer changes when a part of the input is the baseline. Needs no gradients: the one for
-    groups that divide the model.
+    occlusion: by how much the answer changes when a part of the input is the baseline. Needs no gradients.
     """
     baseline: Annotated[
         str,
@@ -410,23 +409,6 @@ class ModelDeploymentSpec(Model):
             holds=lambda spec: spec.explain is None,
             message="only the runtime torch explains: leave this out",
             at=".explain",
-        ),
-        Rule(
-            cel=(
-                "!has(self.explain) || self.explain.method == 'occlusion'"
-                " || !has(self.group) || !has(self.group.parallelism)"
-                f" || {product_in_cel('self.group.parallelism.tensor', 'self.group.parallelism.pipeline')} == 1"
-            ),
-            holds=lambda spec: (
-                spec.explain is None
-                or spec.explain.method == "occlusion"
-                or spec.group.divided.processes == spec.group.divided.data
-            ),
-            message=(
-                "no gradient comes back through a group that divides the model: write occlusion, or leave out its"
-                " tensor and pipeline"
-            ),
-            at=".explain.method",
         ),
         _of(
             "torchserve",

@@ -43,14 +43,6 @@ def test_a_method_is_taken_with_what_it_compares_with(said: dict[str, Any], base
             {"explain": {"method": "saliency", "baseline": "0.5"}},
             "spec.explain.baseline: method is saliency, which compares with nothing: leave this out",
         ),
-        (
-            {"group": {"parallelism": {"tensor": 2}}},
-            "spec.explain.method: no gradient comes back through a group that divides the model: write occlusion, or",
-        ),
-        (
-            {"group": {"size": 2, "parallelism": {"data": 2, "pipeline": 2}}},
-            "spec.explain.method: no gradient comes back through a group that divides the model: write occlusion, or",
-        ),
         ({"runtime": "torchserve"}, "spec.explain: only the runtime torch explains: leave this out"),
         ({"runtime": "custom", "template": WORKER}, "spec.explain: only the runtime torch explains: leave this out"),
         (

@@ -422,10 +422,6 @@ def test_more_than_may_wait_are_sent_away(pondering):
             "argument --explain: found occlusion:half, wanted a number behind the colon, such as occlusion:0.5",
         ),
         (["occlusion:inf"], "argument --explain: found occlusion:inf, wanted a number behind the colon"),
-        (
-            ["saliency", "--data", "2", "--tensor", "2"],
-            "muster-worker serve: --explain: found saliency of a model in 2 parts, through which no gradient",
-        ),
     ],
     ids=str,
 )

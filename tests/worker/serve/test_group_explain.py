@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from muster_worker.serve.explain import Explaining
+from muster_worker.serve.explain import METHODS, Explaining
 from muster_worker.serve.explain_tokens import explainer_of
 from muster_worker.serve.model import ServedModel
 from muster_worker.serve.protocol import InferRequest
@@ -68,16 +68,23 @@ def reading(tmp_path_factory):
     return publish(directory, Reader().eval(), torch.rand(3, 4), recipe="tests.worker.serve.reading:Reading")
 
 
-WAYS = pytest.mark.parametrize("words", [("--tensor", "2"), ("--pipeline", "2"), ("--data", "2", "--tensor", "2")])
+DIVIDED = [
+    ("--tensor", "2"),
+    ("--pipeline", "2"),
+    ("--tensor", "2", "--pipeline", "2"),
+    ("--data", "2", "--tensor", "2"),
+]
+WAYS = pytest.mark.parametrize("words", DIVIDED, ids=" ".join)
 
 
 @WAYS
-def test_a_divided_model_is_explained_by_occlusion_as_the_whole_one(group, reading, words):
-    pods = group(reading, *words, "--explain", "occlusion", "--max-batch-size", "2")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_divided_model_is_explained_as_the_whole_one(group, reading, words, method):
+    pods = group(reading, *words, "--explain", method, "--max-batch-size", "2")
     points = torch.rand(3, 4, generator=torch.Generator().manual_seed(1))
     status, found = explain(pods, tensor("points", points))
     assert status == 200, found
-    wanted = explained_by_one(reading, points, "occlusion")
+    wanted = explained_by_one(reading, points, method)
     assert found.keys() == wanted.keys()
     for name, numbers in wanted.items():
         torch.testing.assert_close(found[name], numbers, rtol=1e-4, atol=1e-5)
@@ -93,9 +100,11 @@ def test_a_divided_model_that_loses_a_rank_is_explained_by_those_who_come(group,
     assert pods.state()["death"]["count"] == 1
 
 
-def test_a_text_is_explained(group, tmp_path):
-    writing.publish(tmp_path / "chargpt")
-    pods = group(tmp_path / "chargpt", "--data", "2", "--explain", "integratedGradients")
+@pytest.mark.parametrize("bits", [32, 8])
+@pytest.mark.parametrize("words", [("--data", "2"), *DIVIDED], ids=" ".join)
+def test_a_text_is_explained(group, tmp_path, words, bits):
+    writing.publish(tmp_path / "chargpt", [{"quantize": {"bits": bits}}] if bits < 32 else [])
+    pods = group(tmp_path / "chargpt", *words, "--explain", "integratedGradients")
     ids = torch.randint(96, (1, 9), generator=torch.Generator().manual_seed(1))
     status, found = explain(pods, tensor("tokens", ids, "INT64"))
     assert status == 200, found

@@ -30,13 +30,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from muster_worker.serve.model import Embedded
     from muster_worker.serve.protocol import InferRequest
 
     GoesOn = Callable[[], bool]
 
 METHODS = ("integratedGradients", "saliency", "occlusion")
-OCCLUSION = METHODS[-1]
-"""The one that needs no gradients."""
 
 PARTS = 256
 """How many parts of one input are occluded at most, one after the other."""
@@ -139,6 +138,8 @@ class Explained(Protocol):
 
     signature: Signature
     device: torch.device
+    embedded: Embedded | None
+    """Where it makes vectors of token ids."""
 
     def forward(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]: ...
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from muster_worker.serve.explain import Explaining, GoesOn
-    from muster_worker.serve.model import Embedded, ServedModel, Signature
+    from muster_worker.serve.explain import Explained, Explaining, GoesOn
+    from muster_worker.serve.model import Embedded, Signature
 
 
 class TokenQuestion(Question):
@@ -49,7 +49,7 @@ class TokenQuestion(Question):
 class TokenExplainer(Explainer):
     asked = TokenQuestion
 
-    def __init__(self, model: ServedModel, embedded: Embedded, explaining: Explaining, at_once: int) -> None:
+    def __init__(self, model: Explained, embedded: Embedded, explaining: Explaining, at_once: int) -> None:
         super().__init__(model, explaining, at_once)
         self._embedded = embedded
 
@@ -77,7 +77,7 @@ class TokenExplainer(Explainer):
         return function
 
 
-def explainer_of(model: ServedModel, explaining: Explaining, at_once: int) -> Explainer:
+def explainer_of(model: Explained, explaining: Explaining, at_once: int) -> Explainer:
     """By the vectors that it makes of token ids, where it does; raises ConfigurationError where captum is not there."""
     if model.embedded is not None:
         return TokenExplainer(model, model.embedded, explaining, at_once)

@@ -18,7 +18,7 @@ import uvloop
 
 from muster_worker.serve import grpc
 from muster_worker.serve.example import check_example
-from muster_worker.serve.explain import Explainer, Question, captum_attr
+from muster_worker.serve.explain import Question, captum_attr
 from muster_worker.serve.explain_tokens import TokenQuestion, explainer_of
 from muster_worker.serve.fetch import fetch_apart
 from muster_worker.serve.group import pod
@@ -91,10 +91,7 @@ class ServeConfig:
     """None: one process computes and answers."""
 
     explain: Explaining | None = None
-    """None: nothing is explained. Else `load` has to be as it is by default.
-
-    A group whose ranks have parts of the model explains by occlusion alone.
-    """
+    """None: nothing is explained. Else `load` has to be as it is by default."""
 
     load: Load = load_here
     """Gives the model, the seconds that a sample takes, and how many batches may be computed at once.
@@ -249,7 +246,7 @@ class _Server:
         at_once = config.limits.batching.max_size
         if isinstance(model, GroupModel):
             if model.divided:
-                return Explainer(AsOne(model), config.explain, at_once)
+                return explainer_of(AsOne(model), config.explain, at_once)
             asked = TokenQuestion if model.embeds else Question
             return GroupExplainer(asked(model.signature, config.explain), model)
         assert isinstance(model, ServedModel), "no other is asked to explain"

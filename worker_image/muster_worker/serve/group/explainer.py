@@ -1,18 +1,21 @@
 """Explanations by a group.
 
-Where ranks have the whole model, the front asks one of them, which computes on a thread. Where each has a part, no
-gradient comes back to the front: it occludes, which needs but outputs, and has these computed as other inferences are.
+Where ranks have the whole model, the front asks one of them, which computes on a thread. Where each has a part, the
+front explains the group as if it were a model here: outputs are computed as other inferences are, and gradients come
+back from the ranks, one message for those of a batch.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from muster_worker.serve.errors import ComputationError, TimedOutError
 from muster_worker.serve.group.wire import Frame
+from muster_worker.serve.model import Embedded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class GroupExplainer:
-    """The front's side."""
+    """The front's side, where one rank explains."""
 
     def __init__(self, question: Question, model: GroupModel) -> None:
         self.question = question
@@ -36,18 +39,57 @@ class GroupExplainer:
 
 
 class AsOne:
-    """A group whose ranks have parts of the model."""
+    """A group whose ranks have parts of the model. Its methods raise what `GroupModel.compute` does."""
 
     device = torch.device("cpu")
 
     def __init__(self, model: GroupModel) -> None:
         self.signature = model.signature
+        self.embedded = Embedded(module := _FromIds(model), module.embedding) if model.embeds else None
         self._model = model
 
     def forward(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Outputs by name. Raises what `compute` does."""
-        names = (spec.name for spec in self.signature.outputs)
-        return dict(zip(names, self._model.compute(inputs), strict=True))
+        """The first output by its name."""
+        return {self.signature.outputs[0].name: _ByGroup.apply(self._model, "compute", *inputs)}
+
+
+class _FromIds(nn.Module):
+    """A group's model of token ids, with the layer by which they are explained."""
+
+    def __init__(self, model: GroupModel) -> None:
+        super().__init__()
+        self._model = model
+        self.embedding = _Embedding(model)
+
+    def forward(self, ids: Tensor) -> dict[str, Tensor]:
+        name = self._model.signature.outputs[0].name
+        return {name: _ByGroup.apply(self._model, "compute_vectors", ids, self.embedding(ids))}
+
+
+class _Embedding(nn.Module):
+    def __init__(self, model: GroupModel) -> None:
+        super().__init__()
+        self._model = model
+
+    def forward(self, ids: Tensor) -> Tensor:
+        (vectors,) = self._model.computed([ids], "embed")
+        return vectors
+
+
+class _ByGroup(torch.autograd.Function):
+    """The first output, of the inputs or of these and vectors."""
+
+    @staticmethod
+    def forward(ctx: Any, model: GroupModel, kind: str, *inputs: Tensor) -> Tensor:
+        ctx.model = model
+        ctx.save_for_backward(*inputs)
+        return model.computed(inputs, kind)[0]
+
+    @staticmethod
+    def backward(ctx: Any, of_output: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = ctx.saved_tensors
+        gradients = iter(ctx.model.computed([*inputs, of_output], "gradients"))
+        return None, None, *(next(gradients) if one.is_floating_point() else None for one in inputs)
 
 
 class RankExplanations:

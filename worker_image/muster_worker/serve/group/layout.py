@@ -58,8 +58,12 @@ class Layout:
         return range(pod * self.per_pod, (pod + 1) * self.per_pod)
 
     def answers(self, rank: int) -> bool:
-        """Whether it is the one of its shard that does: the first of the last stage."""
+        """Whether it is the one of its shard that gives outputs: the first of the last stage."""
         return rank % self.shard_size == self.shard_size - self.tensor
+
+    def begins(self, rank: int) -> bool:
+        """Whether it is the one of its shard that gives what the first stage has: its first."""
+        return rank % self.shard_size == 0
 
     def pod_of(self, rank: int) -> int:
         return rank // self.per_pod

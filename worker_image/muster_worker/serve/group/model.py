@@ -70,10 +70,17 @@ class GroupModel(Model):
 
         Raises ComputationError with the model's own words, or TimedOutError, or NotReadyError.
         """
+        return self.computed(inputs)
+
+    def computed(self, inputs: Sequence[Tensor], kind: str = "compute") -> list[Tensor]:
+        """What the ranks answer to frames of this kind, of which each shard gets some of the samples.
+
+        Waits and raises as `compute`.
+        """
         deadline = time.monotonic() + self._limit
         with self._front.changed:
             shards = self._shards(deadline)
-            tasks = [Task(part) for part in self._parts(inputs, len(shards))]
+            tasks = [Task(part, kind) for part in self._parts(inputs, len(shards))]
             for shard, task in zip(shards, tasks, strict=False):
                 shard.begin(task)
             try:

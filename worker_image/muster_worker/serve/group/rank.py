@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import torch
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from muster_worker.serve.generate.decoder import Decoder
     from muster_worker.serve.group.layout import GroupConfig
+    from muster_worker.serve.group.parallel import Part
     from muster_worker.serve.server import ServeConfig
     from muster_worker.serve.supervisor import Death, Told
 
@@ -124,17 +125,16 @@ class Rank:
         link, task = self._link, frame.words["task"]
         assert link is not None, "tasks come by it"
         try:
-            if frame.kind == "compute":
-                outputs: Sequence[Tensor] = model.compute(frame.tensors)
-            else:
-                outputs = _chosen(decoders[frame.words["decoder"]], frame)
+            outputs = _outputs(model, decoders, frame)
         except ComputationError as error:
             if is_of_a_peer(error):
                 link.send(Frame("broken"))
             else:
                 link.send(Frame("answer", {"task": task, "error": str(error)}))
         else:
-            if self._group.layout.answers(self._rank):
+            layout = self._group.layout
+            of_first_stage = frame.kind in ("embed", "gradients")
+            if (layout.begins if of_first_stage else layout.answers)(self._rank):
                 link.send(Frame("answer", {"task": task}, outputs))
 
     def _leave_signals_to_a_thread(self) -> None:
@@ -180,7 +180,7 @@ class Rank:
 
     def _hear(self, frame: Frame) -> None:
         match frame.kind:
-            case "compute" | "prefill" | "step":
+            case "compute" | "prefill" | "step" | "embed" | "compute_vectors" | "gradients":
                 self._tasks.put(frame)
             case "explain" | "forget" if self._explanations is not None:
                 self._explanations.hear(frame)
@@ -194,6 +194,16 @@ class Rank:
     def _end(self, why: str) -> NoReturn:
         print(f"rank {self._rank} ends: {why}", file=sys.stderr, flush=True)  # noqa: T201 - its last words
         os._exit(AGAIN)
+
+
+def _outputs(model: ServedModel, decoders: list[Decoder], frame: Frame) -> Sequence[Tensor]:
+    match frame.kind:
+        case "compute":
+            return model.compute(frame.tensors)
+        case "prefill" | "step":
+            return _chosen(decoders[frame.words["decoder"]], frame)
+        case kind:
+            return cast("Part", model).through.answer(kind, frame.tensors)
 
 
 def _chosen(decoder: Decoder, frame: Frame) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,123 @@
+"""Layers that follow each other on several ranks, by torch's pipelining.
+
+Batches are made as long as the next power of two, so that there are few kinds of them: a pipeline has to know the
+shapes that pass it.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
+
+from muster_worker.serve.group.gradients import as_leaves, gradients_of
+from muster_worker.serve.group.meeting import is_of_a_peer
+from muster_worker.train.export import named_outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+    from torch.distributed import ProcessGroup
+
+_KINDS = 64
+"""Kinds of batches that are remembered; all ranks see the same ones, and forget the same."""
+
+
+class Layers(nn.Module):
+    """One after the other. `names`: of the outputs, where the last of the model is among them."""
+
+    def __init__(self, layers: Sequence[nn.Module], names: Sequence[str] | None) -> None:
+        super().__init__()
+        self._layers = nn.ModuleList(layers)
+        self._names = names
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        output: Any = inputs
+        for layer in self._layers:
+            output = layer(*output) if isinstance(output, tuple) else layer(output)
+        if self._names is None:
+            return output
+        named = named_outputs(output)
+        return tuple(named[name] for name in self._names)
+
+
+class Pipeline(nn.Module):
+    """Called with the whole batch by every rank, though the first stage alone reads it."""
+
+    def __init__(
+        self,
+        stage: nn.Module,
+        number: int,
+        stages: int,
+        group: ProcessGroup,
+        device: torch.device,
+        names: Sequence[str],
+        batched: bool,
+    ) -> None:
+        super().__init__()
+        self._stage, self._number, self._stages = stage, number, stages
+        self._group, self._device = group, device
+        self._names, self._batched = names, batched
+        self._is_first, self._is_last = number == 0, number == stages - 1
+        self._forwards = functools.lru_cache(_KINDS)(self._made)
+        self._backwards = functools.lru_cache(_KINDS)(functools.partial(self._made, loss=_of_first))
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        samples = len(inputs[0])
+        inputs = tuple(map(self._lengthened, inputs))
+        schedule = self._forwards(tuple(tensor.shape for tensor in inputs))
+        output = _run(schedule.eval, *(inputs if self._is_first else ()))
+        if not self._is_last:
+            return {name: torch.empty(0) for name in self._names}
+        outputs = output if isinstance(output, tuple) else (output,)
+        return {
+            name: tensor[:samples] if self._batched else tensor
+            for name, tensor in zip(self._names, outputs, strict=True)
+        }
+
+    def gradients(self, inputs: Sequence[Tensor], of_output: Tensor) -> list[Tensor]:
+        """See Differentiable."""
+        samples = len(inputs[0])
+        leaves = as_leaves([self._lengthened(tensor) for tensor in inputs])
+        of_output = self._lengthened(of_output)
+        of_output[samples:] = 0
+        schedule = self._backwards(tuple(tensor.shape for tensor in leaves))
+        with torch.enable_grad():
+            _run(
+                schedule.step,
+                *(leaves if self._is_first else ()),
+                return_outputs=False,
+                **({"target": of_output} if self._is_last else {}),
+            )
+        return [gradient[:samples] for gradient in gradients_of(leaves)] if self._is_first else []
+
+    def _made(self, shapes: tuple[torch.Size, ...], loss: Callable[..., Tensor] | None = None) -> ScheduleGPipe:
+        """A batch passes the stages in pieces of one length, so that several are at work."""
+        pieces = 1 << (min(shapes[0][0], self._stages).bit_length() - 1) if self._batched else 1
+        stage = PipelineStage(self._stage, self._number, self._stages, self._device, group=self._group)
+        return ScheduleGPipe(stage, n_microbatches=pieces, loss_fn=loss)
+
+    def _lengthened(self, tensor: Tensor) -> Tensor:
+        """By repeating its last sample, which no layer can object to."""
+        missing = (1 << (len(tensor) - 1).bit_length()) - len(tensor) if self._batched else 0
+        return torch.cat([tensor, tensor[-1:].expand(missing, *tensor.shape[1:])]) if missing else tensor
+
+
+def _of_first(outputs: Any, of_output: Tensor) -> Tensor:
+    """A number whose gradient by the first output is `of_output`."""
+    first = outputs[0] if isinstance(outputs, tuple) else outputs
+    return (first * of_output).sum()
+
+
+def _run(schedule: Callable[..., Any], *inputs: Tensor, **more: Any) -> Any:
+    """Raises what the model has said, to which torch only adds where; or that a peer is gone."""
+    try:
+        return schedule(*inputs, **more)
+    except RuntimeError as error:
+        if is_of_a_peer(error):
+            raise
+        raise (error.__cause__ or error) from None
