@@ -11,7 +11,15 @@ from muster.api.common import Metadata
 from muster.api.compression import Compression
 from muster.api.lists import ATOMIC
 from muster.api.modeldeployment_status import ModelDeploymentStatus
-from muster.api.names import MAX_GROUPS, DecimalText, GroupsOrPercent, ObjectName, RelativePath, matches
+from muster.api.names import (
+    MAX_GROUPS,
+    DecimalText,
+    GroupsOrPercent,
+    ObjectName,
+    PositiveDecimal,
+    RelativePath,
+    matches,
+)
 from muster.api.resources import Resources
 from muster.api.rules import Rule, product_in_cel
 from muster.api.template import RawPodTemplate
@@ -291,10 +299,16 @@ class Autoscaling(Model):
     cpu is in per cent of `resources.requests.cpu`, as metrics-server measures it. requestsPerSecond is read as the
     pods' metric `muster_serve_requests_per_second`, which a metrics adapter has to provide.
     """
-    target: DecimalText
+    target: PositiveDecimal
     """The target, in quotes, for example "50"."""
 
     rules = (
+        Rule(
+            cel="!has(self.metric) || self.metric != 'cpu' || double(self.target) >= 1.0",
+            holds=lambda scaling: scaling.metric != "cpu" or float(scaling.target) >= 1,
+            message='cpu is in per cent: write at least "1"',
+            at=".target",
+        ),
         Rule(
             cel="(has(self.minReplicas) ? self.minReplicas : 1) <= self.maxReplicas",
             holds=lambda scaling: scaling.min_replicas <= scaling.max_replicas,

@@ -51,7 +51,21 @@ class Capacity:
         return cls(by_name, whole, free).place(unplaced)[1]
 
     def place(self, gang: Gang, among: Iterable[str] | None = None) -> tuple[int, Capacity]:
-        """Put each pod on the first node (of these) with room for it; return how many found one, and what is left."""
+        """Put each pod on the first node (of these) with room for it; return how many found one, and what is left.
+
+        Where not all do, those that ask for devices come first, and the others go where no devices are, if all do then.
+        """
+        nodes = list(self.free if among is None else among)
+        found = self._place(gang, nodes)
+        if found[0] < len(gang) and any(map(_devices_of, gang)):
+            sparing = self._place(
+                sorted(gang, key=_devices_of, reverse=True),
+                sorted(nodes, key=lambda name: _are_devices(self.whole[name])),
+            )
+            return sparing if sparing[0] == len(gang) else found
+        return found
+
+    def _place(self, gang: Gang, nodes: Sequence[str]) -> tuple[int, Capacity]:
         free, placed = dict(self.free), 0
         left: Iterator[str] = iter(())
         name, before = None, None
@@ -59,7 +73,7 @@ class Capacity:
             wanted = requests.of_pod(spec)
             shape = wanted, spec.get("nodeSelector"), spec.get("tolerations")
             if shape != before:
-                left = iter(free if among is None else among)
+                left = iter(nodes)
                 name, before = next(left, None), shape
             # A node that has no room for such a pod has none for the next one either.
             while name is not None and not (requests.fits(wanted, free[name]) and self._admits(name, spec)):
@@ -88,6 +102,15 @@ class Capacity:
         selected = all(labels.get(key) == value for key, value in spec.get("nodeSelector", {}).items())
         tolerated = _tolerates(spec.get("tolerations", []), node["spec"].get("taints", []))
         return takes_new_pods(node) and selected and tolerated
+
+
+def _devices_of(spec: Manifest) -> bool:
+    return _are_devices(requests.of_pod(spec))
+
+
+def _are_devices(resources: Mapping[str, Decimal]) -> bool:
+    """Whether there are any of those that Kubernetes only counts: their names have a domain."""
+    return any("/" in name and amount for name, amount in resources.items())
 
 
 def _allocatable(node: Manifest) -> dict[str, Decimal]:

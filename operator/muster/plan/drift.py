@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 
 def is_outdated(wanted: Manifest, among: Iterable[Manifest]) -> bool:
     """Return whether the object is not among these, or applying it would change it."""
-    found = next((one for one in among if one["metadata"]["name"] == wanted["metadata"]["name"]), None)
+    return differs(wanted, found(wanted, among))
+
+
+def found(wanted: Manifest, among: Iterable[Manifest]) -> Manifest | None:
+    """Return what of these bears its name."""
+    there = next((one for one in among if one["metadata"]["name"] == wanted["metadata"]["name"]), None)
     # A LIST leaves apiVersion and kind out of its items.
-    typed = {name: wanted[name] for name in ("apiVersion", "kind")}
-    return found is None or differs(wanted, {**typed, **found})
+    return None if there is None else {**{name: wanted[name] for name in ("apiVersion", "kind")}, **there}
 
 
 def differs(wanted: Any, found: Any) -> bool:

@@ -12,6 +12,7 @@ ask for the same, the one with the better place in the order is admitted first.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -142,9 +143,13 @@ def _denied(demand: Demand, there: Place, capacity: Capacity, holder: Demand | N
 
 
 def _asked_for(demand: Demand) -> str:
-    count = len(demand.pods)
-    each = requests.describe(requests.of_pod(demand.pods[0]))
-    return f"{count} worker{'s' if count > 1 else ''} ({each} each)"
+    """Return how many of each kind: parameter servers ask for no devices, and come first."""
+    kinds = Counter(requests.describe(requests.of_pod(spec)) for spec in demand.pods)
+    (each, count), *servers = reversed(kinds.items())
+    workers = f"{count} worker{'s' if count > 1 else ''} ({each} each)"
+    return " and ".join(
+        [*(f"{count} server{'s' if count > 1 else ''} ({each} each)" for each, count in servers), workers]
+    )
 
 
 def _together(demand: Demand) -> str:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from muster.plan import conditions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from muster.plan.model import Manifest
 
 KIND = "TrainingJob"
@@ -54,15 +52,21 @@ def found(job: Manifest) -> dict[str, str]:
     }
 
 
-def compression_step(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a step did in the status's words; the worker counts in bytes and seconds."""
+def compression_step(report: Any) -> dict[str, Any]:
+    """Return what a step did in the status's words; nothing, where that is no report of one.
+
+    The worker counts in bytes and seconds.
+    """
+    if not (isinstance(report, dict) and isinstance(report.get("step"), dict) and report["step"]):
+        return {}
+    said = {name: value for name, value in report.items() if isinstance(value, int | float)}
     told: dict[str, Any] = {"step": next(iter(report["step"]))}
     for when in ("Before", "After"):
-        told |= {f"{name}{when}": report.get(f"{name}{when}") for name in ("bytes", "memory")}
+        told |= {f"{name}{when}": int(said[f"{name}{when}"]) for name in ("bytes", "memory") if f"{name}{when}" in said}
         for name, factor, shown in (("latency", 1000, "latencyMilliseconds"), ("accuracy", 1, "accuracy")):
-            value = report.get(f"{name}{when}")
-            told[f"{shown}{when}"] = None if value is None else _number(factor * value)
-    return {name: value for name, value in told.items() if value is not None}
+            value = said.get(f"{name}{when}")
+            told |= {} if value is None else {f"{shown}{when}": _number(factor * value)}
+    return told
 
 
 def _number(value: float) -> str:

@@ -266,10 +266,12 @@ _DEPLOYMENT = st.fixed_dictionaries(
             revisionHistoryLimit=st.integers(0, 100),
         ),
         "autoscaling": st.builds(
-            lambda least, more, metric: {"minReplicas": least, "maxReplicas": least + more, "target": "50"} | metric,
+            lambda least, more, metric: {"minReplicas": least, "maxReplicas": least + more} | metric,
             st.integers(1, 500),
             st.integers(0, 500),
-            st.sampled_from([{}, {"metric": "cpu"}, {"metric": "requestsPerSecond"}]),
+            st.sampled_from(
+                [{"target": "0.5"}, {"target": "80", "metric": "cpu"}, {"target": "1e3", "metric": "requestsPerSecond"}]
+            ),
         ),
         "failover": _block(
             unreachableSeconds=st.integers(1, 3600),

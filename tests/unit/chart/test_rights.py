@@ -23,6 +23,7 @@ JOB_RIGHTS = {
     ("apps", "controllerrevisions", "delete"),  # beyond spec.rollout.revisionHistoryLimit
     ("discovery.k8s.io", "endpointslices", "list"),  # the store
     ("discovery.k8s.io", "endpointslices", "watch"),
+    ("policy", "poddisruptionbudgets", "get"),  # an apply that met another object of that name
     ("policy", "poddisruptionbudgets", "list"),  # the store
     ("policy", "poddisruptionbudgets", "watch"),
     ("policy", "poddisruptionbudgets", "create"),  # server-side apply of what is not there yet

@@ -99,3 +99,17 @@ def test_the_largest_init_container_counts_where_it_is_larger():
 def test_a_sidecar_counts_beside_the_containers():
     sidecar = {"restartPolicy": "Always", "resources": {"requests": {"nvidia.com/gpu": 1}}}
     assert room().place([asks(gpus=1) | {"initContainers": [sidecar]}] * 9)[0] == 6
+
+
+def test_pods_without_devices_leave_those_to_who_asks_for_them():
+    """Servers come first, and of the nodes the one with GPUs does; either has room for one pod."""
+    capacity = room(of=(node("a-gpu", gpus=1), node("b-cpu", gpus=0)))
+    placed, left = capacity.place([asks(gpus=0, cpu="6"), asks(gpus=1, cpu="6")])
+    assert placed == 2
+    assert left.place([asks(gpus=0, cpu="6")])[0] == 0
+
+
+def test_where_not_all_have_a_place_the_first_have_one():
+    capacity = room(of=(node("a-gpu", gpus=1),))
+    placed, left = capacity.place([asks(gpus=0, cpu="6"), asks(gpus=1, cpu="6")])
+    assert (placed, left.free["a-gpu"]["nvidia.com/gpu"]) == (1, 1)

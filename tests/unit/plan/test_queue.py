@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
@@ -70,6 +72,13 @@ def test_the_answers_say_what_was_wanted_and_what_is_missing():
     assert answers["wide"].reason == "InsufficientCapacity"
     assert answers["wide"].message == "wanted: 6 workers (1 nvidia.com/gpu each); room now: 5, so none was started"
     assert answers["huge"].reason == "NeverFits"
+
+
+def test_the_answers_tell_servers_from_workers():
+    server = gang(1, gpus=0).pods
+    answers, _ = admit({"huge": replace(gang(2, gpus=9), pods=(*server, *gang(2, gpus=9).pods))}, TAKEN)
+    wanted = "wanted: 1 server (nothing in particular each) and 2 workers (9 nvidia.com/gpu each); even with"
+    assert answers["huge"].message.startswith(wanted)
 
 
 def test_what_a_job_names_and_is_not_there_keeps_it_waiting_and_holds_up_nobody():

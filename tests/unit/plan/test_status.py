@@ -1,5 +1,7 @@
 """The status is true, complete, and written no more often than it must."""
 
+import pytest
+
 from muster.api import TrainingJob
 from muster.plan.conditions import find
 from muster.plan.timestamps import to_timestamp
@@ -171,6 +173,28 @@ def test_every_status_is_what_the_api_declares():
         assert declared is not None
         assert declared.manifest() == plan.status
     assert observed(job()).resource["metadata"]["uid"] == UID
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ({"model": {"name": "resnet50"}}, {}),
+        (
+            {"model": {"path": "model", "step": "best", "bytes": 7.5, "sha256": "5e0c"}},
+            {"path": "model", "sha256": "5e0c"},
+        ),
+        ({"model": {"compression": [1, {"step": "clip"}, {"step": {"clip": 3}, "bytesBefore": "many"}]}}, None),
+        ({"checkpoint": {"step": "best", "bytes": True, "path": "step-7"}}, {"path": "step-7"}),
+    ],
+    ids=str,
+)
+def test_of_what_a_script_says_the_status_has_what_it_has_a_field_for(said, kept):
+    """Else the API server refuses the status, again and again."""
+    ((part, _),) = said.items()
+    resource = started(job(script={"command": ["train.py"]}), phase="Starting")
+    status = decide(resource, *THREE, reports={LEADER: report(**TRAINS, **said)}).status
+    assert status.get(part, {}) == ({"compression": [{"step": "clip"}]} if kept is None else kept)
+    TrainingJob.model_validate(resource | {"status": status})
 
 
 def test_who_slows_the_others_down_is_named_until_the_group_says_otherwise():

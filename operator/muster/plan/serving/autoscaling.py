@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from muster.plan.drift import is_outdated
+from muster.api.quantity import parse_quantity
+from muster.plan.drift import differs, found
 from muster.plan.model import Delete
 from muster.plan.serving import identity
 
@@ -25,7 +26,7 @@ def to_apply(deployment: ModelDeployment, there: Iterable[Manifest]) -> tuple[Ma
     if scaling is None:
         return ()
     wanted = _build(deployment, scaling)
-    return (wanted,) if is_outdated(wanted, there) else ()
+    return (wanted,) if differs(_in_numbers(wanted), _in_numbers(found(wanted, there))) else ()
 
 
 def to_delete(deployment: ModelDeployment, there: Iterable[Manifest]) -> tuple[Delete, ...]:
@@ -55,6 +56,16 @@ def _build(deployment: ModelDeployment, scaling: Autoscaling) -> Manifest:
             "metrics": [_metric(scaling)],
         },
     }
+
+
+def _in_numbers(autoscaler: Any) -> Any:
+    """The same with its quantity as a number: the API server writes 1000 as 1k."""
+    if isinstance(autoscaler, dict):
+        return {
+            name: parse_quantity(value) if name == "averageValue" else _in_numbers(value)
+            for name, value in autoscaler.items()
+        }
+    return [_in_numbers(one) for one in autoscaler] if isinstance(autoscaler, list) else autoscaler
 
 
 def _metric(scaling: Autoscaling) -> dict[str, Any]:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 MEASURED = ("progress", "metrics", "metric", "checkpoint", "stragglers")
 
+_CHECKPOINT = {"step": int, "bytes": int, "path": str}
+_MODEL = _CHECKPOINT | {"sha256": str}
+
 # The measurement that tells most of a training, the first that there is: for the column Metric.
 TELLING = ("validationAccuracy", "accuracy", "validationLoss", "loss")
 
@@ -87,14 +90,20 @@ def _duration(seconds: int | None) -> str | None:
 def _checkpoint(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     if not checkpoint:
         return {}
-    kept = {name: checkpoint[name] for name in ("step", "bytes", "path") if checkpoint.get(name) is not None}
+    kept = _of_their_types(checkpoint, _CHECKPOINT)
     return kept | ({"savedAt": to_timestamp(checkpoint["at"])} if checkpoint.get("at") else {})
 
 
 def _model(model: Mapping[str, Any]) -> dict[str, Any]:
-    steps = [trained_model.compression_step(report) for report in model.get("compression") or ()]
-    kept = {name: value for name, value in model.items() if name != "compression"}
-    return kept | ({"compression": steps} if steps else {})
+    reports = model.get("compression")
+    steps = [trained_model.compression_step(report) for report in (reports if isinstance(reports, list) else ())]
+    told = [step for step in steps if step]
+    return _of_their_types(model, _MODEL) | ({"compression": told} if told else {})
+
+
+def _of_their_types(said: Mapping[str, Any], types: Mapping[str, type]) -> dict[str, Any]:
+    """Return what the status has a field for: a script says what it likes, and the API server takes no other types."""
+    return {name: said[name] for name, wanted in types.items() if type(said.get(name)) is wanted}
 
 
 def _number(value: float) -> str:

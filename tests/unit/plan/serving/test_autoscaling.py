@@ -56,6 +56,18 @@ def test_one_that_is_as_it_should_be_is_left_alone_and_one_that_is_not_put_right
     assert autoscalers(decide(deployment(known(ONE), **UP_TO_FIVE), *PODS, autoscalers=(changed,))) == [made]
 
 
+@pytest.mark.parametrize(("target", "canonical"), [("0.5", "500m"), ("1000", "1k"), ("2.50", "2500m"), ("1e3", "1k")])
+def test_a_target_as_the_api_server_writes_it_is_the_same(target, canonical):
+    scaling = {"autoscaling": {"maxReplicas": 5, "target": target}}
+    (there,) = autoscalers(decide(deployment(**scaling)))
+    there["metadata"]["uid"] = "u"
+    aim = there["spec"]["metrics"][0]["pods"]["target"]
+    aim["averageValue"] = canonical
+    assert autoscalers(decide(deployment(known(ONE), **scaling), *PODS, autoscalers=(there,))) == []
+    aim["averageValue"] = "3"
+    assert len(autoscalers(decide(deployment(known(ONE), **scaling), *PODS, autoscalers=(there,)))) == 1
+
+
 def test_what_others_say_of_how_fast_it_scales_is_left_alone():
     (made,) = autoscalers(decide(deployment(**UP_TO_FIVE)))
     slow = made["spec"] | {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 600}}}
