@@ -1,4 +1,4 @@
-"""Carries a plan out: deletes, applies, creates, parts of others' status, events, and the status last.
+"""Carries a plan out: deletes, applies, creates, parts of others' status, what is besides, events, and the status last.
 
 It knows nothing of what a plan means. Whatever fails ends it there: the next look starts from what is then.
 """
@@ -53,7 +53,12 @@ class Stale(Exception):  # noqa: N818
 
 
 class Refused(Exception):  # noqa: N818
-    """Something will not be made as it is: the API server refuses it, or its name belongs to something else."""
+    """Something will not be made as it is: the API server refuses it, or its name belongs to something else.
+
+    `besides`: it was the last of what there was to do, but for events and the status.
+    """
+
+    besides = False
 
 
 class Executor:
@@ -75,9 +80,14 @@ class Executor:
         await _all(self._apply(resource, manifest) for manifest in plan.applies)
         await _all(self._create(resource, manifest) for manifest in plan.creates)
         await _all(self._apply_part(part) for part in plan.parts)
+        try:
+            await _all(self._apply(resource, manifest) for manifest in plan.besides)
+        except Refused as refused:
+            refused.besides = True
+            raise
         await _all(self._tell(kind, resource, event) for event in plan.events)
         status_written = await self._write_status(kind, resource, plan.status)
-        return status_written or bool(plan.deletes or plan.applies or plan.creates or plan.parts)
+        return status_written or bool(plan.deletes or plan.applies or plan.creates or plan.parts or plan.besides)
 
     async def _assure_fresh(self, kind: Kind, resource: Mapping[str, Any]) -> None:
         """A stale store must never make a pod twice, nor delete one for a resource that has changed."""

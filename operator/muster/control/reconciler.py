@@ -123,6 +123,7 @@ class Reconciler:
         outcome = await self._carry_out(key, observed, plan)
         if plan.creates:
             self._admissions.leave(key)
+        if plan.creates or plan.besides:
             self._refusals.pop(key, None)
         return outcome
 
@@ -145,6 +146,6 @@ class Reconciler:
         """Look again soon: the status is to say so, and what was made already is not to wait for the rest."""
         before = self._refusals.get(key)
         times = before.times + 1 if before is not None else 1
-        self._refusals[key] = Refusal(str(refusal), self._now(), times)
+        self._refusals[key] = Refusal(str(refusal), self._now(), times, refusal.besides)
         self._admissions.leave(key)
         self._later(key, refusal)

@@ -102,11 +102,15 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What the API server said when it would not make a pod: for the `times`-th time in a row, at `at`."""
+    """What the API server said when it would not make something: for the `times`-th time in a row, at `at`.
+
+    `besides`: it was nothing that pods wait for.
+    """
 
     message: str
     at: float
     times: int = 1
+    besides: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +203,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, in this order: deletes, applies, creates, parts, events, and the status last.
+    """What to do now, in this order: deletes, applies, creates, parts, besides, events, and the status last.
 
     - `creates`: pods, by a plain POST; that one is there already counts as done.
     - `applies`: complete objects, by server-side apply; only those that differ from what is observed.
     - `parts`: of the status of objects that are others' as well.
+    - `besides`: as `applies`, but nothing else waits for these.
     - `status`: the complete new status; None when what is recorded is still true (no write).
     - `events`: written only after everything before them succeeded.
     - `scrape`: the pods to ask from now on.
@@ -216,6 +221,7 @@ class Plan:
     applies: tuple[Manifest, ...] = ()
     deletes: tuple[Delete, ...] = ()
     parts: tuple[StatusPart, ...] = ()
+    besides: tuple[Manifest, ...] = ()
     status: Manifest | None = None
     events: tuple[Event, ...] = ()
     scrape: tuple[Target, ...] = ()

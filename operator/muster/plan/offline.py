@@ -69,7 +69,7 @@ def _of_deployment(
         named[trained_model.KIND, wanted.from_training_job] = job
     room = Admission(granted=True, reason="Admitted", message="there is room for all", pods=sys.maxsize)
     made = serving.plan(Observed(resource, named=named, admission=room), settings, now=0.0)
-    return [*made.applies, *made.creates]
+    return [*made.applies, *made.besides, *made.creates]
 
 
 def _trained(name: str, sha256: str, among: Iterable[Manifest]) -> Manifest:

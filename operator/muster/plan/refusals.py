@@ -1,4 +1,4 @@
-"""How long to wait before pods that the API server refused are tried again."""
+"""How long to wait before what the API server refused is tried again."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ if TYPE_CHECKING:
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 120.0
 
 
-def pause(refusal: Refusal | None, now: float) -> float | None:
-    """Return the seconds until the next try; None when it is due, or nothing was refused."""
-    if refusal is None:
+def pause(refusal: Refusal | None, now: float, *, besides: bool = False) -> float | None:
+    """Return the seconds until the next try; None when it is due, or nothing was refused.
+
+    `besides`: of what pods do not wait for; else of the others.
+    """
+    if refusal is None or refusal.besides != besides:
         return None
     whole = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(refusal.times - 1, 10))
     left = refusal.at + whole - now

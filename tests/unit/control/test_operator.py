@@ -165,6 +165,25 @@ async def test_what_is_applied_is_not_taken_over_from_somebody_else(api):
         await until(lambda: status_of(api) == DONE)
 
 
+async def test_what_is_refused_besides_keeps_no_pod_from_being_made(api):
+    create(
+        api, "services", {"metadata": {"name": "digits", "namespace": "research"}, "spec": {"clusterIP": "10.0.0.7"}}
+    )
+    create(api, "trainingjobs", job())
+
+    def planner(observed, settings, now):
+        plan = pods_and_a_service(observed, settings, now)
+        if observed.refusal is None:
+            return replace(plan, applies=(), besides=plan.applies)
+        told = {"said": observed.refusal.message, "besides": observed.refusal.besides}
+        return replace(plan, applies=(), status=None if told == observed.resource.get("status") else told)
+
+    async with operator(api, planner):
+        await until(lambda: made(api) == PODS)
+        await until(lambda: status_of(api).get("besides"))
+        assert status_of(api)["said"].startswith("Service digits exists and belongs to something else")
+
+
 async def test_what_is_ours_is_put_right_whoever_changed_it(api):
     create(api, "trainingjobs", job())
 

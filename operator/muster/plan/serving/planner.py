@@ -96,14 +96,16 @@ def _serve(seen: View, observed: Observed, missing: Missing | None, work: Work) 
     lost = failovers.losses(seen, slots)
     intended = rollout.moves(seen)
     step = gateway.safe(seen, intended)
-    frame = _frame(seen, observed)
+    frame, besides = _frame(seen, observed), _besides(seen, observed)
     weights = gateway.weights(seen, canary.share(seen, progress.updated(seen, slots)), intended.leaving)
     routing = gateway.to_apply(seen, observed.services, weights)
-    pause = refusals.pause(observed.refusal, seen.now) if step.made or frame or routing else None
+    pause = refusals.pause(observed.refusal, seen.now) if step.made or frame or besides or routing else None
+    pause_besides = refusals.pause(observed.refusal, seen.now, besides=True) if besides or routing else None
     made, demand = placement.admitted(seen, () if pause is not None else step.made)
     creates = () if pause is not None else (*work.creates, *_rest_of_groups(seen), *_new_groups(seen, made))
     wanted = status.active(seen, slots, lost, [group for group, _ in made], missing)
-    if pause is not None and observed.refusal is not None:
+    held = pause if pause is not None else pause_besides
+    if held is not None and observed.refusal is not None:
         wanted |= {"reason": "Refused", "message": f"what it consists of is refused: {observed.refusal.message}"}
     actions = Plan(
         deletes=(
@@ -114,9 +116,10 @@ def _serve(seen: View, observed: Observed, missing: Missing | None, work: Work) 
             *autoscaling.to_delete(seen.deployment, observed.autoscalers),
             *gateway.to_delete(seen, observed.services),
         ),
-        # Whatever else is refused: a route that is there must not lead to nobody.
-        applies=(*frame, *routing) if pause is None else routing if observed.routes else (),
+        applies=frame if pause is None else (),
         creates=creates,
+        # Whatever else is refused: a route that is there must not lead to nobody.
+        besides=(*besides, *routing) if held is None else routing if observed.routes else (),
         demand=demand,
         parts=(
             *reachability.parts(seen.servers, seen.deployment.metadata.namespace, seen.now),
@@ -124,7 +127,7 @@ def _serve(seen: View, observed: Observed, missing: Missing | None, work: Work) 
         ),
         scrape=_targets(seen),
         look_again=_soonest(
-            pause,
+            held,
             work.look_again,
             failovers.patience(seen),
             progress.seconds_left(seen, slots),
@@ -138,19 +141,22 @@ def _serve(seen: View, observed: Observed, missing: Missing | None, work: Work) 
     return _write(seen, actions, wanted, lost)
 
 
+def _besides(seen: View, observed: Observed) -> tuple[Manifest, ...]:
+    """Return what no pod waits for, as far as it is not as it should be."""
+    budget = pods.build_budget(seen.deployment, disruption.least(seen))
+    outdated = (budget,) if is_outdated(budget, observed.budgets) else ()
+    return (*outdated, *autoscaling.to_apply(seen.deployment, observed.autoscalers))
+
+
 def _frame(seen: View, observed: Observed) -> tuple[Manifest, ...]:
-    """Return what is there beside the pods, as far as it is not as it should be."""
+    """Return what there has to be before pods are, as far as it is not as it should be."""
     target = seen.target
-    wanted = [
-        (pods.build_service(seen.deployment), observed.services),
-        (pods.build_budget(seen.deployment, disruption.least(seen)), observed.budgets),
-    ]
+    wanted = [(pods.build_service(seen.deployment), observed.services)]
     if target is not None:
         wanted.append((revisions.build(seen.deployment, target), observed.revisions))
     if any(one is not None and one.size > 1 for one in (target, seen.current)):
         wanted.append((pods.build_groups_service(seen.deployment), observed.services))
-    outdated = (one for one, among in wanted if is_outdated(one, among))
-    return (*outdated, *autoscaling.to_apply(seen.deployment, observed.autoscalers))
+    return tuple(one for one, among in wanted if is_outdated(one, among))
 
 
 def _new_groups(seen: View, made: Iterable[tuple[int, Revision]]) -> Iterator[Manifest]:

@@ -67,6 +67,7 @@ class Simulated:
             *((self._delete, one) for one in answer.deletes),
             *((self._apply, one) for one in answer.applies),
             *((self._create, one) for one in answer.creates),
+            *((self._apply, one) for one in answer.besides),
             *([(self._write_status, answer.status)] if answer.status is not None else []),
         ]
         for step, what in steps[:writes]:

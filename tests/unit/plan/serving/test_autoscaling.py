@@ -12,7 +12,7 @@ PODS = (pod(0, 1, ONE), pod(1, 2, ONE))
 
 
 def autoscalers(answer):
-    return [one for one in answer.applies if one["kind"] == "HorizontalPodAutoscaler"]
+    return [one for one in answer.besides if one["kind"] == "HorizontalPodAutoscaler"]
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def look(*pods: dict[str, Any], canary: Any = None, status: Any = None, there: A
 
 def routed(answer: Any) -> dict[str, int] | None:
     """By the HTTPRoute that is applied; None where none is."""
-    applied = [one for one in answer.applies if one["kind"] == "HTTPRoute"]
+    applied = [one for one in answer.besides if one["kind"] == "HTTPRoute"]
     if not applied:
         return None
     (rule,) = applied[0]["spec"]["rules"]
@@ -83,7 +83,7 @@ def test_without_a_gateway_there_is_no_route_and_no_service_of_a_revision():
 
 def test_each_revision_has_a_service_of_its_own_and_the_route_comes_once_they_are_there():
     first = look(*FOUR_OLD, services=())
-    services = {one["metadata"]["name"]: one for one in first.applies if one["kind"] == "Service"}
+    services = {one["metadata"]["name"]: one for one in (*first.applies, *first.besides) if one["kind"] == "Service"}
     assert services.keys() == {"digits", f"digits-{A}", f"digits-{B}"}
     own, everyone = services[f"digits-{A}"]["spec"], services["digits"]["spec"]
     assert own["selector"] == everyone["selector"] | {"muster.dev/revision": A}
@@ -111,7 +111,7 @@ def test_the_route_hangs_on_the_gateway_and_takes_the_models_own_paths(runtime, 
     one = revision(1, runtime=runtime)
     resource = deployment(known(one), runtime=runtime, canary=GATEWAY)
     answer = decide(resource, pod(0, 1, one), revisions=(one,), services=(service(one),), routes=())
-    (made_route,) = [one for one in answer.applies if one["kind"] == "HTTPRoute"]
+    (made_route,) = [one for one in answer.besides if one["kind"] == "HTTPRoute"]
     (parent,) = made_route["spec"]["parentRefs"]
     assert parent == {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "inference"}
     (rule,) = made_route["spec"]["rules"]

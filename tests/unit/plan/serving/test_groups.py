@@ -93,7 +93,7 @@ def test_a_group_of_one_pod_with_one_process_has_nothing_of_that():
 def test_offline_the_same_is_printed_that_is_made_where_there_is_room():
     made = decide(deployment(**TWO), admission=ROOM_FOR_TWO)
     printed = list(yaml.safe_load_all(offline.render([deployment(**TWO)], SETTINGS)))
-    assert printed == [*made.applies, *made.creates]
+    assert printed == [*made.applies, *made.besides, *made.creates]
 
 
 def test_several_processes_in_one_pod_need_no_room_counted():
@@ -250,7 +250,7 @@ def test_a_group_of_which_a_pod_finds_no_place_is_taken_back():
 )
 def test_as_many_pods_may_be_evicted_as_groups_may_be_missing(there, spec, least):
     answer = look(*there, spec=spec)
-    (budget,) = (one for one in answer.applies if one["kind"] == "PodDisruptionBudget")
+    (budget,) = (one for one in answer.besides if one["kind"] == "PodDisruptionBudget")
     assert (budget["spec"]["minAvailable"], budget["spec"]["selector"]["matchLabels"]) == (
         least, {"muster.dev/deployment-uid": budget["metadata"]["ownerReferences"][0]["uid"]},
     )  # fmt: skip

@@ -74,7 +74,7 @@ def reconcile(cluster: Simulated, writes: int | None = None) -> bool:
     not_more_than_asked_for(cluster, living)
     if writes is not None:
         event("the operator was lost in the middle of a plan")
-    does = answer.status is not None or bool(answer.creates or answer.deletes or answer.applies)
+    does = answer.status is not None or bool(answer.creates or answer.deletes or answer.applies or answer.besides)
     assert does or answer.look_again != 0, "it would look again and again at what only others can change"
     return does
 
@@ -120,7 +120,7 @@ def requests_reach_somebody(cluster: Simulated, answer: Any) -> None:
     if not stay or not by_a_gateway(cluster):
         return
     assert cluster.weighted() & revisions_of(cluster.answering()) <= stay
-    for route in (one for one in answer.applies if one["kind"] == "HTTPRoute"):
+    for route in (one for one in answer.besides if one["kind"] == "HTTPRoute"):
         assert weighted_by(route) <= stay
         assert {f"digits-{one}" for one in weighted_by(route)} <= {name for kind, name in cluster.kept}
 

@@ -115,7 +115,8 @@ def test_an_operator_that_would_take_another_image_changes_nothing():
 
 
 def test_a_service_that_somebody_changed_is_put_right():
-    frame = {one["kind"]: one for one in decide(deployment()).applies}
+    first = decide(deployment())
+    frame = {one["kind"]: one for one in (*first.applies, *first.besides)}
     there = {"revisions": (ONE,), "budgets": (frame["PodDisruptionBudget"],)}
     pods = (pod(0, 1, ONE), pod(1, 2, ONE))
     assert decide(deployment(known(ONE)), *pods, services=(frame["Service"],), **there).applies == ()
@@ -144,6 +145,17 @@ def test_a_spec_that_this_version_does_not_know_is_told_and_nothing_is_touched()
     assert decide(deployment(answer.status, runtim="torch"), *there, revisions=(ONE,)).status is None
 
 
+def test_a_refused_autoscaler_is_told_and_keeps_no_lost_group_from_being_replaced():
+    refusal = Refusal("HorizontalPodAutoscaler digits exists and belongs to something else", at=NOW - 1, besides=True)
+    scaled = deployment(known(ONE), autoscaling={"maxReplicas": 4, "target": "50"})
+    answer = decide(scaled, pod(0, 1, ONE), pod(1, 2, ONE, phase="Failed"), revisions=(ONE,), refusal=refusal)
+    assert ([group for group, _ in made(answer)], answer.besides, answer.look_again) == ([1], (), 1.0)
+    assert "belongs to something else" in answer.status["message"]
+    again = decide(scaled, pod(0, 1, ONE), pod(2, 3, ONE), revisions=(ONE,), refusal=refusal, now=NOW + 2)
+    assert "HorizontalPodAutoscaler" in {one["kind"] for one in again.besides}
+    assert "refused" not in again.status["message"]
+
+
 def test_what_is_refused_is_told_and_tried_again_later():
     refusal = Refusal("Service digits exists and belongs to something else", at=NOW - 1)
     answer = decide(deployment(), refusal=refusal)
@@ -151,4 +163,4 @@ def test_what_is_refused_is_told_and_tried_again_later():
     assert (answer.status["reason"], answer.status["phase"]) == ("Refused", "Starting")
     assert "belongs to something else" in answer.status["message"]
     again = decide(deployment(answer.status), refusal=refusal, now=NOW + 2)
-    assert (len(again.applies), len(again.creates), "failovers" in again.status) == (3, 2, False)
+    assert (len(again.applies), len(again.creates), "failovers" in again.status) == (2, 2, False)

@@ -23,7 +23,8 @@ def olds(*groups: int):
 def test_at_first_all_groups_are_made_at_once():
     answer = decide(deployment(replicas=3))
     assert [group for group, _ in made(answer)] == [0, 1, 2]
-    assert {one["kind"] for one in answer.applies} == {"Service", "PodDisruptionBudget", "ControllerRevision"}
+    assert {one["kind"] for one in answer.applies} == {"Service", "ControllerRevision"}
+    assert {one["kind"] for one in answer.besides} == {"PodDisruptionBudget"}
     assert [one["metadata"]["name"] for one in answer.creates] == [f"digits-serve-{n}-{n + 1}" for n in range(3)]
 
 
@@ -149,7 +150,7 @@ def test_a_cordoned_node_is_left_by_surge_with_the_same_revision():
 )
 def test_the_disruption_budget_is_what_a_rollout_keeps_too(rollout, least):
     answer = decide(deployment(rollout=rollout))
-    (budget,) = (one for one in answer.applies if one["kind"] == "PodDisruptionBudget")
+    (budget,) = (one for one in answer.besides if one["kind"] == "PodDisruptionBudget")
     assert budget["spec"]["minAvailable"] == least
 
 
