@@ -42,6 +42,7 @@ from muster.plan.training import (
     status,
 )
 from muster.plan.training.events import events
+from muster.plan.training.status import HeldUp
 from muster.plan.training.success import succeeded
 from muster.plan.training.view import View, view
 
@@ -139,16 +140,14 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
         answer = admission.taken_back(stuck)
         return _write(seen, Plan(deletes=of_living(seen.members)), status.waiting(seen, answer))
     added = elastic.added(seen)
-    pause = refusals.pause(observed.refusal, seen.now)
-    if (lost or added) and observed.refusal is not None and pause is not None:
-        words = "PodsRefused", f"are refused: {observed.refusal.message}"
-        return _write(seen, Plan(look_again=pause), status.held_up(seen, *words))
-    if lost and not kueue.placement_is_known(seen):
-        words = "PlacementUnknown", "wait until it is known where Kueue admitted them"
-        return _write(seen, Plan(look_again=UNKNOWN_PLACEMENT), status.held_up(seen, *words))
-    attempt = attempts.after(seen, lost) if lost else attempts.of_added(seen) if added else seen.attempt
-    vacant = sorted({*_vacant(seen, lost), *added})
-    wanted = status.active(seen, attempt, lost, grows=bool(added) and not lost)
+    held_up = _held_up(seen, observed, lost) if lost or added else None
+    attempt, vacant = seen.attempt, list[int]()
+    if held_up is not None:
+        wanted = status.held_up(seen, held_up, lost)
+    else:
+        attempt = attempts.after(seen, lost) if lost else attempts.of_added(seen) if added else seen.attempt
+        vacant = sorted({*_vacant(seen, lost), *added})
+        wanted = status.active(seen, attempt, lost, grows=bool(added) and not lost)
     avoided = preflight.avoided(seen, lost)
     chosen = pods.Chosen(seen.recorded.get("topologyDomain"), seen.recorded.get("initialModel"), avoided)
     actions = Plan(
@@ -158,12 +157,23 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
         parts=kueue.reports(seen),
         scrape=leadership.targets(seen, trains=wanted["phase"] == "Running"),
         look_again=_soonest(
+            held_up.seconds if held_up is not None else None,
             failures.patience(seen),
             deadline.seconds_left(seen),
             placement.seconds_left(seen),
         ),
     )
     return _write(seen, actions, wanted)
+
+
+def _held_up(seen: View, observed: Observed, lost: tuple[Loss, ...]) -> HeldUp | None:
+    """Return why no pods can be made now for who is lost or added, if they cannot."""
+    pause = refusals.pause(observed.refusal, seen.now)
+    if observed.refusal is not None and pause is not None:
+        return HeldUp("PodsRefused", f"are refused: {observed.refusal.message}", pause)
+    if lost and not kueue.placement_is_known(seen):
+        return HeldUp("PlacementUnknown", "wait until it is known where Kueue admitted them", UNKNOWN_PLACEMENT)
+    return None
 
 
 def _tidy_up(seen: View) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.conditions import condition, find, merged
@@ -76,10 +77,26 @@ def active(view: View, attempt: int, lost: Sequence[Loss], *, grows: bool = Fals
     return _status(view, now, attempt, lost, grows=grows) | {"conditions": _conditions(view, _running(view, now))}
 
 
-def held_up(view: View, reason: str, message: str) -> dict[str, Any]:
-    """Return the status of a job whose lost workers get no successors for now."""
-    now = Phase("Restarting", reason, f"the successors of lost workers {message}")
-    return _status(view, now, view.attempt) | {"conditions": _conditions(view, _running(view, now))}
+@dataclass(frozen=True, slots=True)
+class HeldUp:
+    """Why pods cannot be made for `seconds`; `message` goes on a sentence about them."""
+
+    reason: str
+    message: str
+    seconds: float
+
+
+def held_up(view: View, why: HeldUp, lost: Sequence[Loss]) -> dict[str, Any]:
+    """Return the status of a job whose lost workers get no successors for now, or to which none are added."""
+    now = Phase("Restarting", why.reason, f"the successors of lost workers {why.message}")
+    if not lost or elastic.goes_on(view):
+        trains, whose = (
+            phase(view, view.attempt, ()),
+            "the successors of lost workers" if lost else "workers to be added",
+        )
+        now = replace(trains, message=f"{trains.message}; {whose} {why.message}")
+    of_made = {"wantedReplicas": min(view.known_replicas, view.replicas) - view.servers}
+    return _status(view, now, view.attempt) | of_made | {"conditions": _conditions(view, _running(view, now))}
 
 
 def over(view: View, verdict: Verdict | None) -> dict[str, Any]:
