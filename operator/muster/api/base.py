@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 from muster.api.rules import VALIDATIONS, Rule, enforce
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Self
 
     from pydantic import GetJsonSchemaHandler
@@ -74,6 +75,11 @@ class Model(BaseModel):
         if cls.rules:
             produced[VALIDATIONS] = [rule.schema() for rule in cls.rules]
         return produced
+
+
+def unreported(resource: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the resource without its status, in which another version may have written what this one does not know."""
+    return {name: part for name, part in resource.items() if name != "status"}
 
 
 class Reported(Model):

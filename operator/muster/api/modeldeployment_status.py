@@ -170,7 +170,7 @@ class ModelDeploymentStatus(Reported):
     rollout: RolloutProgress | None = None
     route: Route | None = None
     failovers: Annotated[tuple[Failover, ...], ATOMIC] = ()
-    """The last ten losses of groups, the oldest first."""
+    """The last losses of groups, the oldest first: all that are not made good, and ten others."""
     metrics: dict[str, str] = Field(default_factory=dict)
     """What clients saw in the last half minute, as strings.
 

@@ -1,7 +1,9 @@
 """A job gets all of its first pods, or none."""
 
+import pytest
+
 from muster.plan.conditions import find
-from tests.unit.plan.fixtures import decide, job, names, node, pod, room, started
+from tests.unit.plan.fixtures import decide, job, names, node, pod, report, room, started
 
 GPU = {"resources": {"limits": {"nvidia.com/gpu": 1}}, "backend": "gloo"}
 
@@ -70,6 +72,19 @@ def test_a_job_of_another_controller_is_left_alone():
     plan = decide(job(managedBy="kueue.x-k8s.io/multikueue"))
     assert plan.creates == ()
     assert plan.status is None
+
+
+@pytest.mark.parametrize("unknown", [{"spec": {"backend": "ucc"}}, {"status": {"phase": "Draining"}}], ids=str)
+def test_what_another_version_wrote_ends_no_pod(unknown):
+    """An older operator looks at the job for a moment: a release that is taken back, or comes in while another goes."""
+    pods, reports = [pod(0), pod(1), pod(2)], {"uid-digits-0-1": report()}
+    ours = started(job(), wantedReplicas=3)
+    theirs = {part: ours[part] | unknown.get(part, {}) for part in ("spec", "status")}
+    looked = decide(ours | theirs, *pods, reports=reports)
+    assert (looked.creates, looked.deletes) == ((), ())
+    assert looked.status is None or find(looked.status["conditions"], "Admitted")["status"] == "True"
+    back = ours | {"status": {**(looked.status or ours["status"]), "phase": "Running"}}
+    assert decide(back, *pods, reports=reports, capacity=room(*pods)).deletes == ()
 
 
 def test_a_spec_that_slipped_past_the_schema_is_explained_in_the_status():

@@ -63,6 +63,8 @@ def record(view: View, updated: int) -> dict[str, Any]:
     under_way = step(view)
     if under_way > len(steps(view)):
         return {"canaryStep": under_way} if "canaryStep" in _recorded(view) else {}
+    if not view.replicas:  # nobody serves: what was seen of this step is to be seen again
+        return {"canaryStep": under_way}
     since = _recorded(view).get("canaryStepSince")
     if since is None and _is_reached(view, updated) and _is_given(view):
         since = to_timestamp(view.now)
@@ -77,7 +79,9 @@ def seconds_left(view: View) -> float | None:
     Its groups do not answer, it is paused, a gateway does not do its part, or there is none.
     """
     under_way, since = step(view), _recorded(view).get("canaryStepSince")
-    stays = view.failed or view.deployment.spec.rollout.paused or gateway.withheld(view) is not None
+    stays = (
+        view.failed or not view.replicas or view.deployment.spec.rollout.paused or gateway.withheld(view) is not None
+    )
     if under_way > len(steps(view)) or since is None or stays:
         return None
     pause = float(steps(view)[under_way - 1].pause_seconds)

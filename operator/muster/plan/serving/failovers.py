@@ -10,13 +10,15 @@ from muster.plan.serving import placement
 from muster.plan.timestamps import to_epoch, to_precise_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from muster.plan.serving.groups import Server, Worker
     from muster.plan.serving.rollout import Slot
     from muster.plan.serving.view import View
 
 KEPT = 10
+"""Losses that are told of after they are made good, and what is left of them has gone."""
+
 PROCESS_DIED = "ProcessDied"
 
 
@@ -46,14 +48,16 @@ def losses(view: View, slots: Sequence[Slot]) -> tuple[Loss, ...]:
     return tuple(loss for loss in found if not _is_recorded(view, loss))
 
 
-def record(view: View, slots: Sequence[Slot], lost: Sequence[Loss]) -> list[dict[str, Any]]:
+def record(view: View, slots: Sequence[Slot], lost: Sequence[Loss]) -> list[Mapping[str, Any]]:
     """Return the status of the last losses, and how long those took that are made good now."""
     by_group = {slot.group: slot for slot in slots}
     entries = [dict(entry) for entry in view.recorded.get("failovers", [])]
     for entry in entries:
         if "replacedSeconds" not in entry and _answers_again(by_group.get(entry["group"]), entry):
             entry["replacedSeconds"] = f"{view.now - to_epoch(entry['at']):.1f}"
-    return (entries + [_entry(view, loss) for loss in lost])[-KEPT:]
+    entries += [_entry(view, loss) for loss in lost]
+    held, past = _held(view, entries)
+    return sorted((*held, *past[-KEPT:]), key=lambda entry: str(entry["at"]))
 
 
 def is_open(view: View, lost: Sequence[Loss], group: int) -> bool:
@@ -155,9 +159,27 @@ def _is_recorded(view: View, loss: Loss) -> bool:
         return is_recorded(view, loss.server)
     at = to_precise_timestamp(loss.died_at)
     entries = view.recorded.get("failovers", [])
-    if len(entries) == KEPT and at < entries[0]["at"]:
+    _, past = _held(view, entries)
+    if len(past) >= KEPT and at <= past[0]["at"]:
         return True  # it was, once
     return any(entry.get("pod") == loss.pod and entry["at"] == at for entry in entries)
+
+
+def _held(view: View, entries: Iterable[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """Return the losses that have to be remembered, so that none is told of twice, and all others, the oldest first.
+
+    The former are each group's last, as long as it is not made good, and those of which something is there.
+    """
+    there = {name for one in view.servers for name in one.names}
+    in_order = sorted(entries, key=lambda entry: str(entry["at"]))
+    newest = {entry["group"]: entry for entry in in_order}
+    held: list[Mapping[str, Any]] = []
+    past: list[Mapping[str, Any]] = []
+    for entry in in_order:
+        is_open = "replacedSeconds" not in entry and newest[entry["group"]] is entry
+        is_there = "restarted" not in entry and entry.get("pod") in there
+        (held if is_open or is_there else past).append(entry)
+    return held, past
 
 
 def _answers_again(slot: Slot | None, entry: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from muster.api import ModelDeployment
+from muster.api.base import unreported
 from muster.api.errors import explain
 from muster.plan import refusals
 from muster.plan.drift import is_outdated
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 def plan(observed: Observed, settings: Settings, now: float) -> Plan:
     """Return what to do about the deployment: see the module's invariants."""
     try:
-        deployment = ModelDeployment.model_validate(observed.resource)
+        deployment = ModelDeployment.model_validate(unreported(observed.resource))
     except ValidationError as error:
         return _refuse(observed.resource, explain(error), now)
     found, work = _target(deployment, observed, settings, now)

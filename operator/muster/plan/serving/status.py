@@ -31,7 +31,8 @@ def waiting(view: View, missing: Missing) -> dict[str, Any]:
         _condition(view, "Ready", now, holds=False if failed else None),
         _condition(view, "Progressing", now, holds=not failed),
     )
-    return _common(view, now) | {"conditions": _conditions(view, *said)}
+    known = {"attempt": view.attempt} if view.attempt else {}  # no pod's name is ever used again
+    return _common(view, now) | known | {"conditions": _conditions(view, *said)}
 
 
 def active(

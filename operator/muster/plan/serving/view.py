@@ -21,7 +21,8 @@ class View:
     """`recorded` is the status as the resource has it; `revisions` are those kept, the oldest first, and the target.
 
     `target` is what the spec asks for, None as long as its model is not there. `current` is the last revision that all
-    groups had: what a rollback returns to. `routes` holds its HTTPRoute; None: the cluster has no such kind.
+    groups had: what a rollback returns to; where none was and no target is known, the last target, if any group has it.
+    `routes` holds its HTTPRoute; None: the cluster has no such kind.
     """
 
     deployment: ModelDeployment
@@ -145,14 +146,18 @@ class View:
 def view(deployment: ModelDeployment, observed: Observed, target: Revision | None, now: float) -> View:
     kept = revisions.known(observed.revisions)
     recorded = observed.resource.get("status") or {}
-    current = (recorded.get("revision") or {}).get("current", "")
+    revision = recorded.get("revision") or {}
+    there = servers(observed, deployment.spec.failover.unreachable_seconds, now)
+    current = kept.get(revision.get("current", ""))
+    if current is None and target is None and any(one.revision == revision.get("target") for one in there):
+        current = kept.get(revision["target"])
     return View(
         deployment=deployment,
         recorded=recorded,
-        servers=servers(observed, deployment.spec.failover.unreachable_seconds, now),
+        servers=there,
         revisions=kept if target is None else {**kept, target.name: target},
         target=target,
-        current=kept.get(current),
+        current=current,
         reports=observed.reports,
         admission=observed.admission,
         routes=observed.routes,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from muster.api import OPERATOR, TrainingJob
+from muster.api.base import unreported
 from muster.api.errors import explain
 from muster.plan import conditions, refusals
 from muster.plan.drift import is_outdated
@@ -58,7 +59,7 @@ UNKNOWN_PLACEMENT = 1.0
 def plan(observed: Observed, settings: Settings, now: float) -> Plan:
     """Return what to do about the job: see the module's invariants."""
     try:
-        job = TrainingJob.model_validate(observed.resource)
+        job = TrainingJob.model_validate(unreported(observed.resource))
     except ValidationError as error:
         return _refuse(observed.resource, explain(error), now)
     if job.spec.managed_by != OPERATOR:

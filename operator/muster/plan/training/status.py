@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from muster.plan.conditions import condition, find, merged
+from muster.plan.conditions import condition, find, is_true, merged
 from muster.plan.timestamps import to_timestamp
 from muster.plan.training import attempts, elastic, leadership, preflight, success
 from muster.plan.training.failures import losses_before
@@ -118,25 +118,18 @@ def _stayed(view: View) -> int:
 
 
 def refused(recorded: Manifest, generation: int, message: str, now: float) -> dict[str, Any]:
-    """Return the status of a job whose spec this version does not accept; everything else stays as it was."""
+    """Return the status of a job whose spec this version does not accept; everything else stays as it was.
+
+    That it is admitted, too: another version may have made its pods, and will look after them again.
+    """
     earlier = recorded.get("conditions", [])
-    refusal = condition(
-        earlier,
-        "Admitted",
-        holds=False,
-        reason="InvalidSpec",
-        message=message,
-        generation=generation,
-        now=now,
-    )
-    return {
-        "phase": "Pending",
-        **recorded,
-        "observedGeneration": generation,
-        "reason": "InvalidSpec",
-        "message": message,
-        "conditions": merged(earlier, refusal),
-    }
+    said = {"observedGeneration": generation, "reason": "InvalidSpec", "message": message}
+    if not is_true(earlier, "Admitted"):
+        refusal = condition(
+            earlier, "Admitted", holds=False, reason="InvalidSpec", message=message, generation=generation, now=now
+        )
+        said["conditions"] = merged(earlier, refusal)
+    return {"phase": "Pending", **recorded, **said}
 
 
 def _status(view: View, now: Phase, attempt: int, lost: Sequence[Loss] = (), *, grows: bool = False) -> dict[str, Any]:

@@ -70,6 +70,16 @@ def test_paused_it_stays_where_it_is():
     assert answer.look_again is None, "only a person changes that"
 
 
+def test_suspended_nothing_is_watched_and_a_step_that_was_is_watched_anew():
+    first = look(*ONE_NEW).status
+    suspended = deployment(first, replicas=4, canary={"steps": STEPS}, rollout={"restart": "now"}, suspend=True)
+    answer = decide(suspended, now=NOW + 3600, revisions=(OLD, NEW))
+    assert answer.status["rollout"]["canaryStep"] == 1
+    assert "canaryStepSince" not in answer.status["rollout"]
+    resumed = look(status=answer.status, now=NOW + 3601)
+    assert made(resumed) == [*((group, name_of(OLD)) for group in range(3)), (3, name_of(NEW))]
+
+
 def test_the_deadline_does_not_run_while_it_is_watched():
     first = look(*ONE_NEW, progressDeadlineSeconds=10).status
     answer = look(*ONE_NEW, status=first, now=NOW + 50, progressDeadlineSeconds=10)

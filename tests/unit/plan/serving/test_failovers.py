@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from muster.plan.model import WorkerReport
 from muster.plan.timestamps import to_timestamp
 from tests.unit.plan.fixtures import NOW, node, nodes
 from tests.unit.plan.serving.fixtures import answered, decide, deployment, known, leaving, made, name_of, pod, revision
@@ -114,15 +115,29 @@ def test_what_leaves_because_it_is_to_leave_is_no_loss():
     assert "failovers" not in replaced.status
 
 
-def test_only_the_last_ten_are_kept():
+def test_only_the_last_ten_are_kept_beside_those_that_are_not_made_good():
     entries = [
-        {"group": 0, "cause": "PodDeleted", "pod": f"x-{n}", "at": "2027-01-15T07:00:00.000Z"} for n in range(10)
+        {"group": 0, "cause": "PodDeleted", "pod": f"x-{n}", "at": f"2027-01-15T07:00:{n}.000Z"} for n in range(10, 21)
     ]
     answer = look(pod(0, 1, ONE, deleting=True), pod(1, 2, ONE), status=known(ONE, failovers=entries))
     assert [entry["pod"] for entry in answer.status["failovers"]] == [
-        *(f"x-{n}" for n in range(1, 10)),
+        *(f"x-{n}" for n in range(11, 21)),
         "digits-serve-0-1",
     ]
+
+
+def test_many_groups_that_are_cut_off_together_are_told_once():
+    """They are so until their node is given up: what the status forgot of them would be news at every look."""
+    pods = [pod(group, group + 1, ONE, node="node-1" if group < 30 else "node-2", gate="True") for group in range(31)]
+    silent = WorkerReport({"ready": True, "requestsPerSecond": 1.0, "errorRate": 0.0}, NOW - 10, NOW - 10)
+    reports = {one["metadata"]["uid"]: silent for one in pods[:30]} | {pods[30]["metadata"]["uid"]: answered()}
+    resource, told = deployment(known(ONE, attempt=31, madeReplicas=31), replicas=31), []
+    for number in range(10):
+        answer = decide(resource, *pods, revisions=(ONE,), reports=reports, heard_at=NOW, now=NOW + number * 0.01)
+        told.append(sum(one.reason == "Unreachable" for one in answer.events))
+        resource |= {"status": answer.status or resource["status"]}
+    assert told == [30, *[0] * 9]
+    assert len({entry["pod"] for entry in resource["status"]["failovers"]}) == 30
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["counted by the kubelet", "counted inside of the pod"])

@@ -7,6 +7,7 @@ import pytest
 from muster.plan.model import Refusal, Settings
 from tests.unit.plan.fixtures import NOW, job
 from tests.unit.plan.serving.fixtures import answered, decide, deployment, known, made, pod, revision, said
+from tests.unit.plan.serving.simulated import Simulated
 
 ONE = revision()
 SHA = "a" * 64
@@ -164,3 +165,25 @@ def test_what_is_refused_is_told_and_tried_again_later():
     assert "belongs to something else" in answer.status["message"]
     again = decide(deployment(answer.status), refusal=refusal, now=NOW + 2)
     assert (len(again.applies), len(again.creates), "failovers" in again.status) == (2, 2, False)
+
+
+def test_what_was_never_whole_and_serves_is_looked_after_while_another_model_is_waited_for():
+    cluster = Simulated()
+    cluster.edit(replicas=10)  # there is room for nine
+    settle(cluster)
+    cluster.edit(model=FROM_JOB["model"])
+    settle(cluster)
+    conditions = {one["type"]: one["status"] for one in cluster.resource["status"]["conditions"]}
+    assert (len(cluster.answering()), conditions["Servable"], conditions["UpToDate"]) == (9, "True", "False")
+    cluster.delete_pod(0, at_once=True)
+    settle(cluster)
+    assert len(cluster.answering()) == 9
+    cluster.edit(suspend=True)
+    settle(cluster)
+    assert (cluster.answering(), cluster.resource["status"]["attempt"]) == ([], 11)
+
+
+def settle(cluster: Simulated) -> None:
+    for _ in range(30):
+        cluster.carry_out(cluster.plan())
+        cluster.advance()
