@@ -1,7 +1,7 @@
 """ModelDeployment: which trained model to serve, on how many replicas, and how they are replaced."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
@@ -352,6 +352,10 @@ def _of(*runtimes: str, cel: str, holds: Callable[[Any], bool], message: str, at
     )
 
 
+def _containers(template: dict[str, Any]) -> Sequence[dict[str, Any]]:
+    return (template.get("spec") or {}).get("containers") or ()
+
+
 class ModelDeploymentSpec(Model):
     """What is wanted. All of it may change at any time; what shapes the pods is rolled out."""
 
@@ -400,10 +404,24 @@ class ModelDeploymentSpec(Model):
                 "has(self.template) && has(self.template.spec) && has(self.template.spec.containers)"
                 " && self.template.spec.containers.exists(one, one.name == 'worker')"
             ),
-            holds=lambda spec: any(
-                one["name"] == "worker" for one in (spec.template.get("spec") or {}).get("containers") or ()
-            ),
+            holds=lambda spec: any(one["name"] == "worker" for one in _containers(spec.template)),
             message="spec.runtime is custom: write the container worker, with its image and a port named http",
+            at=".template",
+        ),
+        Rule(
+            cel=(
+                "has(self.runtime) && self.runtime == 'custom'"
+                " || !has(self.template) || !has(self.template.spec) || !has(self.template.spec.containers)"
+                " || self.template.spec.containers.all(one,"
+                " one.name != 'worker' || !has(one.command) && !has(one.args))"
+            ),
+            holds=lambda spec: (
+                spec.runtime == "custom"
+                or not any(
+                    one["name"] == "worker" and {"command", "args"} & one.keys() for one in _containers(spec.template)
+                )
+            ),
+            message="in the container worker, command and args are for runtime custom alone: leave them out",
             at=".template",
         ),
         _of(
@@ -456,10 +474,10 @@ class ModelDeploymentSpec(Model):
             at=".model",
         ),
         _of(
-            "tensorflowServing",
+            *_OTHERS,
             cel="!has(self.model.sha256)",
             holds=lambda spec: spec.model.sha256 is None,
-            message="spec.runtime is tensorflowServing, which verifies no checksum: leave this out",
+            message="only the runtimes torch and torchserve verify a checksum: leave this out",
             at=".model.sha256",
         ),
         _of(

@@ -1,7 +1,7 @@
 """The part of a pod template that Muster looks at; the rest is Kubernetes' own business and kept as it is."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, StringConstraints
 from pydantic_core import core_schema
@@ -73,12 +73,7 @@ class Container(Partial):
     """A container, as in any pod. The one named `worker` is laid over the one that Muster builds."""
 
     model_config = ConfigDict(json_schema_extra=opaque(CONTAINER_FIELDS))
-    rules = (
-        _of_worker(
-            cel="!has(self.command) && !has(self.args)",
-            holds=lambda container: container.command is None and container.args is None,
-            message="command and args belong to Muster: write what to run in spec.recipe or spec.script",
-        ),
+    rules: ClassVar[tuple[Rule, ...]] = (
         _of_worker(
             cel="!has(self.resources)",
             holds=lambda container: container.resources is None,
@@ -108,11 +103,11 @@ class Container(Partial):
     )
 
     name: Name
-    """`worker` for the container that trains; any other name adds a container beside it."""
+    """`worker` for the container that Muster builds; any other name adds a container beside it."""
     command: Annotated[tuple[str, ...], ATOMIC] | None = None
-    """The program of a container beside the worker; the worker's is Muster's agent."""
+    """The program of a container beside the worker. The worker's is Muster's, but with spec.runtime custom."""
     args: Annotated[tuple[str, ...], ATOMIC] | None = None
-    """The arguments of a container beside the worker; the worker's are Muster's."""
+    """The arguments of a container beside the worker. The worker's are Muster's, but with spec.runtime custom."""
     resources: dict[str, Any] | None = None
     """The resources of a container beside the worker; the worker's are written in spec.resources."""
     env: Annotated[tuple[EnvironmentVariable, ...], Field(max_length=256), ListType(keys=("name",))] | None = None
@@ -126,16 +121,16 @@ class Volume(Partial):
 
     rules = (
         Rule(
-            cel=f"!(self.name in {list(VOLUMES_OF_MUSTER)})",
-            holds=lambda volume: volume.name not in VOLUMES_OF_MUSTER,
-            message=f"{', '.join(VOLUMES_OF_MUSTER)} are volumes that Muster makes: write another name",
+            cel=f"!(self.name in {list(VOLUMES_OF_MUSTER)}) && !self.name.startsWith('muster-')",
+            holds=lambda volume: volume.name not in VOLUMES_OF_MUSTER and not volume.name.startswith("muster-"),
+            message=f"{', '.join(VOLUMES_OF_MUSTER)} and muster-* are volumes that Muster makes: write another name",
             found="self.name",
             at=".name",
         ),
     )
 
     name: Name
-    """Its name. run, shm, source and storage belong to Muster."""
+    """Its name. run, shm, source, storage and muster-* belong to Muster."""
 
 
 def _left_out(field: str, attribute: str, why: str) -> Rule:
@@ -156,17 +151,17 @@ class PodSpec(Partial):
 
     model_config = ConfigDict(json_schema_extra=opaque(POD_FIELDS))
     rules = (
-        _left_out("hostname", "hostname", "by it the workers find each other"),
-        _left_out("subdomain", "subdomain", "by it the workers find each other"),
+        _left_out("hostname", "hostname", "by it the pods find each other"),
+        _left_out("subdomain", "subdomain", "by it the pods find each other"),
         _left_out("restartPolicy", "restart_policy", "which replaces lost pods itself"),
     )
 
     containers: Annotated[tuple[Container, ...], Field(max_length=16), ListType(keys=("name",))] | None = None
-    """Containers by name: `worker` is the one that trains."""
+    """Containers by name: `worker` is the one that Muster builds."""
     volumes: Annotated[tuple[Volume, ...], Field(max_length=64), ListType(keys=("name",))] | None = None
     """Volumes beside those that Muster makes."""
     termination_grace_period_seconds: Annotated[Int, Field(ge=5, le=86_400)] | None = None
-    """How long a worker has to save a checkpoint when its pod is asked to end, in seconds. Absent: 30."""
+    """How long a pod has to leave when it is asked to, in seconds. Absent: five more than spec.rollout.drainSeconds."""
     hostname: str | None = None
     """Belongs to Muster."""
     subdomain: str | None = None
@@ -198,7 +193,7 @@ Labels = Annotated[
 
 
 class PodMetadata(Model):
-    """Labels and annotations of the worker pods."""
+    """Labels and annotations of the pods."""
 
     labels: Labels | None = None
     """Labels beside those that Muster sets."""
@@ -210,16 +205,59 @@ class PodTemplate(Model):
     """A partial PodTemplateSpec, laid over the pod that Muster builds by the rules of a strategic merge patch.
 
     For everything that has no field of its own: images, node selectors, tolerations, volumes, service accounts.
-    The container that trains is named `worker`. For example
-    `{spec: {nodeSelector: {disk: nvme}, containers: [{name: worker, image: registry.example/my-train:1}]}}`.
+    The container that serves is named `worker`. For example
+    `{spec: {nodeSelector: {disk: nvme}, containers: [{name: worker, image: registry.example/my-serve:1}]}}`.
     """
 
     metadata: PodMetadata | None = None
     spec: PodSpec | None = None
 
 
+class TrainingContainer(Container):
+    """A container, as in any pod. The one named `worker` is laid over the one that Muster builds."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        _of_worker(
+            cel="!has(self.command) && !has(self.args)",
+            holds=lambda container: container.command is None and container.args is None,
+            message="command and args belong to Muster: write what to run in spec.recipe or spec.script",
+        ),
+        *Container.rules,
+    )
+
+    name: Name
+    """`worker` for the container that trains; any other name adds a container beside it."""
+    command: Annotated[tuple[str, ...], ATOMIC] | None = None
+    """The program of a container beside the worker; the worker's is Muster's agent."""
+    args: Annotated[tuple[str, ...], ATOMIC] | None = None
+    """The arguments of a container beside the worker; the worker's are Muster's."""
+
+
+class TrainingPodSpec(PodSpec):
+    """The pod, as in any PodTemplateSpec. What is written here goes before what Muster would write."""
+
+    containers: Annotated[tuple[TrainingContainer, ...], Field(max_length=16), ListType(keys=("name",))] | None = None
+    """Containers by name: `worker` is the one that trains."""
+    termination_grace_period_seconds: Annotated[Int, Field(ge=5, le=86_400)] | None = None
+    """How long a worker has to save a checkpoint when its pod is asked to end, in seconds. Absent: 30."""
+
+
+class TrainingPodTemplate(PodTemplate):
+    """A partial PodTemplateSpec, laid over the pod that Muster builds by the rules of a strategic merge patch.
+
+    For everything that has no field of its own: images, node selectors, tolerations, volumes, service accounts.
+    The container that trains is named `worker`. For example
+    `{spec: {nodeSelector: {disk: nvme}, containers: [{name: worker, image: registry.example/my-train:1}]}}`.
+    """
+
+    spec: TrainingPodSpec | None = None
+
+
 class _AsDict:
     """Validates as the model and becomes a dict again: pods stay plain JSON from the manifest to the API server."""
+
+    def __init__(self, model: type[PodTemplate]) -> None:
+        self._model = model
 
     def __get_pydantic_core_schema__(self, _source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         def plain(template: PodTemplate) -> dict[str, Any]:
@@ -227,9 +265,10 @@ class _AsDict:
 
         return core_schema.no_info_after_validator_function(
             plain,
-            handler.generate_schema(PodTemplate),
+            handler.generate_schema(self._model),
             serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value),
         )
 
 
-RawPodTemplate = Annotated[dict[str, Any], _AsDict()]
+RawPodTemplate = Annotated[dict[str, Any], _AsDict(PodTemplate)]
+RawTrainingPodTemplate = Annotated[dict[str, Any], _AsDict(TrainingPodTemplate)]

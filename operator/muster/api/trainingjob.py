@@ -14,7 +14,7 @@ from muster.api.names import AutoOrCount, ObjectName, PositiveDecimal, matches
 from muster.api.resources import IS_GPU, TPU, Resources
 from muster.api.rules import Rule, product_in_cel
 from muster.api.storage import Storage
-from muster.api.template import RawPodTemplate
+from muster.api.template import RawTrainingPodTemplate
 from muster.api.trainingjob_status import TrainingJobStatus
 from muster.api.workload import Checkpoint, Distillation, InitialModel, Optimisation, Recipe, Script, Source, Strategy
 
@@ -264,7 +264,7 @@ class TrainingJobSpec(Model):
     Of recipes. What each has gained and cost is in `status.model.compression`.
     """
     resources: Resources = Resources()
-    template: RawPodTemplate = Field(default_factory=dict)
+    template: RawTrainingPodTemplate = Field(default_factory=dict)
     storage: Storage | None = None
     checkpoint: Checkpoint = Checkpoint()
     initial_model: InitialModel | None = None

@@ -26,7 +26,7 @@ def test_a_saved_model_on_a_volume_is_taken_with_batching_and_a_canary_that_is_n
     [
         ({"model": {"fromTrainingJob": "digits"}}, "spec.model:", "name its persistentVolumeClaim"),
         ({"model": {"uri": "s3://models/linear"}}, "spec.model:", "name its persistentVolumeClaim"),
-        ({"model": GOOD["model"] | {"sha256": "a" * 64}}, "spec.model.sha256:", "verifies no checksum"),
+        ({"model": GOOD["model"] | {"sha256": "a" * 64}}, "spec.model.sha256:", "verify a checksum"),
         ({"group": {"size": 2}}, "spec.group:", "only the runtime torch knows of groups"),
         (
             {"canary": {"analysis": {}}},

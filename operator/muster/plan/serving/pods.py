@@ -149,7 +149,7 @@ def _pod_spec(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: 
             {"name": "run", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
             {"name": "storage", **_storage(revision)},
-            *([{"name": "cache", "hostPath": _kept_at(revision.cache)}] if revision.cache else []),
+            *([{"name": "muster-cache", "hostPath": _kept_at(revision.cache)}] if revision.cache else []),
         ],
     }
 

@@ -252,7 +252,7 @@ def _mount_model(spec: dict[str, Any], model: Manifest) -> None:
     source = {"persistentVolumeClaim": {"claimName": model["claimName"]}}
     name = next((volume["name"] for volume in spec["volumes"] if source.items() <= volume.items()), None)
     if name is None:
-        name = "initial-model"
+        name = "muster-initial-model"
         spec["volumes"].append({"name": name, **source})
     mount = {"name": name, "mountPath": INITIAL_MODEL, "subPath": model["path"], "readOnly": True}
     spec["containers"][0]["volumeMounts"].append(mount)

@@ -68,11 +68,11 @@ def test_a_model_from_elsewhere_is_kept_on_its_node_where_the_operator_is_told_t
     def cached(answer):
         spec = answer.creates[0]["spec"]
         (container,) = spec["containers"]
-        kept = {"name": "cache", "hostPath": {"path": "/var/lib/models", "type": "DirectoryOrCreate"}} in spec[
+        kept = {"name": "muster-cache", "hostPath": {"path": "/var/lib/models", "type": "DirectoryOrCreate"}} in spec[
             "volumes"
         ]
         assert ("--cache=/muster/cache" in container["args"]) == kept
-        assert ({"name": "cache", "mountPath": "/muster/cache"} in container["volumeMounts"]) == kept
+        assert ({"name": "muster-cache", "mountPath": "/muster/cache"} in container["volumeMounts"]) == kept
         return kept
 
     fetched = deployment(model={"uri": "s3://models/digits"})

@@ -34,8 +34,8 @@ def flags(**spec: Any) -> dict[str, str]:
 def files(**spec: Any) -> dict[str, str]:
     """What the volume `config` shows, by the path in the container: annotations of the pod."""
     of = made(**spec)
-    (volume,) = (one for one in of["spec"]["volumes"] if one["name"] == "config")
-    (mount,) = (one for one in container(**spec)["volumeMounts"] if one["name"] == "config")
+    (volume,) = (one for one in of["spec"]["volumes"] if one["name"] == "muster-config")
+    (mount,) = (one for one in container(**spec)["volumeMounts"] if one["name"] == "muster-config")
     shown = {
         f"{mount['mountPath']}/{one['path']}": one["fieldRef"]["fieldPath"] for one in volume["downwardAPI"]["items"]
     }

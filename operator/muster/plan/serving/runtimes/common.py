@@ -30,7 +30,7 @@ def common(spec: ModelDeploymentSpec, revision: Revision, mounted_at: str = MODE
             {"name": "run", "mountPath": SCRATCH},
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - a mount, not a temporary file
             mount | ({"subPath": below} if below else {}),
-            *([{"name": "cache", "mountPath": CACHE}] if revision.cache else []),
+            *([{"name": "muster-cache", "mountPath": CACHE}] if revision.cache else []),
         ],
     }
 

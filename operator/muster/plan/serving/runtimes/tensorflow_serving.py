@@ -38,7 +38,7 @@ def container(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: 
             {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
         ],
-        "volumeMounts": [*ours["volumeMounts"], {"name": "config", "mountPath": CONFIG, "readOnly": True}],
+        "volumeMounts": [*ours["volumeMounts"], {"name": "muster-config", "mountPath": CONFIG, "readOnly": True}],
         "startupProbe": _probe(status, periodSeconds=1, failureThreshold=900),  # a large model takes minutes
         "readinessProbe": _probe(f"{status}/metadata", periodSeconds=1, failureThreshold=3, timeoutSeconds=5),
         # Probes wait in line with requests: one that is only busy is not to be started again.
@@ -56,7 +56,7 @@ def beside(deployment: ModelDeployment, spec: ModelDeploymentSpec) -> dict[str, 
     ]
     return {
         "metadata": {"annotations": {f"muster.dev/{name}": text for name, text in configuration.items()}},
-        "spec": {"volumes": [{"name": "config", "downwardAPI": {"items": files}}]},
+        "spec": {"volumes": [{"name": "muster-config", "downwardAPI": {"items": files}}]},
     }
 
 
