@@ -74,7 +74,10 @@ class ModelSource(Model):
         ]
         | None
     ) = None
-    """The SHA-256 of the model's model.json: a replica refuses to serve any other. Absent: the training job's."""
+    """The SHA-256 of the model's model.json: a replica refuses to serve any other.
+
+    Absent: the training job's with fromTrainingJob, and any otherwise.
+    """
 
 
 class Parallelism(Model):
@@ -180,7 +183,10 @@ class Rollout(Model):
     partition: Annotated[Int, Field(ge=0, le=MAX_GROUPS)] = 0
     """Groups with a number below it keep the revision that they have."""
     progress_deadline_seconds: Annotated[Int, Field(ge=1, le=A_DAY)] = 600
-    """A rollout in which no further group has become ready for so many seconds has failed."""
+    """A rollout in which no further group has become ready for so many seconds has failed.
+
+    While a pod waits for a node that takes it, they are not counted.
+    """
     on_failure: Literal["Rollback", "Pause"] = "Rollback"
     """What then happens: all groups get the last good revision back, or all stay as they are."""
     paused: Bool = False

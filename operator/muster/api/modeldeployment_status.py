@@ -136,7 +136,7 @@ class ModelDeploymentStatus(Reported):
 
     Ready: every group answers, with what spec asks for. RollingOut: groups are being replaced by others. Degraded: a
     group that should answer does not. RolledBack: spec was given up, its last good revision answers. Suspended: on
-    request. Failed: spec was given up, and there is nothing to return to.
+    request. Failed: spec was given up, and there is nothing to return to, or rollout.onFailure is Pause.
     """
     reason: str | None = None
     """Why, in one CamelCase word: the column Reason."""

@@ -46,8 +46,8 @@ Amounts = Annotated[dict[str, Quantity], Field(max_length=7), WITHOUT_NULLS]
 class Resources(Model):
     """What one pod's worker container gets of the node it runs on.
 
-    The same as `resources` of any container in Kubernetes. Devices such as GPUs are asked for in `limits`. With
-    `scheduling.gang: auto` Muster makes no pod before the cluster has room for all workers of the job.
+    The same as `resources` of any container in Kubernetes. Devices such as GPUs are asked for in `limits`. Muster
+    makes no pod before the cluster has room for all that are to start together.
     """
 
     rules = (

@@ -29,8 +29,8 @@ class Elastic(Model):
 
     Then `kubectl scale` and autoscalers may change spec.replicas between the two, and a job that loses workers goes on
     with the others until they have successors. Whoever comes or goes, the others save and form the group anew; with
-    parameter servers they just go on. No step is lost, the batch size stays what it was over all workers together, and
-    every sample is used once an epoch.
+    parameter servers they just go on. Of a recipe, no step is lost, the batch size stays what it was over all workers
+    together, and every sample is used once an epoch. A script is started again, and has what it has saved itself.
     """
 
     rules = (
@@ -278,7 +278,8 @@ class TrainingJobSpec(Model):
     suspend: Bool = False
     """true: the workers save a checkpoint and leave, and no pod is there until this is false again.
 
-    Then the job waits for room like a new one and goes on from that checkpoint. Neither counts as a restart.
+    Then the job waits for room like a new one and goes on from that checkpoint. Neither counts as a restart. A script
+    has to save by itself what it is to go on from: its processes get a SIGTERM.
     """
     active_deadline_seconds: Annotated[Int, Field(ge=1, le=A_YEAR)] | None = None
     """The job fails when it runs longer than so many seconds since its pods were made. Absent: it may run for ever.

@@ -123,7 +123,7 @@ class TrainedModel(Reported):
     bytes: Int | None = None
     """How large it is."""
     sha256: str | None = None
-    """The checksum of the directory's files."""
+    """The SHA-256 of its model.json, which has those of all other files."""
     compression: Annotated[tuple[CompressionResult, ...], ATOMIC] = ()
     """What each step of spec.compression did."""
 
@@ -149,9 +149,9 @@ class TrainingJobStatus(Reported):
     phase: Phase | None = None
     """Where the job is in its life.
 
-    Pending: not looked at, or refused. Queued: waits for room. Starting: pods are there, no step was made. Running:
-    trains. Restarting: something failed and is being recovered from. Suspended: stopped on request, or (condition
-    Suspended is False) about to. Succeeded, Failed: over.
+    Pending: not looked at, or refused. Queued: waits for room, or for something that it names. Starting: pods are
+    there, no step was made. Running: trains. Restarting: something failed and is being recovered from. Suspended:
+    stopped on request, or (condition Suspended is False) about to. Succeeded, Failed: over.
     """
     reason: str | None = None
     """Why the job is in this phase, in one CamelCase word: the column Reason."""

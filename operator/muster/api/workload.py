@@ -128,7 +128,8 @@ class Strategy(Model):
     fsdp: the same, but parameters, gradients and the optimizer's state are divided among the processes, and a layer is
     whole only while it computes: for a model that one GPU cannot hold. tensor: each layer is divided among processes
     that compute the same samples together, as the recipe's tensor_plan says. pipeline: each process has some of the
-    layers, the recipe's pipeline_layers, which each batch passes in pieces. These need a persistentVolumeClaim.
+    layers, the recipe's pipeline_layers, which each batch passes in pieces. With several workers, these need a
+    persistentVolumeClaim.
     parameterServer: pods beside the workers hold the parameters and update them by the gradients that workers send.
     A lost worker stops nobody. Servers get no GPU; more than one of them needs a persistentVolumeClaim.
     """
@@ -145,7 +146,7 @@ class Strategy(Model):
     mesh: Mesh | None = None
     """For combinations of kinds of parallelism, for example `{data: 2, tensor: 4}`.
 
-    data goes with every type, tensor with all but ddp, and pipeline with type pipeline.
+    data goes with every type but parameterServer, tensor with fsdp, tensor and pipeline, pipeline with pipeline.
     """
 
 

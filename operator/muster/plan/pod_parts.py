@@ -51,9 +51,10 @@ def keep_off(spec: dict[str, Any], nodes: Sequence[str]) -> None:
     """Add to every way in which the pod may be placed that it is not on these: the scheduler takes them for sound."""
     if not nodes:
         return
-    term = {"key": HOST, "operator": "NotIn", "values": list(nodes)}
+    # By their names, which their label for the host need not have; of a field, a requirement takes one value.
+    terms = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in nodes]
     spec["affinity"] = copy.deepcopy(spec.get("affinity", {}))  # the template's own must stay as it is
     nodes_only = spec["affinity"].setdefault("nodeAffinity", {})
     required = nodes_only.setdefault("requiredDuringSchedulingIgnoredDuringExecution", {"nodeSelectorTerms": [{}]})
     for one in required["nodeSelectorTerms"]:
-        one["matchExpressions"] = [*one.get("matchExpressions", []), term]
+        one["matchFields"] = [*one.get("matchFields", []), *terms]

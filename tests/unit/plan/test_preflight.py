@@ -47,7 +47,7 @@ def test_a_pod_that_can_do_too_little_gets_a_successor_on_another_node(figure, m
     assert made["metadata"]["labels"]["muster.dev/rank"] == "2"
     required = made["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     (term,) = required["nodeSelectorTerms"]
-    assert {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["node-3"]} in term["matchExpressions"]
+    assert term["matchFields"] == [{"key": "metadata.name", "operator": "NotIn", "values": ["node-3"]}]
     (record,) = answer.status["restarts"]
     assert (record["cause"], record["node"]) == ("PreflightFailed", "node-3")
     assert record["message"].endswith(message)

@@ -79,7 +79,8 @@ def _given_up(view: View, slots: Sequence[Slot]) -> Phase:
     if view.current is None:
         return Phase("Failed", "RolloutFailed", why, progressing=False)
     if rollout.is_held(view):
-        return Phase("Failed", "RolloutFailed", f"{why}; spec.rollout.onFailure is Pause", progressing=False)
+        field = "paused is true" if view.deployment.spec.rollout.paused else "onFailure is Pause"
+        return Phase("Failed", "RolloutFailed", f"{why}; spec.rollout.{field}", progressing=False)
     back = sum(slot.is_done for slot in slots)
     returning = back < len(slots) or _anything_else(view)
     message = f"{why}; {back} of {_groups(len(slots))} answer with revision {view.current.name}"

@@ -51,7 +51,7 @@ def test_after_three_seconds_without_an_answer_it_is_called_not_ready_and_replac
     (term,) = answer.creates[0]["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][
         "nodeSelectorTerms"
     ]
-    assert term["matchExpressions"] == [{"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["node-1"]}]
+    assert term["matchFields"] == [{"key": "metadata.name", "operator": "NotIn", "values": ["node-1"]}]
     assert answer.status["failovers"][0]["cause"] == "Unreachable"
     assert answer.status["ready"] == "1/2"
 
