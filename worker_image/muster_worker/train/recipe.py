@@ -71,10 +71,10 @@ class Recipe(ABC):
         return AdamW(parameters, lr=learning_rate)
 
     def tensor_plan(self, model: nn.Module) -> Mapping[str, ParallelStyle] | None:
-        """How the processes of a group that serves `model` divide its layers: styles by the names of modules.
+        """How processes divide the layers of `model`, in training and in serving: styles by the names of modules.
 
         As `torch.distributed.tensor.parallel.parallelize_module` takes it, patterns included. What enters and leaves a
-        part of `pipeline_layers` has to be whole. None: the model cannot be served so.
+        part of `pipeline_layers` has to be whole. None: more than one way of `tensor` is refused.
         """
         del model
         return None
@@ -82,8 +82,8 @@ class Recipe(ABC):
     def pipeline_layers(self, model: nn.Module) -> Sequence[nn.Module] | None:
         """The modules of `model` which, called one after the other, compute what it does.
 
-        Each takes what the one before gives: a tensor or a tuple of tensors, their first dimension the batch. A group
-        that serves the model divides them among processes. None: the model cannot be served so.
+        Each takes what the one before gives: a tensor or a tuple of tensors, their first dimension the batch. With
+        `pipeline`, training and serving divide them among processes. None: more than one way of it is refused.
         """
         del model
         return None
