@@ -207,6 +207,7 @@ def test_what_admission_checks_ask_for_is_done():
 def test_a_flavor_that_is_not_known_is_waited_for():
     answer = decide(queued(), workloads=(RUNS,), flavors={})
     assert (answer.status["reason"], answer.creates) == ("ResourceFlavorNotFound", ())
+    assert answer.look_again == 1.0, "nobody says when it is there"
 
 
 def test_a_lost_workers_successor_goes_where_the_flavors_are():

@@ -88,7 +88,10 @@ def _stop(seen: View, answer: Admission) -> Plan:
     """Have the workers save and leave, if there are any, and wait until the job may run again."""
     # Told first: a look at how it was before must find the resource changed when the quota is somebody else's.
     parts = kueue.reports(seen) if status.tells(seen, answer) else ()
-    actions = Plan(deletes=of_living(seen.members), parts=parts)
+    # A flavor that is made wakes nobody: it is no job's.
+    unknown = seen.workload is not None and not kueue.placement_is_known(seen)
+    look_again = UNKNOWN_PLACEMENT if unknown else None
+    actions = Plan(deletes=of_living(seen.members), parts=parts, look_again=look_again)
     return _write(seen, actions, status.waiting(seen, admission.stopping(seen, answer)))
 
 
