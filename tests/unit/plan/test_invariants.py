@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.plan.fixtures import job
@@ -145,6 +145,7 @@ def elastic_cluster(**spec: Any) -> Cluster:
 @KINDS
 @settings(max_examples=1000, deadline=None)
 @given(history=st.lists(steps, max_size=30))
+@example(history=[("reconcile", 0, None), ("scale", 4), ("reconcile", 0, None), ("scale", 2)])
 def test_every_history_of_an_elastic_job_comes_to_rest_with_as_many_workers_as_wanted(spec, history):
     cluster = elastic_cluster(**spec)
     play(cluster, history)

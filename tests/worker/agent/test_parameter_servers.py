@@ -51,6 +51,8 @@ def test_a_killed_worker_comes_back_by_itself_and_the_others_go_on(started):
     group = started()
     leader = group.pods[0]
     trains(leader, beyond=5)
+    # The servers train with the first worker that comes; the other's process may not be there yet.
+    eventually(lambda: all(pod.rank_pid() for pod in group.pods), "a process of each rank", limit=30)
     before = [pod.rank_pid() for pod in group.pods]
     os.kill(before[2], signal.SIGKILL)
     state = trains(leader, attempt=2, beyond=leader.state()["progress"]["step"])

@@ -37,7 +37,8 @@ def phase(view: View, attempt: int, lost: Sequence[Loss]) -> Phase:
     if elastic.goes_on(view) or _misses_workers(view):
         return Phase("Running", TRAINING, _how_many_train(view))
     missing = tuple(member for member in view.workers.values() if member and not member.ended and not member.running)
-    if not missing and view.group.get("phase") in {"Running", "Succeeded"} and int(view.group["attempt"]) >= attempt:
+    trains = view.group.get("phase") in {"Running", "Succeeded"}
+    if not missing and trains and int(view.group["attempt"]) >= _attempt_of_group(view, attempt):
         return Phase("Running", TRAINING, f"all {view.gang} train")
     restarts = attempt > view.recorded.get("attempt", 0) or view.recorded.get("phase") in {"Running", "Restarting"}
     name = "Restarting" if restarts else "Starting"
@@ -50,6 +51,16 @@ def phase(view: View, attempt: int, lost: Sequence[Loss]) -> Phase:
     if stuck is not None:
         return Phase(name, stuck.reason, f"{stuck.name} cannot start: {stuck.message or stuck.reason}")
     return Phase(name, WAITING, _waiting_for(view, missing))
+
+
+def _attempt_of_group(view: View, attempt: int) -> int:
+    """Return the attempt that its agents tell of once it trains: servers hear of no worker that left before it came."""
+    if not view.servers:
+        return attempt
+    ranks = view.workers.items()
+    return max(
+        (member.attempt for rank, member in ranks if rank < view.servers and member is not None), default=attempt
+    )
 
 
 def _misses_workers(view: View) -> bool:
