@@ -47,13 +47,17 @@ def trains(pod, attempt=1, beyond=0):
     return eventually(found, f"steps in attempt {attempt} beyond {beyond}", limit=60)
 
 
+def processes(pods):
+    """Of each pod; the servers train with the first worker that comes, before the other's is there."""
+    eventually(lambda: all(pod.rank_pid() for pod in pods), "a process of each rank", limit=30)
+    return [pod.rank_pid() for pod in pods]
+
+
 def test_a_killed_worker_comes_back_by_itself_and_the_others_go_on(started):
     group = started()
     leader = group.pods[0]
     trains(leader, beyond=5)
-    # The servers train with the first worker that comes; the other's process may not be there yet.
-    eventually(lambda: all(pod.rank_pid() for pod in group.pods), "a process of each rank", limit=30)
-    before = [pod.rank_pid() for pod in group.pods]
+    before = processes(group.pods)
     os.kill(before[2], signal.SIGKILL)
     state = trains(leader, attempt=2, beyond=leader.state()["progress"]["step"])
     eventually(lambda: group.pods[2].rank_pid() != before[2], "the worker's new process", limit=30)
@@ -81,7 +85,7 @@ def test_the_successor_of_a_lost_worker_is_let_into_the_running_round(started):
 def test_a_lost_server_has_the_servers_go_back_and_the_workers_wait(started, rank):
     group = started()
     trains(group.pods[0], beyond=25)
-    before = [pod.rank_pid() for pod in group.pods[2:]]
+    before = processes(group.pods[2:])
     group.pods[rank].kill()
     leader = group.start(rank, attempt=2) if rank == 0 else group.pods[0]
     if rank:
@@ -94,7 +98,7 @@ def test_a_lost_server_has_the_servers_go_back_and_the_workers_wait(started, ran
 def test_a_killed_server_comes_back_inside_its_pod(started):
     group = started()
     trains(group.pods[0], beyond=15)
-    before = [pod.rank_pid() for pod in group.pods[2:]]
+    before = processes(group.pods[2:])
     os.kill(group.pods[1].rank_pid(), signal.SIGKILL)
     state = trains(group.pods[0], attempt=2, beyond=20)
     (record,) = state["restarts"]
