@@ -92,7 +92,7 @@ def test_a_divided_model_is_explained_as_the_whole_one(group, reading, words, me
 
 @WAYS
 def test_a_divided_model_that_loses_a_rank_is_explained_by_those_who_come(group, reading, words):
-    pods = group(reading, *words, "--explain", "occlusion")
+    pods = group(reading, *words, "--explain", "integratedGradients")
     pods.signal(signal.SIGKILL, "rank 1")
     status, found = explain(pods, tensor("points", torch.ones(2, 4)))
     assert (status, found["attributions.points"].shape) == (200, (2, 4))
