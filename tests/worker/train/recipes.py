@@ -277,6 +277,42 @@ class Tied(Deep):
         return [model.first, *model.blocks, model.first]
 
 
+class Normalised(Line):
+    """Keeps running statistics of what its first layer gives, in which each rank differs until all take one's."""
+
+    def model(self):
+        return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 1))
+
+    def tensor_plan(self, model):
+        del model
+        from torch.distributed.tensor import Replicate
+        from torch.distributed.tensor.parallel import RowwiseParallel
+
+        return {"3": RowwiseParallel(input_layouts=Replicate())}
+
+    def pipeline_layers(self, model):
+        return list(model)
+
+
+class Reassigning(Line):
+    """Keeps the mean of what it has been given last, each time in another tensor, and gives what differs from it."""
+
+    def model(self):
+        return Centred()
+
+
+class Centred(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, points):
+        if self.training:
+            self.mean = points.mean(dim=0)
+        return self.linear(points - self.mean)
+
+
 class Logits(Deep):
     """Says of a point on which side of the plane it is: the logits of two classes."""
 

@@ -14,10 +14,13 @@ from muster_worker.recipes.chargpt import CharGPT, CharGPTConfig
 from muster_worker.train.checkpoint import MANIFEST
 from muster_worker.train.durable import read_json
 from muster_worker.train.errors import ConfigurationError
+from muster_worker.train.evaluation import evaluate_alone
 from muster_worker.train.model_directory import load_model
+from muster_worker.train.precision import Precision
 from muster_worker.train.strategy.fsdp import apart
 from muster_worker.train.strategy.layout import Chosen, Layout
-from tests.worker.train import ranks
+from muster_worker.train.trainer import CPU, built
+from tests.worker.train import ranks, recipes
 
 DEEP = "tests.worker.train.recipes:Deep"
 COUNTING = "tests.worker.train.recipes:Counting"
@@ -203,6 +206,48 @@ def test_a_process_holds_its_part_alone(start_ranks, kind, mesh, count, share):
     sizes = [record["bytes"] for name, record in read_json(manifest)["files"].items() if not name.startswith(".")]
     assert len(sizes) == count, "each writes what it holds"
     assert max(sizes) < 1.5 * sum(sizes) / count
+
+
+# --- what a model keeps beside its parameters ---
+
+KEEPING = [
+    ("ddp", None, 2),
+    ("fsdp", None, 2),
+    ("tensor", {"tensor": 2}, 4),
+    ("pipeline", {"pipeline": 2}, 4),
+    ("parameterServer", {"parameterServers": 1}, 3),
+]
+"""Each with two shares of the data, of which each has statistics of its own."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "mesh", "count", "recipe"),
+    [
+        *((*way, "Normalised") for way in KEEPING),
+        *((*way, "Reassigning") for way in KEEPING if way[0] not in ("tensor", "pipeline")),  # for it is one layer
+    ],
+    ids=str,
+)
+def test_what_is_told_of_a_model_is_so_of_the_one_that_is_published(start_ranks, kind, mesh, count, recipe):
+    config = {"epochs": 2, "batchSize": 16, "samples": 48}
+    group = finish(train(start_ranks, "running", count, kind, mesh, f"{recipes.__name__}:{recipe}", config=config))
+    made_by = getattr(recipes, recipe)(recipes.LineConfig(batch_size=16, samples=48))
+    model, _, validation = built(made_by, CPU)
+    model.load_state_dict(weights(group))
+    alone = evaluate_alone(made_by, model, validation, Precision(torch.float32, "cpu"), CPU)
+    last = group.reports()[-1]
+    assert {name: last[name] for name in alone} == pytest.approx(alone, rel=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "mesh", "count"), KEEPING, ids=str)
+def test_going_on_with_running_statistics_is_as_if_nothing_had_been(start_ranks, kind, mesh, count):
+    config = {"batchSize": 16, "samples": 48}
+    options = {"kind": kind, "mesh": mesh, "recipe": f"{recipes.__name__}:Normalised"}
+    whole = finish(train(start_ranks, "whole", count, **options, config=config | {"epochs": 4}))
+    for epochs in (2, 4):
+        parts = finish(train(start_ranks, "parts", count, **options, config=config | {"epochs": epochs}))
+    assert parts.reports()[-1]["resumedFromStep"] == 6
+    assert_same(weights(parts), weights(whole), rtol=0, atol=0)
 
 
 # --- what cannot be laid out is told ---

@@ -19,6 +19,8 @@ from muster_worker.train.strategy.base import Strategy
 from muster_worker.train.trainer import Trainer, epoch_order, seed_everything
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from muster_worker.train.environment import Environment
     from muster_worker.train.parameter_server.leases import Lease
     from muster_worker.train.recipe import Recipe
@@ -31,10 +33,14 @@ class WorkerTrainer(Trainer):
         super().__init__(recipe, environment, device)
         self._strategy = Strategy(self.model)
         self._parts = parts_of(self.model, len(environment.parameter_servers))
-        self._tensors = [tensors_of(self.model, part) for part in self._parts]
         self._feedback = ErrorFeedback() if environment.strategy.gradient_compression == "int8" else None
         self._run, self._known = "", [-1] * len(self._parts)
         self._counted = 0, 0
+
+    @property
+    def _tensors(self) -> list[tuple[list[nn.Parameter], list[Tensor]]]:
+        """By servers, and looked for each time: a model may put another tensor in a buffer's place."""
+        return [tensors_of(self.model, part) for part in self._parts]
 
     def work(self, addresses: tuple[str, ...], name: str, rank: int) -> None:
         """Until there is nothing more to do. `rank`: among all, by which the servers tell who is slow."""

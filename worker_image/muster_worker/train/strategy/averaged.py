@@ -30,13 +30,10 @@ class Averaged(Strategy):
             groups[hasattr(parameter, "to_local")].append(parameter)
         return [{"params": parameters} for parameters in groups.values() if parameters]
 
-    def start_batch(self, *, last: bool) -> None:
-        del last
-        self._buffers.as_of_the_first_share()
-
     def finish_step(self) -> None:
         if dist.get_world_size(self._shares) > 1:
             average([local(one.grad) for one in self.module.parameters() if one.grad is not None], self._shares)
+        self._buffers.take_the_first_shares()
 
 
 def average(tensors: list[Tensor], group: dist.ProcessGroup) -> None:

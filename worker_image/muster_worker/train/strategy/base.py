@@ -54,7 +54,7 @@ class Strategy:
         precision.backward(loss * batch.weight)
 
     def finish_step(self) -> None:
-        """After the last backward pass: gradients are common from here on. Collective."""
+        """After the last backward pass: gradients are common from here on, as are the buffers. Collective."""
 
     def finish_update(self) -> None:
         """After the optimizer's step."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from muster_worker.train.strategy.base import Strategy
+from muster_worker.train.strategy.buffers import Buffers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,6 +19,9 @@ class Replicated(Strategy):
 
     def __init__(self, model: nn.Module) -> None:
         self._replica = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        # Not as an argument, by which the ranks would not begin with rank 0's either.
+        self._replica.broadcast_buffers = False
+        self._buffers = Buffers(model, dist.group.WORLD)
         super().__init__(self._replica)
 
     def evaluated(self) -> nn.Module:
@@ -26,3 +31,6 @@ class Replicated(Strategy):
 
     def start_batch(self, *, last: bool) -> None:
         self._replica.require_backward_grad_sync = last  # what its no_sync() sets
+
+    def finish_step(self) -> None:
+        self._buffers.take_the_first_shares()

@@ -42,8 +42,10 @@ class FullySharded(Strategy):
         super().__init__(self._sharded)
 
     def start_batch(self, *, last: bool) -> None:
-        self._buffers.as_of_the_first_share()
         self._sharded.set_requires_gradient_sync(last)
+
+    def finish_step(self) -> None:
+        self._buffers.take_the_first_shares()
 
 
 def apart(model: nn.Module) -> list[nn.Module]:
