@@ -313,6 +313,36 @@ class Centred(nn.Module):
         return self.linear(points - self.mean)
 
 
+class ReachedLate(Line):
+    """Has a layer that is not called in the first ten steps."""
+
+    def model(self):
+        return Growth()
+
+    def optimizer(self, parameters, learning_rate):
+        return torch.optim.AdamW(parameters, lr=learning_rate)
+
+
+class Growth(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 1), nn.Linear(4, 1)
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, points):
+        self.seen += self.training
+        return self.first(points) + (self.second(points) if self.seen > 10 else 0)
+
+
+class Frozen(ReachedLate):
+    """Has a layer that is not trained."""
+
+    def model(self):
+        model = super().model()
+        model.second.requires_grad_(False)
+        return model
+
+
 class Logits(Deep):
     """Says of a point on which side of the plane it is: the logits of two classes."""
 

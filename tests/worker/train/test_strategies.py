@@ -250,6 +250,15 @@ def test_going_on_with_running_statistics_is_as_if_nothing_had_been(start_ranks,
     assert_same(weights(parts), weights(whole), rtol=0, atol=0)
 
 
+def test_each_share_of_a_step_begins_with_the_same_buffers_whoever_computes_it(start_ranks):
+    """By what they count, a layer is called or not."""
+    options = {"config": {"batchSize": 16, "samples": 48, "epochs": 4}, "recipe": f"{recipes.__name__}:ReachedLate"}
+    servers = {"parameterServers": 1}
+    both = finish(train(start_ranks, "both", 3, "parameterServer", servers, **options))
+    one = finish(train(start_ranks, "one", 3, "parameterServer", servers, **options, only=[0, 1]))
+    assert_same(weights(one), weights(both), rtol=0, atol=0)
+
+
 # --- what cannot be laid out is told ---
 
 

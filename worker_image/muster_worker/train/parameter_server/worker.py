@@ -36,6 +36,8 @@ class WorkerTrainer(Trainer):
         self._feedback = ErrorFeedback() if environment.strategy.gradient_compression == "int8" else None
         self._run, self._known = "", [-1] * len(self._parts)
         self._counted = 0, 0
+        self._step = -1
+        self._buffers_before: list[Tensor] = []
 
     @property
     def _tensors(self) -> list[tuple[list[nn.Parameter], list[Tensor]]]:
@@ -73,6 +75,18 @@ class WorkerTrainer(Trainer):
                     for tensor, value in zip(mine, unpacked(payload, mine), strict=True):
                         tensor.copy_(value)
         self._run, self._known = lease.run, [version for version, _ in found]
+        if lease.kind == "train":
+            self._begin(lease.step, pulled=any(payload for _, payload in found))
+
+    def _begin(self, step: int, *, pulled: bool) -> None:
+        """Has each share of a step begin with the same buffers, where this worker computes several."""
+        buffers = [buffer for _, mine in self._tensors for buffer in mine]
+        if step != self._step or pulled:
+            self._step, self._buffers_before = step, [buffer.detach().clone() for buffer in buffers]
+            return
+        with torch.no_grad():
+            for buffer, before in zip(buffers, self._buffers_before, strict=True):
+                buffer.copy_(before)
 
     def _train(self, lease: Lease) -> dict[str, Any]:
         """Pushes the share's part of the step's mean gradient; gives the sum of its losses and what computing took."""
