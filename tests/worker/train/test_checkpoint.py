@@ -219,3 +219,23 @@ def test_a_checkpoint_of_another_model_says_so(checkpoints):
     found = checkpoints.newest_intact()
     with pytest.raises(StorageError, match=r"does not fit the recipe's model: .*bias"):
         checkpoints.load(found, {"model": {"bias": torch.zeros(3)}})
+
+
+def state_of(*names):
+    return {name: {"step": torch.ones(()), "sum": torch.ones(3)} for name in names}
+
+
+def test_of_a_parameter_that_had_no_state_none_is_loaded(checkpoints):
+    weight = {"weight": torch.ones(3)}
+    checkpoints.save(5, {"model": weight, "optimizer": state_of("some.weight")}, {}, asynchronous=False)
+    found = checkpoints.newest_intact()
+    tensors = {"model": {"weight": torch.zeros(3)}, "optimizer": state_of("some.weight", "some.weight.other")}
+    checkpoints.load(found, tensors, partial="optimizer")
+    assert tensors["model"]["weight"].equal(torch.ones(3))
+    assert set(tensors["optimizer"]) == {"some.weight"}
+    tensors["optimizer"]["some.weight"]["mean"] = torch.zeros(3)
+    with pytest.raises(StorageError, match=r"does not fit the recipe's model: .*mean"):
+        checkpoints.load(found, tensors, partial="optimizer")
+    tensors = {"model": {"bias": torch.zeros(3)}, "optimizer": {}}
+    with pytest.raises(StorageError, match=r"does not fit the recipe's model: .*bias"):
+        checkpoints.load(found, tensors, partial="optimizer")

@@ -259,6 +259,32 @@ def test_each_share_of_a_step_begins_with_the_same_buffers_whoever_computes_it(s
     assert_same(weights(one), weights(both), rtol=0, atol=0)
 
 
+# --- parameters without a gradient ---
+
+
+@pytest.mark.parametrize("recipe", ["ReachedLate", "Frozen"])
+@pytest.mark.parametrize(
+    ("kind", "mesh", "count"),
+    [
+        ("fsdp", None, 2),
+        ("parameterServer", {"parameterServers": 1}, 3),
+        ("parameterServer", {"parameterServers": 2}, 3),
+    ],
+    ids=str,
+)
+def test_going_on_before_a_gradient_reached_all_parameters_is_as_if_nothing_had_been(
+    start_ranks, kind, mesh, count, recipe
+):
+    """A state of the optimizer that was made up for going on would count as a step."""
+    config = {"batchSize": 16, "samples": 48}
+    options = {"kind": kind, "mesh": mesh, "recipe": f"{recipes.__name__}:{recipe}"}
+    whole = finish(train(start_ranks, "whole", count, **options, config=config | {"epochs": 6}))
+    for epochs in (2, 6):
+        parts = finish(train(start_ranks, "parts", count, **options, config=config | {"epochs": epochs}))
+    assert parts.reports()[-1]["resumedFromStep"] == 6
+    assert_same(weights(parts), weights(whole), rtol=0, atol=0)
+
+
 # --- what cannot be laid out is told ---
 
 

@@ -263,21 +263,35 @@ class Checkpoints:
         mine = files[self._storage.rank :: self._storage.ranks]
         return manifest, next((fault for name, wanted in mine if (fault := fault_of(directory, name, wanted))), None)
 
-    def load(self, found: Found, tensors: dict[str, Any]) -> None:
-        """Fills the state dict `tensors` in place. Collective."""
-        everywhere(lambda: self._read(found, tensors))
+    def load(self, found: Found, tensors: dict[str, Any], *, partial: str | None = None) -> None:
+        """Fills the state dict `tensors` in place. Collective.
+
+        `partial`: the dict in it that may have entries of which the checkpoint has nothing; they are taken out.
+        """
+        everywhere(lambda: self._read(found, tensors, partial))
         if found.giver is not None:
+            if partial is not None:
+                keep_only(tensors[partial], from_rank(found.giver, set(tensors[partial])))
             hand_on(tensors, found.giver)
 
-    def _read(self, found: Found, tensors: dict[str, Any]) -> None:
+    def _read(self, found: Found, tensors: dict[str, Any], partial: str | None) -> None:
         if not found.held:
             return
         reader = dcp.FileSystemReader(found.directory)
+        if partial is not None:
+            # By torch's planner, each name in the files with the keys that lead there in the state dict.
+            paths = reader.read_metadata().planner_data.values()
+            keep_only(tensors[partial], {path[1] for path in paths if path[0] == partial})
         try:
             dcp.load(tensors, storage_reader=reader, process_group=self._storage.group)
         except dcp.CheckpointException as error:
             reason = next(iter(error.failures.values()))[0]
             raise StorageError(f"the checkpoint {found.directory} does not fit the recipe's model: {reason}") from error
+
+
+def keep_only(entries: dict[str, Any], names: set[str]) -> None:
+    for name in entries.keys() - names:
+        del entries[name]
 
 
 def name_of(step: int) -> str:

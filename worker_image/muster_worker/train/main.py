@@ -153,7 +153,7 @@ class Training:
         if found is not None:
             everywhere(lambda: self._trainer.check_same_job(found.state, found.directory.parent))
             tensors = self._trainer.tensors()
-            self._checkpoints.load(found, tensors)
+            self._checkpoints.load(found, tensors, partial="optimizer")
             self._trainer.restore(tensors, found.state)
             self._resumed_from = self._saved_step = found.step
             log.info("going on from %s", found.directory)

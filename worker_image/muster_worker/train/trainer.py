@@ -277,10 +277,17 @@ class Trainer:
     def tensors(self) -> dict[str, Any]:
         """The part of the state that torch.distributed.checkpoint holds, by names that no strategy changes.
 
-        An optimizer's settings are the recipe's and the job's, as are its groups of parameters, and not kept.
+        An optimizer's settings are the recipe's and the job's, as are its groups of parameters, and not kept. Before
+        the first step, it has a state of the form that it will have, of each parameter.
         """
+        # Of an optimizer that has no state, torch makes one up, and leaves it there: zeros that count as a step. It may
+        # be one of several that have parts of the model, whose parameters no gradient has reached yet.
+        made_up = not self._optimizer.state
         model, optimizer = get_state_dict(self._strategy.module, self._optimizer)
-        return self._writable({"model": model, "optimizer": optimizer["state"]})
+        state = {} if made_up and self.progress.step else optimizer["state"]
+        if made_up:
+            self._optimizer.state.clear()
+        return self._writable({"model": model, "optimizer": state})
 
     def _writable(self, tensors: dict[str, Any]) -> dict[str, Any]:
         """Files know nothing of XLA devices, nor do messages from one rank to another."""
@@ -314,15 +321,22 @@ class Trainer:
         }
 
     def restore(self, tensors: dict[str, Any], state: dict[str, Any]) -> None:
-        """Goes on from what `tensors` and `state` gave."""
+        """Goes on from what `tensors` and `state` gave.
+
+        Of a parameter that no gradient has reached, an optimizer may have no state, and `tensors` none.
+        """
         module = self._strategy.module
         _, mine = get_state_dict(module, self._optimizer)
+        made_up = {name: one for name, one in mine["state"].items() if name not in tensors["optimizer"]}
         set_state_dict(
             module,
             self._optimizer,
             model_state_dict=tensors["model"],
-            optim_state_dict={"state": tensors["optimizer"], "param_groups": mine["param_groups"]},
+            optim_state_dict={"state": tensors["optimizer"] | made_up, "param_groups": mine["param_groups"]},
         )
+        parameters = dict(self.model.named_parameters())
+        for name in made_up:
+            self._optimizer.state.pop(parameters[name], None)
         self.progress = Progress(**state["progress"])
         self._schedule.load_state_dict(state["schedule"])
         self._precision.load_state_dict(state["precision"])
