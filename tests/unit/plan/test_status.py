@@ -34,6 +34,16 @@ def test_running_means_that_every_worker_runs_and_the_group_says_that_it_trains(
     assert status["selector"] == "muster.dev/training-job=digits"
 
 
+def test_what_is_no_number_any_more_is_told_in_no_column():
+    resource, told = started(job()), []
+    for later, metrics in (0, {"loss": 0.3, "rate": 1}), (60, {"rate": 1}):
+        said = {LEADER: report(**TRAINS, metrics=metrics)}
+        status = decide(resource, *THREE, now=NOW + later, reports=said).status
+        resource |= {"status": status}
+        told.append((status.get("metric"), status["metrics"]))
+    assert told == [("loss 0.3", {"loss": "0.3", "rate": "1"}), (None, {"rate": "1"})]
+
+
 def test_pods_that_run_are_not_yet_a_group_that_trains():
     for said in ({}, {LEADER: report(phase="Waiting")}, {LEADER: report(phase="Starting")}):
         assert decide(started(job(), phase="Starting"), *THREE, reports=said).status is None or (

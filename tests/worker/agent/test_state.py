@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 from muster_worker.agent.config import AgentConfig
 from muster_worker.agent.protocol import Member
 from muster_worker.agent.report import Progress
 from muster_worker.agent.state import Group, Own, document
+from muster_worker.train.report import Report
 
 
 def said(ranks, progress, *, servers=0, replicas=5):
@@ -44,3 +48,15 @@ def test_a_worker_of_parameter_servers_has_its_rank_whoever_is_missing():
 
 def test_servers_count_the_workers_that_are_there_not_those_that_there_can_be():
     assert said([0, 1, 2], Progress(), servers=1, replicas=9)["worldSize"] == 3
+
+
+def test_of_a_metric_that_is_no_number_any_more_nothing_is_told(tmp_path):
+    report, progress = Report(tmp_path / "report"), Progress()
+    report.write(step=1, loss=0.3, learningRate=0.1)
+    report.write(step=2, loss=math.nan, learningRate=0.1)
+    for line in (tmp_path / "report").read_text().splitlines():
+        progress.merge(json.loads(line), now=0.0)
+    assert said([0], progress)["metrics"] == {"learningRate": 0.1}
+    report.write(step=3, loss=0.2)
+    progress.merge(json.loads((tmp_path / "report").read_text().splitlines()[-1]), now=0.0)
+    assert said([0], progress)["metrics"] == {"learningRate": 0.1, "loss": 0.2}

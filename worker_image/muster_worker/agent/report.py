@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,10 +61,17 @@ class Progress:
                 setattr(self, key, _of_ranks(value, _OF_RANKS[key]))
             elif key == "error":
                 self.error = str(value) if value else None
-            elif _is_number(value):
-                self.metrics[key] = float(value)
+            else:
+                self._measured(key, value)
         if _is_number(line.get("step")):
             self.progress.setdefault("firstStepAt", now)
+
+    def _measured(self, name: str, value: object) -> None:
+        """None: it is no number any more, and what it was when it was one is not told as if it were."""
+        if _is_number(value):
+            self.metrics[name] = float(value)
+        elif value is None:
+            self.metrics.pop(name, None)
 
 
 class ReportReader:
@@ -132,5 +139,5 @@ def _of_ranks(value: object, figure: str) -> list[dict[str, Any]] | None:
     return [one for one in named if _is_number(one.get(figure))]
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

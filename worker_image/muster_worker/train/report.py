@@ -30,11 +30,11 @@ class Report:
         return self._file is not None and time.monotonic() - self._last >= SHORTEST_INTERVAL
 
     def write(self, **fields: Any) -> None:
-        """One line; numbers that JSON cannot hold (NaN, infinity) are left out."""
+        """One line; numbers that JSON cannot hold (NaN, infinity) are null."""
         if self._file is None:
             return
         self._last = time.monotonic()
-        content = {name: value for name, value in fields.items() if not _unspeakable(value)}
+        content = {name: None if _unspeakable(value) else value for name, value in fields.items()}
         line = json.dumps(content, separators=(",", ":")).encode() + b"\n"
         if len(line) <= LONGEST_LINE:
             os.write(self._file, line)

@@ -26,16 +26,16 @@ TELLING = ("validationAccuracy", "accuracy", "validationLoss", "loss")
 
 def measured(group: Manifest, recorded: Manifest) -> dict[str, Any]:
     """Return the measured parts of the status and the model; what the group does not say (yet) stays as recorded."""
-    metrics = {name: _number(value) for name, value in (group.get("metrics") or {}).items()}
+    metrics = {name: _number(value) for name, value in (group.get("metrics") or {}).items()} or recorded.get("metrics")
+    telling = [f"{name} {metrics[name]}" for name in TELLING if name in metrics] if metrics else []
     said = {
         "progress": _progress(group.get("progress") or {}),
         "metrics": metrics,
-        "metric": next((f"{name} {metrics[name]}" for name in TELLING if name in metrics), None),
         "checkpoint": _checkpoint(group.get("checkpoint") or {}),
         "model": _model(group.get("model") or {}),
     }
     kept = {name: said[name] or recorded[name] for name in said if said[name] or name in recorded}
-    return kept | _stragglers(group, recorded)
+    return kept | ({"metric": telling[0]} if telling else {}) | _stragglers(group, recorded)
 
 
 def _stragglers(group: Manifest, recorded: Manifest) -> dict[str, Any]:
