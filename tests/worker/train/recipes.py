@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import resource
 import time
@@ -62,6 +63,27 @@ class Growing(Line):
 
     def metrics(self, output, target):
         return {"size": output.abs().mean()}
+
+
+class MeasuredLate(Growing):
+    """Its metric is no number in the first epoch."""
+
+    def model(self):
+        self._steps = [0]
+        model = super().model()
+        model.register_forward_pre_hook(self._count)
+        return model
+
+    def _count(self, model, _inputs):
+        self._steps[0] += model.training
+
+    def metrics(self, output, target):
+        size = super().metrics(output, target)["size"]
+        return {"size": size if self._steps[0] > 7 else size * math.nan}
+
+
+class Diverging(Line):
+    learning_rate = 1e30
 
 
 class Unvalidated(Line):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -51,6 +52,13 @@ def test_it_comes_back_as_it_was(directory, samples):
     assert published.bytes == sum(path.stat().st_size for path in directory.iterdir())
     assert published == published_model(directory, ORIGIN)
     assert [path.name for path in directory.parent.iterdir()] == ["model"]
+
+
+def test_a_buffer_that_nothing_has_filled_comes_back_so(directory):
+    source = trained()
+    source.model.register_buffer("seen", torch.tensor([1.0, math.nan, -math.inf]))
+    export_model(directory, source, "token")
+    torch.testing.assert_close(load_model(directory).weights()["seen"], source.model.seen, equal_nan=True)
 
 
 def test_it_says_what_it_is(directory):

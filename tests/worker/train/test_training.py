@@ -149,6 +149,17 @@ def test_a_missing_model_is_made_from_the_final_checkpoint(start_ranks):
     assert_same(weights(finish(start_ranks())), trained, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_model_that_has_diverged_is_not_published_and_nobody_tries_again(start_ranks, strategy):
+    recipe = "tests.worker.train.recipes:Diverging"
+    group = start_ranks(recipe=recipe, MUSTER_STRATEGY=json.dumps({"type": strategy}))
+    assert group.wait() == [2, 2], group.output()
+    said = "training diverged: 0.weight is not finite after step 21: lower spec.optimisation.learningRate.initial"
+    assert group.output().count(f"error: {said}") == 2
+    assert any(line.get("error", "").startswith(said) for line in group.reports())
+    assert not (group.storage / "model").exists()
+
+
 def test_more_epochs_go_on_from_fewer(start_ranks):
     finish(start_ranks(config={"epochs": 2}))
     second = finish(start_ranks(config={"epochs": 4}))

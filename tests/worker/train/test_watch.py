@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -38,6 +39,19 @@ def test_a_change_that_is_too_small_is_none():
     for step, loss in enumerate([1.0, 0.95, 0.91, 0.85]):
         watch.look({"loss": loss}, step)
     assert (watch.step, watch.since) == (3, 0)
+
+
+@pytest.mark.parametrize("metric", ["loss", "validationAccuracy"])
+def test_any_number_is_better_than_none_and_none_is_better_than_nothing(metric):
+    watch = Watch("field", metric, RECIPE, minimum_change=0.1)
+    found = []
+    for step, value in enumerate([math.nan, math.nan, 2.0, math.nan, 2.0]):
+        following = Watch("field", metric, RECIPE, minimum_change=0.1)
+        following.load_state_dict(json.loads(json.dumps(watch.state_dict())))
+        watch = following
+        watch.look({metric: value}, step)
+        found.append((watch.step, watch.since))
+    assert found == [(0, 0), (0, 1), (2, 0), (2, 1), (2, 2)]
 
 
 def test_what_was_best_by_another_metric_is_forgotten():
@@ -85,6 +99,16 @@ def test_the_best_checkpoint_is_kept_and_published(start_ranks, strategy):
     assert (last["step"], last["model"]["step"]) == (21, 7)
     history = read_json(group.storage / "checkpoints" / kept[-1] / "manifest.json")["state"]["progress"]["history"]
     assert last["validationSize"] == history[0]["validationSize"] < history[-1]["validationSize"]
+
+
+def test_the_best_is_one_whose_metric_is_a_number(start_ranks):
+    checkpoint = {"bestBy": "validationSize", "keep": 1}
+    recipe = "tests.worker.train.recipes:MeasuredLate"
+    group = finish(start_ranks(recipe=recipe, config={"epochs": 3}, checkpoint=checkpoint))
+    assert load_model(group.storage / "model").description["origin"]["epoch"] == 2
+    first, second, *_ = (line for line in group.reports() if "validationSize" in line)
+    assert first["validationSize"] is None
+    assert second["validationSize"] > 0
 
 
 def test_a_broken_best_checkpoint_is_said_and_the_last_published(start_ranks):

@@ -26,7 +26,7 @@ from muster_worker.train.evaluation import evaluate, evaluate_alone, measured
 from muster_worker.train.export import Trained
 from muster_worker.train.own_time import Awake, UpToTheFirstWait
 from muster_worker.train.precision import Precision
-from muster_worker.train.process_group import StepAgreement
+from muster_worker.train.process_group import StepAgreement, everywhere
 from muster_worker.train.schedule import Schedule
 from muster_worker.train.sharding import EpochPlan, share
 from muster_worker.train.strategy import distributed
@@ -353,12 +353,16 @@ class Trainer:
         self.published = Progress(**state["progress"])
 
     def trained(self) -> Trained | None:
-        """What is exported, with a few real samples as examples; None on all ranks but the first. Collective."""
+        """What is exported, with a few real samples as examples; None on all ranks but the first. Collective.
+
+        Raises ConfigurationError where training has diverged.
+        """
         weights = self._strategy.whole_weights()
-        if self.layout.rank != 0:
-            return None
         seed_everything(self._device, self.recipe.config.seed)
-        model = self.recipe.model()
+        model = self.recipe.model() if self.layout.rank == 0 else None
+        everywhere(lambda: self._check_finite(model, weights))
+        if model is None:
+            return None
         model.load_state_dict(weights)
         dataset = self._training if self._validation is None else self._validation
         count = min(3, len(dataset))
@@ -371,6 +375,16 @@ class Trainer:
             origin=self.origin(),
             generation={"context": language_model.context} if language_model is not None else None,
         )
+
+    def _check_finite(self, untrained: nn.Module | None, weights: dict[str, Any]) -> None:
+        """Raises ConfigurationError. What is not finite in the untrained model, such as a mask, need not be."""
+        for name, tensor in untrained.state_dict().items() if untrained is not None else ():
+            if not weights[name].isfinite().all() and tensor.isfinite().all():
+                raise ConfigurationError(
+                    f"training diverged: {name} is not finite after step {self.published.step}: lower"
+                    " spec.optimisation.learningRate.initial, or set spec.optimisation.maxGradientNorm, and give the"
+                    " job another spec.storage.path, or remove the checkpoints there"
+                )
 
     def origin(self) -> dict[str, Any]:
         """What tells one trained model from another."""

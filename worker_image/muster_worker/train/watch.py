@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from muster_worker.train.errors import ConfigurationError
@@ -36,13 +37,16 @@ class Watch:
     def look(self, metrics: Mapping[str, float], step: int) -> None:
         """After each evaluation."""
         value = metrics[self._metric]
-        if self._best is None or self._gain(value, self._best) > self._minimum_change:
+        if self._best is None or self._is_better(value, self._best):
             self._best, self.step, self.since = value, step, 0
         else:
             self.since += 1
 
-    def _gain(self, value: float, best: float) -> float:
-        return value - best if self._rises else best - value
+    def _is_better(self, value: float, best: float) -> bool:
+        """Any number is better than none, to which nothing compares."""
+        if math.isnan(best):
+            return not math.isnan(value)
+        return (value - best if self._rises else best - value) > self._minimum_change
 
     def state_dict(self) -> dict[str, Any]:
         return {"metric": self._metric, "best": self._best, "step": self.step, "since": self.since}
