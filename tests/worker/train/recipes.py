@@ -289,6 +289,17 @@ class Counting(Deep):
     counts = True
 
 
+class Decaying(Deep):
+    """Large matrices decay, all else does not, by an optimizer that takes many parameters at once, as on GPUs."""
+
+    def optimizer(self, parameters, learning_rate):
+        groups = {True: [], False: []}
+        for parameter in parameters:
+            groups[parameter.ndim > 1 and parameter.numel() > 100].append(parameter)
+        decaying = [{"params": groups[True], "weight_decay": 0.5}, {"params": groups[False], "weight_decay": 0.0}]
+        return torch.optim.AdamW(decaying, lr=learning_rate, foreach=True)
+
+
 class Lost(Deep):
     def pipeline_layers(self, model):
         return [model.first, *model.blocks[1:], model.last]

@@ -154,6 +154,31 @@ def test_gradients_scaled_for_float16_are_those_of_one_process(start_ranks, alon
 
 
 @pytest.mark.parametrize(
+    ("kind", "mesh", "count"),
+    [
+        ("ddp", None, 2),
+        ("fsdp", None, 2),
+        ("fsdp", {"data": 2, "tensor": 2}, 4),
+        ("tensor", None, 2),
+        ("pipeline", None, 3),
+        ("pipeline", {"pipeline": 2, "tensor": 2}, 4),
+        ("parameterServer", {"parameterServers": 3}, 4),
+    ],
+    ids=str,
+)
+def test_a_recipe_may_group_its_parameters(start_ranks, kind, mesh, count):
+    """Also where a rank has nothing of a group: of three stages or servers one alone has large matrices, or two."""
+    options = {"recipe": f"{recipes.__name__}:Decaying"}
+    config = CONFIG | {"blocks": 1}
+    wanted = finish(start_ranks("alone", 1, config=config | {"epochs": 3}, **options))
+    for epochs in (1, 3):
+        group = finish(train(start_ranks, "groups", count, kind, mesh, config=config | {"epochs": epochs}, **options))
+    assert_same(weights(group), weights(wanted), **TOLERANCE)
+    plain = finish(start_ranks("plain", 1, recipe=DEEP, config=config | {"epochs": 3}))
+    assert not torch.allclose(weights(plain)["blocks.0.up.weight"], weights(wanted)["blocks.0.up.weight"], rtol=0.1)
+
+
+@pytest.mark.parametrize(
     ("before", "after"),
     [
         (("ddp", None, 3), ("fsdp", None, 2)),

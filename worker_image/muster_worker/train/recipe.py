@@ -65,7 +65,11 @@ class Recipe(ABC):
         return {}
 
     def optimizer(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> Optimizer:
-        """The optimizer; its learning rate is the runtime's to change."""
+        """The optimizer; its learning rate is the runtime's to change.
+
+        `parameters`: those that this rank has, or has parts of, each of the shape that it has in the whole model. They
+        may be put into groups with settings of their own.
+        """
         from torch.optim import AdamW  # noqa: PLC0415 - recipes are described without torch
 
         return AdamW(parameters, lr=learning_rate)

@@ -30,7 +30,7 @@ from muster_worker.train.process_group import StepAgreement, everywhere
 from muster_worker.train.schedule import Schedule
 from muster_worker.train.sharding import EpochPlan, share
 from muster_worker.train.strategy import distributed
-from muster_worker.train.strategy.base import Batch, local
+from muster_worker.train.strategy.base import Batch, divide_groups, local
 from muster_worker.train.strategy.layout import Layout
 from muster_worker.train.teacher import Teacher
 from muster_worker.train.watch import Watch
@@ -110,8 +110,9 @@ class Trainer:
     def connect(self) -> None:
         """Gives every rank rank 0's parameters, or its part of them, and makes gradients common. Collective."""
         self._strategy = distributed(self.layout, self.recipe, self.model, self._device)
-        parameters = self._strategy.parameters()
+        parameters = list(self._strategy.module.parameters())
         self._optimizer = self.recipe.optimizer(parameters, self._rate.initial or self.recipe.learning_rate)
+        divide_groups(self._optimizer)
         self._schedule.drive(self._optimizer)
         self._agreement = StepAgreement()
         self._own_time = Awake() if self.layout.divides else UpToTheFirstWait()

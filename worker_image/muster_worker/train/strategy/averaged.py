@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch.distributed as dist
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
@@ -22,13 +22,6 @@ class Averaged(Strategy):
         super().__init__(module)
         self._shares = shares
         self._buffers = Buffers(module, shares)
-
-    def parameters(self) -> list[Any]:
-        """Two groups: an optimizer that takes many at once does not take divided and whole ones together."""
-        groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-        for parameter in self.module.parameters():
-            groups[hasattr(parameter, "to_local")].append(parameter)
-        return [{"params": parameters} for parameters in groups.values() if parameters]
 
     def finish_step(self) -> None:
         if dist.get_world_size(self._shares) > 1:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from muster_worker.train.precision import Precision
     from muster_worker.train.strategy.layout import Layout
@@ -35,10 +36,6 @@ class Strategy:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         """What is called with this rank's share of a batch to train, and whose state a checkpoint has."""
-
-    def parameters(self) -> list[Any]:
-        """What the recipe's optimizer is given: parameters, or groups of them."""
-        return list(self.module.parameters())
 
     def start_batch(self, *, last: bool) -> None:
         """Before a batch. `last`: it is the step's last, after whose backward pass gradients are to be common."""
@@ -93,6 +90,22 @@ def summed(number: float, group: dist.ProcessGroup | None = None) -> float:
     total = torch.tensor(number, dtype=torch.float64)
     dist.all_reduce(total, group=group)
     return total.item()
+
+
+def divide_groups(optimizer: Optimizer) -> None:
+    """Has each group of its parameters hold such as are divided alike, with the settings that the recipe gave it.
+
+    An optimizer that takes many at once does not take divided and whole ones together. And of a group of which this
+    rank has nothing, torch loads no settings: it is left out.
+    """
+    groups: list[dict[str, Any]] = []
+    for group in optimizer.param_groups:
+        alike: dict[Any, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            alike.setdefault(getattr(parameter, "device_mesh", None), []).append(parameter)
+        groups += [{**group, "params": parameters} for parameters in alike.values()]
+    if groups:
+        optimizer.param_groups[:] = groups
 
 
 def keep_only(model: nn.Module, mine: set[Any]) -> None:
