@@ -610,10 +610,9 @@ def test_those_that_left_or_were_replaced_are_not_waited_for() -> None:
     assert ranks(job.coordinator.round) == [0, 1]
 
 
-def in_place(job: Job, last: Round, least: int = 1) -> None:
-    job.coordinator = Coordinator.in_place_of_the_lost(
-        "uid-1", len(last.members), "d", Policy(least=least, most=8), last=last, now=job.now
-    )
+def in_place(job: Job, last: Round, least: int = 1, *, rank_0_decides: bool = False) -> None:
+    policy = Policy(least=least, most=8, rank_0_decides=rank_0_decides)
+    job.coordinator = Coordinator.in_place_of_the_lost("uid-1", len(last.members), "d", policy, last=last, now=job.now)
 
 
 def test_the_members_form_anew_around_the_one_that_took_rank_0s_place() -> None:
@@ -626,6 +625,18 @@ def test_the_members_form_anew_around_the_one_that_took_rank_0s_place() -> None:
     assert (ranks(answer.round), answer.round.attempt) == ([1, 2], 2)
     record = job.coordinator.restarts[0]
     assert (record.attempt, record.failure.pod, record.failure.cause) == (1, "digits-0-1", "Silent")
+
+
+def test_where_rank_0_decides_and_is_lost_the_first_that_is_left_does() -> None:
+    job = elastic()
+    first = job.form()
+    in_place(job, first, rank_0_decides=True)
+    job.join(member(1), first.id, attempt=1)
+    answer = job.join(member(2), first.id, attempt=1)
+    assert isinstance(answer, Formed)
+    assert job.beat(member(2), answer.round, done=True) == Healthy()
+    assert job.beat(member(1), answer.round, done=True) == Finished(0)
+    assert job.beat(member(2), answer.round) == Finished(0)
 
 
 def test_who_was_lost_together_with_rank_0_is_not_waited_for_as_long_again() -> None:

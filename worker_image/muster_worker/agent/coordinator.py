@@ -589,10 +589,11 @@ class Coordinator:
         return _silent(before, missing) if known.secondary and missing is not None else known
 
     def _all_is_done(self) -> bool:
-        if self._policy.rank_0_decides:
-            return self._seats[0].done
         assert self.round is not None
-        return all(self._seats[member.rank].done for member in self.round.members)
+        members = self.round.members
+        # The first of an elastic round has the first of its ranks, though the pod with rank 0 is lost.
+        decisive = members[:1] if self._policy.rank_0_decides else members
+        return all(self._seats[member.rank].done for member in decisive)
 
     def _finish(self, finished: Finished) -> None:
         self.finished = finished

@@ -93,11 +93,11 @@ class Seat:
 class Policy:
     """What the job says of its group.
 
-    `rank_0_decides`: it has succeeded once the member with rank 0 is done, whatever the others do. `hang_timeout`:
-    after so many seconds without a report its ranks hang; None: never. `steps_expected`: they report steps from the
-    beginning; otherwise it counts from their first. `least` and `most` members make an elastic group; None: it has
-    one for each of its replicas, always. `workers`: how many ranks after those of the round come and go beside it: the
-    round is one of parameter servers then.
+    `rank_0_decides`: it has succeeded once the first member of its round is done, whatever the others do.
+    `hang_timeout`: after so many seconds without a report its ranks hang; None: never. `steps_expected`: they report
+    steps from the beginning; otherwise it counts from their first. `least` and `most` members make an elastic group;
+    None: it has one for each of its replicas, always. `workers`: how many ranks after those of the round come and go
+    beside it: the round is one of parameter servers then.
     """
 
     rank_0_decides: bool = False
