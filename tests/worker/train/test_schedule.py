@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -53,6 +54,45 @@ def test_it_does_what_torch_does_also_when_interrupted(values, interruption, met
         torchs.step(value)
         schedule.before_step(number)
         assert schedule.learning_rate == pytest.approx(reference.param_groups[0]["lr"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "lowered_after"),
+    [
+        ("validationLoss", [-1.0] * 9, 3),
+        ("validationLoss", [-1000.0 + 0.05 * number for number in range(9)], 3),
+        ("validationLoss", [-1000.0 - 0.09 * number for number in range(2)] + [-1000.2] * 7, 5),
+        ("validationLoss", [-1.0 - number for number in range(9)], None),
+        ("validationLoss", [0.5, 0.0, *[-0.5] * 7], 5),
+        ("validationLoss", [math.nan] * 9, 2),
+        ("validationLoss", [1000.0 - 0.01 * number for number in range(9)], 3),
+        ("validationAccuracy", [-1.0] * 9, 3),
+        ("validationAccuracy", [-9.0 + number for number in range(9)], None),
+    ],
+)
+def test_a_metric_of_either_sign_stalls_when_it_gets_no_better(metric, values, lowered_after):
+    settings = LearningRate(0.1, "plateau", metric, 0.5, 2)
+    schedule = driving(settings)
+    rates = []
+    for number, value in enumerate(values):
+        schedule.after_evaluation({metric: value})
+        schedule.before_step(number)
+        rates.append(schedule.learning_rate)
+    found = next((number for number, rate in enumerate(rates) if rate < 0.1), None)
+    assert found == lowered_after
+
+
+def test_a_checkpoint_of_before_is_gone_on_from_by_the_same_rule():
+    """Then torch's relative threshold was kept, by which what is below zero never stalls."""
+    settings = LearningRate(0.1, "plateau", "validationLoss", 0.5, 2)
+    before = ReduceLROnPlateau(optimizer(), "min", 0.5, 2, eps=0.0)
+    before.step(-1.0)
+    schedule = driving(settings)
+    schedule.load_state_dict(json.loads(json.dumps({"plateau": before.state_dict(), "factor": 1.0})))
+    for _ in range(3):
+        schedule.after_evaluation({"validationLoss": -1.0})
+    schedule.before_step(3)
+    assert schedule.learning_rate == 0.05
 
 
 def test_constant_is_constant():

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from muster_worker.train.environment import LearningRate
     from muster_worker.train.recipe import Recipe
 
+BETTER = 1e-4
+"""Of the best value so far: a metric that changes by less has stalled."""
+
+ABSOLUTE = "abs"
+"""How torch is told to take a threshold. Checkpoints of earlier versions say otherwise."""
+
 FIELD = "spec.optimisation.learningRate.metric"
 
 
@@ -37,7 +43,9 @@ class Schedule:
         if settings.schedule == "plateau":
             mode = "max" if settings.metric in map(validation_name, recipe.maximised) else "min"
             # Without torch's eps, below which it changes nothing: of a factor it is another than of a rate.
-            self._plateau = ReduceLROnPlateau(self._factor, mode, settings.factor, settings.patience, eps=0.0)
+            self._plateau = ReduceLROnPlateau(
+                self._factor, mode, settings.factor, settings.patience, threshold_mode=ABSOLUTE, eps=0.0
+            )
 
     def check(self, names: Collection[str]) -> None:
         """Raises ConfigurationError when the metric that drives the schedule is none of `names`."""
@@ -71,6 +79,9 @@ class Schedule:
 
     def after_evaluation(self, metrics: Mapping[str, float]) -> None:
         if self._plateau is not None:
+            # Not torch's own relative threshold, by which a metric below zero gets better by staying as it is.
+            best = self._plateau.best
+            self._plateau.threshold = BETTER * abs(best) if math.isfinite(best) else 0.0
             self._plateau.step(metrics[self._settings.metric])
 
     def state_dict(self) -> dict[str, Any]:
@@ -80,5 +91,5 @@ class Schedule:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self._plateau and state:
-            self._plateau.load_state_dict(state["plateau"])
+            self._plateau.load_state_dict({**state["plateau"], "threshold_mode": ABSOLUTE})
             self._factor.param_groups[0]["lr"] = state["factor"]
