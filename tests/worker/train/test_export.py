@@ -143,6 +143,21 @@ def test_a_model_that_cannot_be_exported_is_published_without_program(directory,
         model.program()
 
 
+class OddlyNamed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleDict({"first(a=1)": nn.Linear(4, 1)})
+
+    def forward(self, points):
+        return self.layers["first(a=1)"](points)
+
+
+def test_a_model_with_names_that_could_be_code_is_published_without_program(directory):
+    export_model(directory, trained(OddlyNamed()), "token")
+    assert "layers.first(a=1).weight" in load_model(directory).description["programError"]
+    assert not (directory / "program.pt2").exists()
+
+
 def test_an_old_model_is_replaced(directory):
     export_model(directory, trained(), "first")
     source = trained()

@@ -28,6 +28,7 @@ from muster_worker.train.model_directory import (
     load_model,
     summary,
 )
+from muster_worker.train.program import check_program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,6 +163,7 @@ def _write_program(path: Path, model: nn.Module, kinds: Sequence[Inputs]) -> str
             node.meta.pop("stack_trace", None)
             node.meta.pop("nn_module_stack", None)
         torch.export.save(program, path)
+        check_program(path)  # names that a model may have and a program may not
     except OSError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a model does that the exporter does not know

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from muster_worker.train.durable import fault_of, read_json, record_of
 from muster_worker.train.errors import StorageError
+from muster_worker.train.program import load_program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,18 +78,15 @@ class LoadedModel:
         return tensors
 
     def program(self) -> nn.Module:
-        """The model as it was exported, or TorchScript; ready to be called. Raises StorageError where it is neither."""
+        """The model as it was exported, or TorchScript; ready to be called.
+
+        Raises StorageError where it is neither, or would run Python.
+        """
         if self.description.get("script") is not None:
             return load_script(self.directory / SCRIPT)
         if self.description["program"] is None:
             raise StorageError(f"{self.directory} has no program: {self.description['programError']}")
-        program = torch.export.load(self.directory / PROGRAM)
-        try:
-            # Without the guards that torch 2.9 has put into its forward pass, a third of a small model's time.
-            module: nn.Module = program.module(check_guards=False)
-        except TypeError:
-            module = program.module()
-        return module
+        return load_program(self.directory / PROGRAM)
 
 
 def example(directory: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] | None:
