@@ -81,6 +81,12 @@ def test_bytes_of_a_tensor_that_is_not_in_one_piece():
     assert torch.equal(TensorSpec("x", "INT32", (3, 2)).from_bytes([3, 2], to_bytes(tensor)), tensor)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.int64])
+def test_numbers_of_a_tensor_that_is_not_in_one_piece(dtype):
+    tensor = torch.arange(6, dtype=dtype).reshape(3, 2)[:, 1]
+    assert orjson.dumps(to_numbers(tensor), option=orjson.OPT_SERIALIZE_NUMPY) in (b"[1,3,5]", b"[1.0,3.0,5.0]")
+
+
 @pytest.mark.parametrize(
     ("datatype", "shape", "wanted"),
     [

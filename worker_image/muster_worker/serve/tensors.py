@@ -141,10 +141,10 @@ def _whole(found: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def to_numbers(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """All of them in one row, as JSON can have them."""
+    """All of them in one row without gaps, as JSON can have them."""
     if tensor.dtype in (torch.float16, torch.bfloat16):
         tensor = tensor.float()
-    return tensor.reshape(-1).numpy()
+    return tensor.reshape(-1).contiguous().numpy()
 
 
 def to_bytes(tensor: Tensor) -> bytes:
