@@ -180,6 +180,109 @@ def test_more_samples_than_a_batch_are_computed_in_pieces():
     assert model.sizes == [4, 4, 2]
 
 
+SMALL = WORTH_A_THREAD / 10
+"""Seconds of a sample that is computed where it is asked for; ten of them are not."""
+
+
+def test_of_a_small_model_too_the_pieces_of_a_large_request_leave_room_for_others():
+    async def work(batcher, model):
+        model.go.clear()  # whoever computed here would not come back
+        large = asyncio.create_task(doubles(batcher, *range(5000)))
+        await asyncio.sleep(0.01)
+        others = [asyncio.create_task(doubles(batcher, n)) for n in range(5)]
+        await asyncio.sleep(0.01)
+        model.go.set()
+        await asyncio.gather(*others)
+        assert not large.done()
+        await large
+
+    model, watch, _ = in_loop(work, Batching(max_size=2), seconds=SMALL)
+    assert (model.sizes[:4], sum(model.sizes)) == ([2, 2, 2, 1], 5005)
+    assert watch.batches == [(5000, 1), (2, 2), (2, 2), (1, 1)]
+
+
+@pytest.mark.parametrize("seconds", [SLOW, SMALL])
+def test_large_requests_take_turns_and_are_computed_in_time(seconds):
+    async def work(batcher, _):
+        await asyncio.gather(*(doubles(batcher, *range(count)) for count in (2500, 3, 40, 1)))
+
+    model, watch, _ = in_loop(work, Batching(), seconds=seconds)
+    assert sum(model.sizes) == 2544
+    assert sorted(watch.batches) == [(1, 1), (3, 1), (40, 1), (2500, 1)]
+
+
+def test_the_rest_of_a_large_request_is_not_computed_once_nobody_waits():
+    async def work(batcher, _):
+        large = asyncio.create_task(doubles(batcher, *range(1_000_000)))
+        await asyncio.sleep(0.01)
+        large.cancel()
+        await asyncio.sleep(0)
+        await asyncio.wait_for(doubles(batcher, 1), 5)
+        assert batcher.computing_for == 0
+
+    model, _, _ = in_loop(work, Batching(), seconds=SMALL)
+    assert len(model.sizes) < 100_000
+
+
+def test_one_piece_that_cannot_be_computed_fails_its_request_alone():
+    async def work(batcher, _):
+        return await asyncio.gather(
+            batcher.submit(samples(*range(100), -1, *range(100))), doubles(batcher, 1), return_exceptions=True
+        )
+
+    _, _, (large, other) = in_loop(work, Batching(max_size=4), seconds=SMALL)
+    assert isinstance(large, ComputationError)
+    assert other is None
+
+
+def test_what_is_as_quick_as_the_hop_to_a_thread_is_computed_where_it_is_asked_for():
+    async def work(batcher, model):
+        answers = [batcher.submit(samples(*range(9))) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert model.sizes == [4, 4, 4, 4, 1, 1]
+        await asyncio.gather(*answers)
+
+    in_loop(work, Batching(max_size=4), seconds=SMALL)
+
+
+class Odd:
+    """Gives its outputs in one row, of samples of zero none, and more of ones; of two it ends the thread."""
+
+    def __call__(self, inputs):
+        (samples,) = inputs
+        if (samples == 2).any():
+            raise SystemExit
+        return [samples.repeat_interleave(samples.ravel().long(), 0)]
+
+
+def test_outputs_that_are_not_as_many_as_the_samples_end_nobody_but_whose_they_are():
+    async def main():
+        batcher = Batcher(Odd(), Batching(max_size=3, max_delay=60), Watch(), batched=True, seconds=SLOW)
+        asked = [batcher.submit(samples(number)) for number in (3.0, 1.0, 0.0)]
+        found = [[len(output) for output in outputs] for outputs in await asyncio.wait_for(asyncio.gather(*asked), 5)]
+        assert found == [[3], [1], [0]]
+        with pytest.raises(ComputationError, match="the model failed: SystemExit"):
+            await asyncio.wait_for(batcher.submit(samples(2, 2, 2)), 5)
+        (output,) = await asyncio.wait_for(batcher.submit(samples(1, 1, 1)), 5)
+        assert output.tolist() == [[1], [1], [1]]
+        batcher.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("seconds", [SLOW, QUICK])
+def test_pieces_that_cannot_be_joined_fail_their_request(seconds):
+    async def main():
+        batcher = Batcher(lambda inputs: [inputs[0].sum()], Batching(), Watch(), batched=True, seconds=seconds)
+        with pytest.raises(ComputationError, match="the model failed: RuntimeError: zero-dimensional tensor"):
+            await asyncio.wait_for(batcher.submit(samples(1, 2)), 5)
+        (output,) = await asyncio.wait_for(batcher.submit(samples(3)), 5)
+        assert output == 3
+        batcher.close()
+
+    asyncio.run(main())
+
+
 def test_without_a_batch_dimension_each_is_computed_alone_and_whole():
     async def work(batcher, _):
         await asyncio.gather(doubles(batcher, 1, 2, 3), doubles(batcher, 4, 5, 6))

@@ -7,11 +7,16 @@ Computation has threads of its own, so that requests are taken in meanwhile. A m
 back takes longer than itself is computed where it is asked for, at the turn's end: to read what came, compute it and
 answer it, each in a row, takes half of the time of doing so request by request, for no step drives the code of the
 others out of the caches.
+
+A request that has more samples than a batch is computed in pieces, of which each has its turn among the batches of
+others. It has a thread even where the model is small, unless all of it takes no longer than the hop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,17 +25,28 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from muster_worker.serve.errors import ComputationError, OverloadedError, RequestError
+from muster_worker.serve.generate.decoder import failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from concurrent.futures import Future
 
     from torch import Tensor
 
     Outputs = list[Tensor]
+    Answer = Outputs | RequestError | None
+    """None: some of the request's samples are left to compute."""
+
     Compute = Callable[[Sequence[Tensor]], Outputs]
 
 WORTH_A_THREAD = 0.0005
 """Seconds of computation from which on a thread is used: the hop takes about 0.0001."""
+
+_TURN = 0.05
+"""Seconds for which pieces of a request are computed one after the other, where nobody else waits."""
+
+_JOINED = 1000
+"""So many pieces become one tensor: each takes hundreds of bytes beside its numbers."""
 
 
 class Watch(Protocol):
@@ -56,6 +72,32 @@ class _Request:
     answer: asyncio.Future[Outputs]
     shapes: list[torch.Size]
     """Of one sample of each input."""
+
+    pieces: _Pieces | None = None
+    """Once some are computed of one that has more samples than a batch."""
+
+
+class _Pieces:
+    """What is computed of a request, the first samples first."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self._parts: list[Outputs] = []
+        self._single: list[Outputs] = []
+
+    def add(self, outputs: Outputs, samples: int) -> None:
+        self.samples += samples
+        self._single.append(outputs)
+        if len(self._single) == _JOINED:
+            self._parts.append(_joined(self._single))
+            self._single.clear()
+
+    def joined(self) -> Outputs:
+        return _joined([*self._parts, *self._single])
+
+
+def _joined(parts: Iterable[Outputs]) -> Outputs:
+    return [torch.cat(of_one) for of_one in zip(*parts, strict=True)]
 
 
 class Batcher:
@@ -83,7 +125,14 @@ class Batcher:
         self._computing: list[float] = []  # when each began that is going on, the oldest first
         self._timer: asyncio.TimerHandle | None = None
         self._turn_ends = False  # and what came in it will be looked at
-        self._thread = ThreadPoolExecutor(at_once, "compute") if seconds >= WORTH_A_THREAD else None
+        self._thread = ThreadPoolExecutor(at_once, "compute")
+        self._here = seconds < WORTH_A_THREAD
+        """Whether a batch is computed by whoever calls."""
+
+        in_time = WORTH_A_THREAD / seconds if seconds else math.inf
+        self._most_here = max(self._max_size, in_time) if self._here else 0
+        """Samples that a request may have to be computed so too."""
+
         self._loop = asyncio.get_running_loop()
 
     def submit(self, inputs: tuple[Tensor, ...]) -> asyncio.Future[Outputs]:
@@ -91,7 +140,7 @@ class Batcher:
 
         Raises OverloadedError when too many wait.
         """
-        if len(self._waiting) >= self._batching.max_waiting and self._thread is None:
+        if len(self._waiting) >= self._batching.max_waiting and self._here:
             self._look()  # most waited for nothing but the turn's end
         if len(self._waiting) >= self._batching.max_waiting:
             raise OverloadedError(f"{len(self._waiting)} requests wait already: try again in a second")
@@ -100,7 +149,7 @@ class Batcher:
         request = _Request(inputs, samples, self._loop.time(), self._loop.create_future(), shapes)
         self._waiting.append(request)
         self._samples += samples
-        if self._samples >= self._max_size and self._thread is not None:
+        if self._samples >= self._max_size and not self._here:
             self._look()
         elif not self._turn_ends:
             self._turn_ends = True
@@ -113,8 +162,8 @@ class Batcher:
         return self._loop.time() - self._computing[0] if self._computing else 0.0
 
     def close(self) -> None:
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)
+        self._at_once = 0  # nothing begins any more
+        self._thread.shutdown(wait=False)
 
     def _end_turn(self) -> None:
         self._turn_ends = False
@@ -158,52 +207,70 @@ class Batcher:
     def _start(self, requests: list[_Request]) -> None:
         if not requests:
             return
-        now = self._loop.time()
-        self._watch.batch(sum(request.samples for request in requests), [now - request.came for request in requests])
-        if self._thread is None:
-            _finish(requests, self._answers(requests))
+        now, first = self._loop.time(), requests[0]
+        if first.pieces is None:
+            waited = [now - request.came for request in requests]
+            self._watch.batch(sum(request.samples for request in requests), waited)
+        if first.samples <= self._most_here:
+            answers = self._answers(requests)
+            self._put_back(first, answers[0])
+            _finish(requests, answers)
             return
         self._computing.append(now)
         self._thread.submit(self._answers, requests).add_done_callback(
-            lambda done: self._loop.call_soon_threadsafe(self._computed, now, requests, done.result())
+            lambda done: self._loop.call_soon_threadsafe(self._computed, now, requests, done)
         )
 
-    def _computed(self, began: float, requests: list[_Request], answers: list[Outputs | RequestError]) -> None:
+    def _computed(self, began: float, requests: list[_Request], done: Future[list[Answer]]) -> None:
+        error = done.exception()
+        answers: list[Answer] = done.result() if error is None else [failed(error) for _ in requests]
         self._computing.remove(began)
+        self._put_back(requests[0], answers[0])
         self._look()
         _finish(requests, answers)
 
-    def _answers(self, requests: list[_Request]) -> list[Outputs | RequestError]:
+    def _put_back(self, first: _Request, answer: Answer) -> None:
+        """Behind whoever waits, where samples are left to compute: then it was alone."""
+        if answer is None:
+            self._waiting.append(first)
+            self._samples += first.samples
+
+    def _answers(self, requests: list[_Request]) -> list[Answer]:
         """To each of them. Where a batch fails each is tried alone: only those fail that cannot be computed."""
         try:
             return self._together(requests)
-        except RequestError as error:
-            if len(requests) == 1 or not isinstance(error, ComputationError):
-                return [error for _ in requests]
+        except Exception as error:  # noqa: BLE001 - of a model whose outputs are not as many as its samples, too
+            told = error if isinstance(error, RequestError) else failed(error)
+            if len(requests) == 1 or not isinstance(told, ComputationError):
+                return [told for _ in requests]
             return [answer for request in requests for answer in self._answers([request])]
 
-    def _together(self, requests: list[_Request]) -> list[Outputs | RequestError]:
+    def _together(self, requests: list[_Request]) -> list[Answer]:
         if len(requests) == 1:
-            return [self._in_pieces(requests[0])]
+            return [self._alone(requests[0])]
         inputs = [torch.cat(parts) for parts in zip(*(request.inputs for request in requests), strict=True)]
         lengths = [request.samples for request in requests]
         outputs = [output.split(lengths) for output in self._compute(inputs)]
         return [list(parts) for parts in zip(*outputs, strict=True)]
 
-    def _in_pieces(self, request: _Request) -> Outputs:
-        """One request may have more samples than a batch."""
-        size = self._max_size
-        if request.samples <= size:
+    def _alone(self, request: _Request) -> Outputs | None:
+        """Of more samples than a batch, pieces until the time is over, others wait or nobody does: then None."""
+        if request.samples <= self._max_size:
             return self._compute(request.inputs)
-        pieces = [
-            self._compute(piece) for piece in zip(*(tensor.split(size) for tensor in request.inputs), strict=True)
-        ]
-        return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+        size, end = self._max_size, time.monotonic() + _TURN
+        pieces = request.pieces = request.pieces or _Pieces()
+        while True:
+            piece = [tensor[pieces.samples : pieces.samples + size] for tensor in request.inputs]
+            pieces.add(self._compute(piece), len(piece[0]))
+            if pieces.samples == request.samples:
+                return pieces.joined()
+            if self._waiting or request.answer.done() or time.monotonic() > end:
+                return None
 
 
-def _finish(requests: list[_Request], answers: list[Outputs | RequestError]) -> None:
+def _finish(requests: list[_Request], answers: list[Answer]) -> None:
     for request, answer in zip(requests, answers, strict=True):
-        if request.answer.done():
+        if answer is None or request.answer.done():
             continue
         if isinstance(answer, RequestError):
             request.answer.set_exception(answer)

@@ -81,6 +81,6 @@ def _nothing(logits: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
     return torch.empty(0, dtype=torch.int64), torch.empty(0)
 
 
-def failed(error: Exception) -> ComputationError:
+def failed(error: BaseException) -> ComputationError:
     """Of what a recipe's code has raised."""
     return ComputationError(f"the model failed: {type(error).__name__}: {error}")
