@@ -102,6 +102,20 @@ def test_what_is_no_torchscript_is_refused(content, tmp_path, capsys):
     assert "wrong.pt is no TorchScript file" in capsys.readouterr().err
 
 
+class Flat(torch.nn.Module):
+    def forward(self, points: torch.Tensor):
+        return {"whole": points, "halves": points.reshape(-1, 2), "mean": points.mean()}
+
+
+def test_an_output_that_is_not_as_many_as_the_samples_is_refused_by_name(tmp_path, capsys):
+    words = ["package", str(scripted(tmp_path / "flat.pt", Flat())), str(tmp_path / "flat"), "--input"]
+    assert cli.main([*words, "points:FP32:-1,4"]) == ConfigurationError.exit_code
+    assert "the model's output halves: found 4 and 6 results for 2 and 3 samples, wanted" in capsys.readouterr().err
+    assert not (tmp_path / "flat").exists()
+    assert cli.main([*words, "points:FP32:3,4"]) == 0
+    assert not ServedModel.load(tmp_path / "flat", CPU).signature.batched
+
+
 def test_a_file_that_has_changed_since_is_not_loaded(script, tmp_path):
     cli.main(["package", str(script), str(tmp_path / "affine"), "--input", "points:FP32:-1,4"])
     with (tmp_path / "affine" / "model.pt").open("r+b") as file:

@@ -143,6 +143,33 @@ def test_a_model_that_cannot_be_exported_is_published_without_program(directory,
         model.program()
 
 
+class Flat(nn.Module):
+    """Two rows for each sample, as a loss may want them."""
+
+    def forward(self, points):
+        return {"whole": points, "halves": points.reshape(-1, 2)}
+
+
+class Averaged(DataDependent):
+    """One number for all samples, by a model that cannot be exported."""
+
+    def forward(self, points):
+        return super().forward(points).mean()
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [
+        (Flat(), r"of 1 samples, its halves has the shape \[2, 2\], wanted \[1, …\]"),
+        (Averaged(), r"of 1 samples, its output has the shape \[\], wanted \[1, …\]"),
+    ],
+)
+def test_a_model_whose_outputs_are_not_as_many_as_the_samples_is_not_published(directory, model, wanted):
+    with pytest.raises(TrainingError, match=wanted):
+        export_model(directory, trained(model), "token")
+    assert not directory.exists()
+
+
 class OddlyNamed(nn.Module):
     def __init__(self):
         super().__init__()

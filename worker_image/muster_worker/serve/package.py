@@ -37,7 +37,7 @@ def package(script: Path, directory: Path, inputs: Sequence[TensorSpec]) -> Publ
     """Writes a copy of `script` to `directory` with what a server has to know of it, replacing what is there.
 
     Outputs are found by computing with zeros. Raises StorageError where a file cannot be read or written, and
-    ConfigurationError where the model does not take the inputs.
+    ConfigurationError where the model does not take the inputs, or its outputs do not follow their samples.
     """
     model = load_script(script)
     outputs = _outputs(model, inputs)
@@ -90,6 +90,9 @@ def _outputs(model: nn.Module, inputs: Sequence[TensorSpec]) -> list[TensorSpec]
     shorter, longer = (_computed(model, inputs, length) for length in _TRIED)
     if not all(isinstance(tensor, torch.Tensor) for tensor in shorter.values()):
         raise ConfigurationError("the model's output: wanted a tensor, or several in a tuple or a dict")
+    if all(one.shape[:1] == (ANY,) for one in inputs):
+        for name, tensor in shorter.items():
+            _check_samples(name, tensor.shape[:1], longer[name].shape[:1])
     return [
         TensorSpec(
             name,
@@ -98,6 +101,16 @@ def _outputs(model: nn.Module, inputs: Sequence[TensorSpec]) -> list[TensorSpec]
         )
         for name, tensor in shorter.items()
     ]
+
+
+def _check_samples(name: str, *lengths: torch.Size) -> None:
+    """Raises ConfigurationError where an output has another length for each number of samples, but not theirs."""
+    if lengths[0] != lengths[1] and lengths != tuple((length,) for length in _TRIED):
+        found, wanted = (" and ".join(str(one) for one in many) for many in ([one[0] for one in lengths], _TRIED))
+        raise ConfigurationError(
+            f"the model's output {name}: found {found} results for {wanted} samples, wanted one for each, or as many"
+            " whatever the samples"
+        )
 
 
 def _computed(model: nn.Module, inputs: Sequence[TensorSpec], length: int) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from muster_worker.train.durable import publish, record_of, temporary_beside, write_json
-from muster_worker.train.errors import StorageError, TrainingError
+from muster_worker.train.errors import ConfigurationError, StorageError, TrainingError
 from muster_worker.train.model_directory import (
     DATATYPES,
     DESCRIPTION,
@@ -31,7 +31,7 @@ from muster_worker.train.model_directory import (
 from muster_worker.train.program import check_program
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -69,13 +69,15 @@ class Trained:
 def export_model(directory: Path, trained: Trained, token: str) -> Published:
     """Writes the model to `directory`, replacing one that is there.
 
-    Raises StorageError, or TrainingError when what was read back does not compute what the model does.
+    Raises StorageError, ConfigurationError where outputs are not as many as the samples, or TrainingError when what was
+    read back does not compute what the model does.
     """
     model = copy.deepcopy(trained.model).cpu().eval()
     temporary = temporary_beside(directory, token)
     try:
         temporary.mkdir(parents=True)
         kinds = _kinds(model, trained)
+        _check_samples(model, kinds)
         _write(temporary, model, trained, kinds)
         _verify(temporary, model, kinds)
         publish(temporary, directory)
@@ -193,8 +195,7 @@ def _verify(directory: Path, model: nn.Module, kinds: Sequence[Inputs]) -> None:
     if loaded.description["program"] is None:
         return
     program = loaded.program()
-    for examples, length in itertools.product(kinds, (1, 3)):
-        inputs = tuple(of_length(example, length) for example in examples)
+    for inputs in _of_lengths(kinds):
         with torch.no_grad():
             wanted, found = named_outputs(model(*inputs)), named_outputs(program(*inputs))
         for name, tensor in wanted.items():
@@ -207,6 +208,26 @@ def _equal(found: Tensor, wanted: Tensor) -> bool:
     if torch.equal(found, wanted):
         return True
     return wanted.is_floating_point() and torch.allclose(found, wanted, rtol=0, atol=0, equal_nan=True)
+
+
+def _check_samples(model: nn.Module, kinds: Sequence[Inputs]) -> None:
+    """Servers compute samples of several requests together, and have to know which results are whose."""
+    for inputs in _of_lengths(kinds):
+        samples = len(inputs[0])
+        with torch.no_grad():
+            outputs = named_outputs(model(*inputs))
+        for name, tensor in outputs.items():
+            if tensor.shape[:1] != (samples,):
+                raise ConfigurationError(
+                    f"the model was not published: of {samples} samples, its {name} has the shape"
+                    f" {list(tensor.shape)}, wanted [{samples}, …], a result for each sample"
+                )
+
+
+def _of_lengths(kinds: Sequence[Inputs]) -> Iterator[Inputs]:
+    """Some samples of each kind."""
+    for examples, length in itertools.product(kinds, (1, 3)):
+        yield tuple(of_length(example, length) for example in examples)
 
 
 def of_length(example: Tensor, length: int) -> Tensor:
