@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import torch
@@ -16,7 +19,10 @@ from tritonclient.utils import InferenceServerException
 from muster_worker.serve.errors import RequestError
 from muster_worker.serve.grpc import decode
 from muster_worker.serve.grpc_messages import MESSAGES
+from muster_worker.serve.grpc_stream import answered
 from muster_worker.serve.model import ServedModel
+from muster_worker.train.export import Trained, export_model
+from tests.worker.serve.conftest import ORIGIN
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +121,73 @@ def test_contents_may_come_as_numbers(signature):
 def test_contents_that_do_not_fit_are_named(signature, asked_for, wanted):
     with pytest.raises(RequestError, match=wanted):
         decode(asked_for, signature)
+
+
+class Asking:
+    """A stream whose client asks and asks, and reads nothing but the first answer."""
+
+    def __init__(self, count):
+        self.left = count
+
+    async def read(self):
+        await asyncio.sleep(0)
+        if not self.left:
+            return grpc.aio.EOF
+        self.left -= 1
+        return self.left
+
+
+def test_a_stream_that_nobody_reads_is_not_listened_to_until_somebody_does():
+    async def main():
+        context, given = Asking(1000), 0
+
+        async def answers(request):
+            nonlocal given
+            for _ in range(2):
+                given += 1
+                yield request
+
+        stream = answered(context, answers, asyncio.Event())
+        first = await anext(stream)
+        await asyncio.sleep(0.1)
+        assert given < 200
+        assert context.left > 700
+        found = [first] + [one async for one in stream]
+        assert sorted(found) == sorted([*range(1000)] * 2)
+
+    asyncio.run(main())
+
+
+def test_answers_that_nobody_reads_take_no_memory_without_end(serve, tmp_path):
+    export_model(tmp_path / "wide", Trained(Wide(), (torch.randn(3, 4),), {}, ORIGIN), "token")
+    served = serve(tmp_path / "wide", "--name", "wide")
+    asked = MESSAGES["ModelInferRequest"](model_name="wide", raw_input_contents=[np.ones(4, np.float32).tobytes()])
+    asked.inputs.add(name="points", datatype="FP32", shape=[1, 4])
+    (server,) = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text().split()
+    before = memory(server)
+    with grpc.insecure_channel(f"127.0.0.1:{served.grpc_port}") as channel:
+        call = channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            request_serializer=MESSAGES["ModelInferRequest"].SerializeToString,
+        )
+        answers = call(iter([asked] * 1000))
+        next(answers)
+        most = 0
+        for _ in range(20):
+            most = max(most, memory(server))
+            time.sleep(0.1)
+        answers.cancel()
+    assert most - before < 300 << 20
+
+
+class Wide(torch.nn.Module):
+    """Of four numbers a million bytes."""
+
+    def forward(self, points):
+        return points[:, :1].expand(-1, 250_000) * 1.0
+
+
+def memory(process):
+    """In bytes."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
