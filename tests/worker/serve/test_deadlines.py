@@ -55,3 +55,23 @@ def test_what_is_answered_or_given_up_in_time_is_left_alone_and_forgotten():
         assert isinstance(error, TimedOutError)
 
     asyncio.run(main())
+
+
+def test_behind_one_that_takes_long_nothing_is_kept_that_is_answered():
+    async def main():
+        loop, deadlines = asyncio.get_running_loop(), Deadlines(SECONDS)
+        late = [loop.create_future()]
+        deadlines.watch(late[0])
+        for number in range(1000):
+            answer = loop.create_future()
+            deadlines.watch(answer)
+            if number % 100:
+                answer.set_result("in time")
+            else:
+                late.append(answer)
+        assert len(deadlines._watched) <= 2 * len(late)
+        for answer in late:
+            (error,) = await outcome(answer)
+            assert isinstance(error, TimedOutError)
+
+    asyncio.run(main())
