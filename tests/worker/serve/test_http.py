@@ -193,6 +193,7 @@ def test_a_request_that_does_not_fit_is_told_what_does(asked, body, wanted):
     ("length", "wanted"),
     [
         (b"x", "inference-header-content-length: found 'x', wanted a number"),
+        (b"9" * 5000, "inference-header-content-length: found '9999999999999999999', wanted a number of bytes"),
         (b"9999", "Inference-Header-Content-Length: found 9999, the body has "),
     ],
 )

@@ -44,6 +44,9 @@ _JSON = (b"content-type", b"application/json")
 _LENGTH_OF_JSON = b"inference-header-content-length"
 
 
+_DIGITS = 18
+"""That a number of bytes may have; of thousands, Python makes no number."""
+
 _EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 _T = TypeVar("_T")
 
@@ -284,8 +287,9 @@ def _version(words: Sequence[str], path: str) -> str:
 def _number(scope: dict[str, Any], header: bytes) -> int | None:
     for name, value in scope["headers"]:
         if name == header:
-            if not value.isdigit():
-                raise RequestError(f"{header.decode()}: found {value.decode(errors='replace')!r}, wanted a number")
+            if not value.isdigit() or len(value) > _DIGITS:
+                found = value[: _DIGITS + 1].decode(errors="replace")
+                raise RequestError(f"{header.decode()}: found {found!r}, wanted a number of bytes")
             return int(value)
     return None
 
