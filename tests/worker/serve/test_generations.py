@@ -142,6 +142,24 @@ def test_more_than_may_wait_are_sent_to_others():
     run(scenario, model)
 
 
+def test_who_waited_and_went_is_in_nobodys_way():
+    model = Stepwise()
+
+    async def scenario(generations):
+        texts = await begun(generations, ("a", 3), ("a", 3))
+        gone = [asyncio.create_task(text_of(generations, "a", 3)) for _ in range(2 * WAITING)]
+        await until(lambda: generations.waiting == 2 * WAITING)
+        for one in gone:
+            one.cancel()
+        await until(lambda: generations.waiting == 0)
+        texts.append(asyncio.create_task(text_of(generations, "a", 3)))
+        await until(lambda: generations.waiting == 1)
+        model.let.release(100)
+        assert await asyncio.gather(*texts) == ["bcd"] * 3
+
+    run(scenario, model)
+
+
 def test_what_takes_too_long_ends_with_what_there_is():
     model = Stepwise()
 

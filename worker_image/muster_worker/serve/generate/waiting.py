@@ -26,7 +26,10 @@ class Waiting:
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
-        return len(self._generations)
+        """Of those that somebody waits for."""
+        with self._changed:
+            self._generations = deque(one for one in self._generations if not one.ended.done())
+            return len(self._generations)
 
     def serve(self, lanes: Sequence[Lane]) -> None:
         """All that take from here; told once, before they start."""
