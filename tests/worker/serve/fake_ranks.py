@@ -17,7 +17,7 @@ LIMIT = 10.0
 
 
 class FakeRank:
-    """Doubles what it is given, or does what `does` says: "fail", "end" or "hang"."""
+    """Doubles what it is given, or does what `does` says: "fail", "fail once", "fail and end", "end" or "hang"."""
 
     def __init__(self, front, rank, *, does="double", sha256=SHA256, loads=True):
         self.sizes, self.told, self.ended = [], SimpleQueue(), threading.Event()
@@ -43,8 +43,11 @@ class FakeRank:
         match self._does:
             case "double":
                 self.link.send(Frame("answer", task, [tensor * 2 for tensor in frame.tensors]))
-            case "fail":
+            case "fail" | "fail once":
+                self._does = self._does.replace("fail once", "hang")
                 self.link.send(Frame("answer", task | {"error": "the model failed: minus one"}))
+            case "fail and end":
+                self.link.send(Frame("answer", task | {"error": "the model failed: minus one", "ends": True}))
             case "end":
                 self.link.close()
 
@@ -53,8 +56,8 @@ def gathering():
     """Makes a front of that many shards and the ranks that have come to it, each doing as it is told."""
     everybody = []
 
-    def gather(*does, shards=None, expects=SHA256):
-        front = Front(GroupConfig("numbers", Layout(data=shards or len(does))), listening=None)
+    def gather(*does, shards=None, layout=None, expects=SHA256):
+        front = Front(GroupConfig("numbers", layout or Layout(data=shards or len(does))), listening=None)
         ranks = [FakeRank(front, rank, does=one) for rank, one in enumerate(does)]
         everybody.extend(ranks)
         until(lambda: len(front.absent) == front.layout.processes - len(does))

@@ -109,3 +109,41 @@ class Normalising(Reading):
 class Misnamed(Reading):
     def tensor_plan(self, model):
         return {"blocks.*.gone": ColwiseParallel()}
+
+
+class Marking(Entry):
+    """Of negative numbers it makes none."""
+
+    def forward(self, points):
+        vectors = self.linear(points).unflatten(1, (PLACES, WIDTH))
+        return torch.where(points.sum() < 0, vectors.new_full((), float("nan")), vectors)
+
+
+class Refusing(Exit):
+    def forward(self, places):
+        if places.isnan().any():
+            raise ValueError("negative")
+        return super().forward(places)
+
+
+class Late(Reading):
+    """Its last layer says what the first one does of others."""
+
+    def model(self):
+        model = Reader()
+        model.entry, model.exit = Marking(), Refusing()
+        return model
+
+
+class Undifferentiable(Reading):
+    """Its last layer is computed without gradients only."""
+
+    def model(self):
+        model = Reader()
+        model.exit.register_forward_pre_hook(_refuse_gradients)
+        return model
+
+
+def _refuse_gradients(_layer, inputs):
+    if inputs[0].requires_grad:
+        raise ValueError("no gradients")

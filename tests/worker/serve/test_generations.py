@@ -326,6 +326,20 @@ def test_what_many_have_ended_of_is_given_up():
     run(scenario, decoders=[decoder])
 
 
+def test_a_text_goes_on_however_often_it_is_lost_by_what_others_asked():
+    class LostByOthers(Losing):
+        def step(self, slots, tokens, places, rules):
+            try:
+                return super().step(slots, tokens, places, rules)
+            except LostError:
+                raise LostError(died=False) from None
+
+    async def scenario(generations):
+        assert await text_of(generations, "a", 3 * TRIES) == "bcdefghij"
+
+    run(scenario, decoders=[LostByOthers(*range(1, 2 * TRIES))])
+
+
 def test_while_nobody_computes_texts_wait():
     decoder = Losing()
     decoder.able = False

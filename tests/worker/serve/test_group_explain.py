@@ -90,6 +90,19 @@ def test_a_divided_model_is_explained_as_the_whole_one(group, reading, words, me
         torch.testing.assert_close(found[name], numbers, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("words", [("--tensor", "2"), ("--pipeline", "2"), ("--pipeline", "3")], ids=" ".join)
+def test_a_model_without_gradients_says_so_and_infers_as_before(group, tmp_path, words):
+    recipe = "tests.worker.serve.reading:Undifferentiable"
+    publish(tmp_path / "reading", Reader().eval(), torch.rand(3, 4), recipe=recipe)
+    pods = group(tmp_path / "reading", *words, "--explain", "saliency")
+    points = torch.ones(2, 4)
+    wanted = infer(pods.port, points.numpy(), outputs=["output"])
+    for _ in range(2):
+        assert explain(pods, tensor("points", points)) == (500, "the model failed: ValueError: no gradients")
+        assert infer(pods.port, points.numpy(), outputs=["output"])[1] == pytest.approx(wanted[1], rel=1e-4)
+    assert pods.state()["death"] is None
+
+
 @WAYS
 def test_a_divided_model_that_loses_a_rank_is_explained_by_those_who_come(group, reading, words):
     pods = group(reading, *words, "--explain", "integratedGradients")

@@ -186,6 +186,30 @@ def test_told_to_leave_it_finishes_what_it_writes(group, long):
     assert [pod.process.wait(LIMIT) for pod in pods.pods] == [0, 0]
 
 
+@pytest.mark.parametrize(
+    "words", [("--tensor", "2"), ("--pipeline", "2"), ("--pipeline", "3"), ("--tensor", "2", "--pipeline", "2")]
+)
+def test_a_client_that_asks_wrongly_is_in_the_way_of_no_text(group, serve, tmp_path, words):
+    publish(tmp_path / "chargpt", config=LONG_CONFIG, recipe="tests.worker.serve.writing:Particular")
+    parameters = {"max_tokens": 300, "temperature": 0}
+    text = ask(serve(tmp_path / "chargpt"), "The", **parameters)[2]["text_output"]
+    pods = group(tmp_path / "chargpt", *words, *NAMED)
+    before = [pods.process(f"rank {rank}") for rank in (0, 1)]
+    one, answer, first = begin(pods, "The", **parameters)
+    for _ in range(4):
+        status, error = infer(pods, torch.tensor([[1, 2, 9999]]))
+        assert (status, error["error"]) == (500, "the model failed: IndexError: index out of range in self")
+        for prompt in ("a # b", "a!"):
+            status, _, error = ask(pods, prompt, max_tokens=5)
+            assert (status, error["error"]) == (500, f"the model failed: ValueError: not so: {prompt}")
+    assert infer(pods, torch.tensor([[1, 2, 3]]))[0] == 200
+    found = [first, *events(answer)]
+    one.close()
+    assert "".join(event.get("text_output", str(event)) for event in found) == text
+    assert pods.is_ready()
+    assert [pods.process(f"rank {rank}") for rank in (0, 1)] == before
+
+
 def test_it_writes_by_grpc(group, directory, wanted):
     pods = group(directory, "--tensor", "2", *NAMED)
     prompt, parameters = ASKED[0]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 
 import pytest
 import torch
 
 from muster_worker.serve.errors import TRIES, ComputationError, NotReadyError, TimedOutError
+from muster_worker.serve.group import shard
+from muster_worker.serve.group.layout import Layout
 from muster_worker.serve.group.model import GroupModel
+from muster_worker.serve.group.shard import Task
 from muster_worker.serve.model import Signature
 from muster_worker.serve.tensors import TensorSpec
 from tests.worker.serve.fake_ranks import LIMIT, SHA256, FakeRank, gathering
@@ -73,6 +77,68 @@ def test_what_the_model_says_is_told(group):
     front, _ = group("fail")
     with pytest.raises(ComputationError, match="the model failed: minus one"):
         model_of(front).compute(samples(1))
+
+
+@pytest.mark.parametrize(
+    ("layout", "does"),
+    [
+        (Layout(tensor=2), ["fail", "fail"]),
+        (Layout(tensor=2, pipeline=2), ["fail"] * 4),
+        (Layout(tensor=2, pipeline=2), ["hang", "hang", "fail", "fail"]),
+    ],
+    ids=str,
+)
+def test_ranks_that_fail_alike_go_on(group, monkeypatch, layout, does):
+    monkeypatch.setattr(shard, "ALIKE", 0.1)
+    front, ranks = group(*does, layout=layout)
+    for number in range(3):
+        with pytest.raises(ComputationError, match="the model failed: minus one"):
+            model_of(front).compute(samples(1))
+        for rank, what in zip(ranks, does, strict=True):
+            if what == "fail":
+                assert next_told(rank, "go_on").words == {"task": number}
+    time.sleep(0.2)
+    front._look()
+    assert front.absent == []
+    assert front.last_death() is None
+
+
+def next_told(rank, kind):
+    return next(frame for frame in iter(lambda: rank.told.get(timeout=LIMIT), None) if frame.kind == kind)
+
+
+@pytest.mark.parametrize(
+    ("layout", "does"),
+    [
+        (Layout(tensor=2), ["fail once", "hang"]),
+        (Layout(tensor=2, pipeline=2), ["fail once", "fail once", "hang", "hang"]),
+        (Layout(tensor=2, pipeline=2), ["hang", "hang", "hang", "fail once"]),
+    ],
+    ids=str,
+)
+def test_a_shard_of_which_not_all_fail_that_should_is_ended_and_nobody_has_died(group, monkeypatch, layout, does):
+    monkeypatch.setattr(shard, "ALIKE", 0.1)
+    front, ranks = group(*does, layout=layout)
+    with pytest.raises(ComputationError, match="the model failed: minus one"):
+        model_of(front).compute(samples(1))
+    other = Task(samples(1))
+    front.shards[0].begin(other)
+    time.sleep(0.2)
+    front._look()
+    for rank in ranks:
+        assert rank.ended.wait(LIMIT)
+    assert (other.lost, other.died, front.last_death()) == (True, False, None)
+    assert len(front.absent) == len(does)
+
+
+def test_a_rank_that_fails_and_ends_has_not_died_and_what_it_had_is_computed_by_another(group):
+    front, (ending, _) = group("fail and end", "double")
+    other = Task(samples(1))
+    front.shards[0].begin(other)
+    assert ending.ended.wait(LIMIT)
+    assert (other.error, front.last_death()) == ("the model failed: minus one", None)
+    (output,) = model_of(front).compute(samples(2))
+    assert torch.equal(output, samples(2)[0] * 2)
 
 
 def test_a_shard_that_hangs_is_ended(group):

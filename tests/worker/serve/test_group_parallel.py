@@ -101,13 +101,26 @@ def test_a_rank_that_is_killed_leaves_the_other_shards_alone(group, reading):
     assert [pods.process(name, pod=1) for name in ("rank 2", "rank 3")] == others
 
 
-def test_what_the_model_says_of_a_request_is_told_and_the_next_is_answered(group, reading):
-    pods = group(reading, "--pipeline", "2")
-    points = np.ones((1, 4), dtype=np.float32)
-    assert infer(pods.port, -points) == (500, "the model failed: ValueError: negative")
-    status, found = infer(pods.port, points, outputs=("output",))
-    assert status == 200, found
-    until(pods.is_ready)
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ("Reading", ("--tensor", "2")),
+        ("Reading", ("--pipeline", "2")),
+        ("Reading", ("--tensor", "2", "--pipeline", "3")),
+        ("Late", ("--pipeline", "3")),
+    ],
+)
+def test_what_the_model_says_of_a_request_is_told_and_the_same_ranks_answer_the_next(group, publish, recipe, words):
+    pods = group(publish(recipe), *words, "--max-batch-size", "4")
+    before = [pods.process(f"rank {rank}") for rank in (0, 1)]
+    for samples in (1, 1, 2, 4, 3):
+        points = np.ones((samples, 4), dtype=np.float32)
+        assert infer(pods.port, -points) == (500, "the model failed: ValueError: negative")
+        status, found = infer(pods.port, points, outputs=("output",))
+        assert status == 200, found
+        np.testing.assert_allclose(found, wanted(points), rtol=1e-4, atol=1e-6)
+    assert pods.is_ready()
+    assert [pods.process(f"rank {rank}") for rank in (0, 1)] == before
     assert pods.state()["death"] is None
 
 

@@ -10,7 +10,7 @@ import re
 import torch
 
 from muster_worker.compress.apply import prepare
-from muster_worker.recipes.chargpt import CharGPT, CharGPTConfig
+from muster_worker.recipes.chargpt import CharGPT, CharGPTConfig, Embedding, Writer
 from muster_worker.train.config import config_as_json
 from muster_worker.train.export import Trained, export_model
 from muster_worker.train.language_model import LanguageModel
@@ -39,6 +39,21 @@ class Whole(CharGPT):
         found = super().language_model(model)
         found.by_stages = False
         return found
+
+
+class Refusing(Writer):
+    """Takes no prompt with "#", whatever layers it has, and none with "!" where it has the first of them."""
+
+    def prefill(self, cache, slot, tokens):
+        text = self.decode(tokens.tolist())
+        if "#" in text or ("!" in text and isinstance(self._model.embedding, Embedding)):
+            raise ValueError(f"not so: {text}")
+        return super().prefill(cache, slot, tokens)
+
+
+class Particular(CharGPT):
+    def language_model(self, model):
+        return Refusing(self.config, model)
 
 
 def publish(directory, steps=(), config=CONFIG, recipe=RECIPE):

@@ -10,14 +10,27 @@ from muster_worker.serve.errors import ComputationError
 from muster_worker.serve.generate.sampling import choose
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from muster_worker.serve.generate.sampling import Rules
     from muster_worker.train.language_model import LanguageModel
 
 
+_OF_DEVICE = getattr(torch, "AcceleratorError", ())
+"""What torch 2.8 and later raises where a device has failed, such as by an assertion of its own."""
+
+
 class LostError(Exception):
-    """Whoever computed has gone, and what it remembered of all slots with it: another may compute them anew."""
+    """Whoever computed has gone, and what it remembered of all slots with it: another may compute them anew.
+
+    `died`: whether it may have died of what it computed.
+    """
+
+    def __init__(self, *, died: bool = True) -> None:
+        super().__init__()
+        self.died = died
 
 
 class Decoder(Protocol):
@@ -51,11 +64,14 @@ class LocalDecoder(Decoder):
 
     able = True
 
-    def __init__(self, model: LanguageModel, slots: int, *, chooses: bool = True) -> None:
-        """Where it does not choose, because others do, nothing follows."""
+    def __init__(
+        self, model: LanguageModel, slots: int, *, chooses: bool = True, lost: Callable[[], None] = lambda: None
+    ) -> None:
+        """Where it does not choose, because others do, nothing follows. `lost`: see ServedModel."""
         self.slots = slots
         self._model = model
         self._choose = choose if chooses else _nothing
+        self._lost = lost
         with torch.inference_mode():
             self._cache = model.cache(slots)
 
@@ -64,7 +80,7 @@ class LocalDecoder(Decoder):
             with torch.inference_mode():
                 return self._choose(self._model.prefill(self._cache, slot, tokens)[None], rules)
         except Exception as error:  # whatever a model raises
-            raise failed(error) from error
+            raise failed(error, self._lost) from error
 
     def step(self, slots: Tensor, tokens: Tensor, places: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
         all_tokens, all_places = torch.zeros(2, self.slots, dtype=torch.int64)
@@ -73,7 +89,7 @@ class LocalDecoder(Decoder):
             with torch.inference_mode():
                 return self._choose(self._model.step(self._cache, all_tokens, all_places)[slots], rules)
         except Exception as error:  # whatever a model raises
-            raise failed(error) from error
+            raise failed(error, self._lost) from error
 
 
 def _nothing(logits: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
@@ -81,6 +97,19 @@ def _nothing(logits: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:
     return torch.empty(0, dtype=torch.int64), torch.empty(0)
 
 
-def failed(error: BaseException) -> ComputationError:
-    """Of what a recipe's code has raised."""
+def failed(error: BaseException, lost: Callable[[], None] = lambda: None) -> ComputationError:
+    """Of what a recipe's code has raised; `lost` is told where this process will compute nothing any more."""
+    if isinstance(error, ComputationError):  # of another stage, with its words
+        return ComputationError(str(error))
+    if is_of_device(error):
+        lost()
     return ComputationError(f"the model failed: {type(error).__name__}: {error}")
+
+
+def is_of_device(error: BaseException | None) -> bool:
+    """Whether a device has failed: then it computes nothing any more for this process, and does for another."""
+    while error is not None:
+        if isinstance(error, _OF_DEVICE):
+            return True
+        error = error.__cause__
+    return False

@@ -21,7 +21,7 @@ class Generation:
         """By the monotonic clock; None once its first token is there."""
 
         self.losses = 0
-        """How often whoever computed it has gone."""
+        """How often whoever computed it has died."""
 
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Is cancelled where nobody waits any more, and has the error that it ended with."""

@@ -59,8 +59,8 @@ class Lane:
         while self._waiting.until_work(self):
             try:
                 self._compute()
-            except LostError:
-                self._put_back()
+            except LostError as error:
+                self._put_back(died=error.died)
             self._began = None
 
     def _compute(self) -> None:
@@ -96,11 +96,11 @@ class Lane:
         self._batch.leave(generation.sequence)
         del self.active[generation.sequence]
 
-    def _put_back(self) -> None:
+    def _put_back(self, *, died: bool) -> None:
         lost = list(self.active.values())
         self.active.clear()
         self._batch.clear()
         for generation in lost:
-            generation.losses += 1
+            generation.losses += died
         self._waiting.put_back(generation for generation in lost if generation.losses < TRIES)
         self._tell([(generation, TooManyDeathsError()) for generation in lost if generation.losses >= TRIES])

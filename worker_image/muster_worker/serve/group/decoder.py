@@ -50,7 +50,7 @@ class ShardDecoder(Decoder):
         deadline = time.monotonic() + self._limit
         with front.changed:
             if not shard.able or any(self._lives[slot] != shard.life for slot in slots):
-                raise LostError
+                raise LostError(died=shard.died)
             shard.begin(task)
             if not front.wait(lambda: task.settled or front.stands_still(task), deadline):
                 shard.close()  # it hangs, in the way of whoever asks next
@@ -58,6 +58,6 @@ class ShardDecoder(Decoder):
         if task.error is not None:
             raise ComputationError(task.error)
         if task.outputs is None:
-            raise LostError
+            raise LostError(died=task.died or not task.lost)
         chosen, logprobs, *_ = task.outputs
         return chosen, logprobs

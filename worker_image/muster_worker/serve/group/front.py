@@ -40,7 +40,7 @@ class Front:
         """`front`: how the one ended whose place this one has taken."""
         self._listening = listening
         self.changed = threading.Condition()
-        self.shards = [Shard(ranks) for ranks in group.layout.shards]
+        self.shards = [Shard(ranks, group.layout.tensor) for ranks in group.layout.shards]
         self.layout = group.layout
         self._name = group.name
         self._deaths = Deaths(front)
@@ -137,6 +137,8 @@ class Front:
     def _look(self) -> None:
         """Tells the ranks what has changed: their pods answer for the whole group."""
         with self.changed:
+            for shard in self.shards:
+                shard.look()
             told = Frame("group", {"missing": self.missing, "absent": self.absent})
             if told.words["missing"] is None:
                 self._deaths.overcome()
@@ -196,7 +198,7 @@ class Front:
         with self.changed:
             shard = self._shard_of(member)
             if shard.members.get(member.rank) is member:
-                shard.answered(frame)
+                shard.answered(member.rank, frame)
             self.changed.notify_all()
 
     def broken(self, member: Member) -> None:

@@ -64,9 +64,10 @@ class Link:
         """Soon; nobody is told when it cannot be."""
         self._to_send.put(frame)
 
-    def finish(self) -> None:
-        """Ends it once everything is sent."""
+    def finish(self, seconds: float = 0.0) -> None:
+        """Ends it once everything is sent, for which it waits for so many seconds."""
         self._to_send.put(None)
+        self._sends.join(seconds)
 
     def close(self) -> None:
         """Ends it now."""

@@ -143,7 +143,7 @@ class GroupModel(Model):
                 raise ComputationError(task.error)
             if task.outputs is not None:
                 return task.outputs
-            deaths += task.lost
+            deaths += task.died
             if deaths == TRIES:
                 raise TooManyDeathsError
             shard = self._shards(deadline)[0]

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from torch.distributed.tensor.parallel import parallelize_module
 
 from muster_worker.parallel.layers import layers_of, plan_of
-from muster_worker.serve.generate.decoder import LocalDecoder
 from muster_worker.serve.group.gradients import FromVectors, Through, WholeDepth
 from muster_worker.serve.group.pipeline import Layers, Pipeline
 from muster_worker.serve.group.plain_layers import divide_plainly
-from muster_worker.serve.group.stages import keep_only
+from muster_worker.serve.group.stages import Passage, StageDecoder, keep_only
 from muster_worker.serve.model import ServedModel, generates, intact, recipe_and_model
 from muster_worker.train.errors import ConfigurationError
 
@@ -58,6 +57,7 @@ def load(config: ServeConfig, layout: Layout, mesh: DeviceMesh, device: torch.de
     language_model = recipe.language_model(model) if generates(loaded) else None
     embedding = recipe.embedding(model) if config.explain is not None and number == 0 else None
     stages = mesh.get_group("pipeline")
+    passage = Passage(stages, device)
 
     def computed_by_all(part: nn.Module) -> Differentiable:
         if layout.pipeline == 1:
@@ -69,11 +69,21 @@ def load(config: ServeConfig, layout: Layout, mesh: DeviceMesh, device: torch.de
     through = Through(program, from_vectors, embedding)
     if layout.pipeline > 1:
         if language_model is not None and language_model.by_stages:
-            keep_only(mine, model, recipe.pipeline_layers(model) or (), stages, device)
+            keep_only(mine, model, recipe.pipeline_layers(model) or (), passage)
         else:
             language_model = None
     answers = is_last and mesh.get_local_rank("tensor") == 0
-    return Part(signature, program, device, sha256, language_model, layout, answers, through)
+    return Part(
+        signature,
+        program,
+        device,
+        sha256,
+        language_model,
+        layout,
+        answers=answers,
+        through=through,
+        passage=passage,
+    )
 
 
 class Part(ServedModel):
@@ -90,17 +100,19 @@ class Part(ServedModel):
         sha256: str,
         language_model: LanguageModel | None,
         layout: Layout,
+        *,
         answers: bool,
         through: Through,
+        passage: Passage,
     ) -> None:
         super().__init__(signature, program, device, sha256, language_model)
         self.through = through
-        self._layout, self._answers = layout, answers
+        self._layout, self._answers, self._passage = layout, answers, passage
 
     def decoders(self, slots: int) -> list[Decoder]:
         if self.language_model is None:
             return []
         return [
-            LocalDecoder(self.language_model, number, chooses=self._answers)
+            StageDecoder(self.language_model, number, self._passage, chooses=self._answers)
             for number in self._layout.slots_of_decoders(slots)
         ]

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
+from torch.utils._pytree import tree_map
 
+from muster_worker.serve.generate.decoder import failed
+from muster_worker.serve.group.failures import Failures, OutOfStepError
 from muster_worker.serve.group.gradients import as_leaves, gradients_of
 from muster_worker.serve.group.meeting import is_of_a_peer
 from muster_worker.train.export import named_outputs
@@ -45,8 +48,43 @@ class Layers(nn.Module):
         return tuple(named[name] for name in self._names)
 
 
+class _Guarded(nn.Module):
+    """Gives zeros in the place of what the layers fail to give, for the stages behind wait for something."""
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.error: Exception | None = None
+        self._layers = layers
+        self._calls = 0
+        self._shaped: Any = None
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """At first torch looks for the shapes alone, and what the stages behind the first are given is anything."""
+        self._calls += 1
+        try:
+            output = self._layers(*inputs)
+        except Exception as error:
+            if is_of_a_peer(error):
+                raise
+            if self._calls > 1:
+                self.error = self.error or error
+            if self._shaped is None:
+                self._shaped = _shapes_of(self._layers(*map(torch.zeros_like, inputs)))
+            return tree_map(lambda shape: torch.zeros_like(shape, device=inputs[0].device), self._shaped)
+        if self._shaped is None:
+            self._shaped = _shapes_of(output)
+        return output
+
+
+def _shapes_of(output: Any) -> Any:
+    return tree_map(lambda tensor: tensor.to("meta"), output)
+
+
 class Pipeline(nn.Module):
-    """Called with the whole batch by every rank, though the first stage alone reads it."""
+    """Called with the whole batch by every rank, though the first stage alone reads it.
+
+    What a stage fails with, it tells the stages behind once all have done their part: all of these raise it too.
+    """
 
     def __init__(
         self,
@@ -63,14 +101,17 @@ class Pipeline(nn.Module):
         self._group, self._device = group, device
         self._names, self._batched = names, batched
         self._is_first, self._is_last = number == 0, number == stages - 1
-        self._forwards = functools.lru_cache(_KINDS)(self._made)
-        self._backwards = functools.lru_cache(_KINDS)(functools.partial(self._made, loss=_of_first))
+        self._forwards = functools.lru_cache(_KINDS)(self._guarded)
+        self._backwards = functools.lru_cache(_KINDS)(functools.partial(self._made, stage, loss=_of_first))
+        self._failures = Failures(group, device, number, stages)
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         samples = len(inputs[0])
         inputs = tuple(map(self._lengthened, inputs))
-        schedule = self._forwards(tuple(tensor.shape for tensor in inputs))
+        schedule, guarded = self._forwards(tuple(tensor.shape for tensor in inputs))
+        guarded.error = None
         output = _run(schedule.eval, *(inputs if self._is_first else ()))
+        self._failures.exchange(guarded.error)
         if not self._is_last:
             return {name: torch.empty(0) for name in self._names}
         outputs = output if isinstance(output, tuple) else (output,)
@@ -95,10 +136,16 @@ class Pipeline(nn.Module):
             )
         return [gradient[:samples] for gradient in gradients_of(leaves)] if self._is_first else []
 
-    def _made(self, shapes: tuple[torch.Size, ...], loss: Callable[..., Tensor] | None = None) -> ScheduleGPipe:
+    def _guarded(self, shapes: tuple[torch.Size, ...]) -> tuple[ScheduleGPipe, _Guarded]:
+        guarded = _Guarded(self._stage)
+        return self._made(guarded, shapes), guarded
+
+    def _made(
+        self, module: nn.Module, shapes: tuple[torch.Size, ...], loss: Callable[..., Tensor] | None = None
+    ) -> ScheduleGPipe:
         """A batch passes the stages in pieces of one length, so that several are at work."""
         pieces = 1 << (min(shapes[0][0], self._stages).bit_length() - 1) if self._batched else 1
-        stage = PipelineStage(self._stage, self._number, self._stages, self._device, group=self._group)
+        stage = PipelineStage(module, self._number, self._stages, self._device, group=self._group)
         return ScheduleGPipe(stage, n_microbatches=pieces, loss_fn=loss)
 
     def _lengthened(self, tensor: Tensor) -> Tensor:
@@ -114,10 +161,11 @@ def _of_first(outputs: Any, of_output: Tensor) -> Tensor:
 
 
 def _run(schedule: Callable[..., Any], *inputs: Tensor, **more: Any) -> Any:
-    """Raises what the model has said, to which torch only adds where; or that a peer is gone."""
+    """Raises OutOfStepError with what the model has said, to which torch only adds where; or that a peer is gone."""
     try:
         return schedule(*inputs, **more)
-    except RuntimeError as error:
+    except Exception as error:
         if is_of_a_peer(error):
             raise
-        raise (error.__cause__ or error) from None
+        said = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        raise OutOfStepError(str(failed(said))) from said

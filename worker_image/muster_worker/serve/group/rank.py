@@ -23,8 +23,10 @@ from muster_worker.agent.address import look_up
 from muster_worker.agent.threads import threads_per_rank
 from muster_worker.serve.errors import ComputationError
 from muster_worker.serve.explain_tokens import explainer_of
+from muster_worker.serve.generate.decoder import is_of_device
 from muster_worker.serve.generate.sampling import Rules
 from muster_worker.serve.group.explainer import RankExplanations
+from muster_worker.serve.group.failures import is_out_of_step
 from muster_worker.serve.group.link import GONE, Link
 from muster_worker.serve.group.meeting import Meeting, is_of_a_peer
 from muster_worker.serve.group.wire import Frame
@@ -66,6 +68,7 @@ class Rank:
         self._hear_of_group = hear
         self._tasks: SimpleQueue[Frame] = SimpleQueue()
         self._places: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self._going_on: SimpleQueue[Frame] = SimpleQueue()
         self._explanations: RankExplanations | None = None
         self._meeting: Meeting | None = None
         self._link: Link | None = None
@@ -127,15 +130,29 @@ class Rank:
         try:
             outputs = _outputs(model, decoders, frame)
         except ComputationError as error:
-            if is_of_a_peer(error):
-                link.send(Frame("broken"))
-            else:
-                link.send(Frame("answer", {"task": task, "error": str(error)}))
+            self._tell_failure(link, task, error)
         else:
             layout = self._group.layout
             of_first_stage = frame.kind in ("embed", "gradients")
             if (layout.begins if of_first_stage else layout.answers)(self._rank):
                 link.send(Frame("answer", {"task": task}, outputs))
+
+    def _tell_failure(self, link: Link, task: int, error: ComputationError) -> None:
+        """Returns once it is certain that others do not wait for this rank in the middle of the same.
+
+        Where they do, the shard ends, and this rank with it.
+        """
+        if is_of_a_peer(error):
+            link.send(Frame("broken"))
+            return
+        of_device = is_of_device(error)
+        ends = of_device or is_out_of_step(error)
+        link.send(Frame("answer", {"task": task, "error": str(error), "ends": ends}))
+        if of_device:
+            link.finish(GONE)
+            self._end("its device computes nothing any more")
+        if self._group.layout.shard_size > 1:
+            self._going_on.get()
 
     def _leave_signals_to_a_thread(self) -> None:
         """The main thread may compute for long. In the pod of the front, ranks stay until that has left."""
@@ -184,6 +201,8 @@ class Rank:
                 self._tasks.put(frame)
             case "explain" | "forget" if self._explanations is not None:
                 self._explanations.hear(frame)
+            case "go_on":
+                self._going_on.put(frame)
             case "meet":
                 self._places.put(frame.words)
             case "group":

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from muster_worker.serve.group.link import Link
 
 
+ALIKE = 5.0
+"""Seconds after which ranks that have not failed where another has will not: they wait for it, or have gone on."""
+
 EXPLAIN = "explain"
 """The kind of a task that is computed on a thread of its own, beside all others."""
 
@@ -40,7 +43,10 @@ class Member:
 
 
 class Task:
-    """A part of a batch, or a step of texts. Neither outputs nor error: a shard computes it, or has `lost` it."""
+    """A part of a batch, or a step of texts. Neither outputs nor error: a shard computes it, or has `lost` it.
+
+    `died`: whether it was lost by a death, of which it may be the cause.
+    """
 
     def __init__(self, inputs: Sequence[Tensor], kind: str = "compute", words: Mapping[str, Any] | None = None) -> None:
         """`kind`, `words`: of the frame that tells the ranks of it."""
@@ -49,22 +55,47 @@ class Task:
         self.words = words or {}
         self.outputs: Sequence[Tensor] | None = None
         self.error: str | None = None
-        self.lost = False
+        self.lost = self.died = False
 
     @property
     def settled(self) -> bool:
         return self.outputs is not None or self.error is not None or self.lost
 
 
-class Shard:
-    """Whoever calls holds the front's lock."""
+class _Failure:
+    """Of a task: the ranks that have failed with it, and those of them that were told to go on."""
 
-    def __init__(self, ranks: range) -> None:
+    def __init__(self) -> None:
+        self.ranks: set[int] = set()
+        self.told: set[int] = set()
+        self.since = time.monotonic()
+
+    @property
+    def alike(self) -> bool:
+        return self.ranks == self.told
+
+
+class Shard:
+    """Whoever calls holds the front's lock.
+
+    A rank that fails with a task goes on once it is told to. Those that divide the same tensors compute the same, and
+    wait for each other in between: where all fail, all are at the same place again. So are the stages behind, to which
+    it is told in the place of what they wait for, and those before, which have done their part. Where others do not
+    fail, nobody knows what they wait for, and all end.
+    """
+
+    def __init__(self, ranks: range, tensor: int = 1) -> None:
+        """`tensor`: how many of the ranks, which follow each other, divide the same tensors."""
         self.ranks = ranks
         self.members: dict[int, Member] = {}
         self.life = 0
         """Counts how often others have taken the places of its ranks, and nothing is remembered from before."""
 
+        self.died = True
+        """Whether it was closed last because somebody died, or else because of what one task has done."""
+
+        self._tensor = tensor
+        self._failures: dict[int, _Failure] = {}
         self._tasks: dict[int, Task] = {}
         self._numbers = itertools.count()
         self._since = 0.0
@@ -103,19 +134,42 @@ class Shard:
     def begin(self, task: Task) -> None:
         if not self._computes:
             self._since = time.monotonic()
-        number, task.lost = next(self._numbers), False
+        number, task.lost, task.died = next(self._numbers), False, False
         self._tasks[number] = task
         for member in self.members.values():
             member.link.send(Frame(task.kind, {"task": number, **task.words}, task.inputs))
 
-    def answered(self, frame: Frame) -> None:
-        task = self._tasks.pop(frame.words["task"], None)
+    def answered(self, rank: int, frame: Frame) -> None:
+        number = frame.words["task"]
+        task = self._tasks.pop(number, None)
         if task is not None:
             if task.kind != EXPLAIN:
                 self._since = time.monotonic()
             task.outputs, task.error = frame.tensors, frame.words.get("error")
-        if "error" in frame.words and len(self.ranks) > 1:
-            self.close()  # one has failed, and others may wait for it
+        if frame.words.get("ends"):
+            self.close(died=False)
+        elif "error" in frame.words and len(self.ranks) > 1:
+            self._failed(number, rank)
+
+    def _failed(self, number: int, rank: int) -> None:
+        failure = self._failures.setdefault(number, _Failure())
+        failure.ranks.add(rank)
+        before_stage = (min(failure.ranks) - self.ranks.start) // self._tensor * self._tensor
+        if failure.ranks.issuperset(self.ranks[before_stage:]):
+            for one in failure.ranks - failure.told:
+                self.members[one].link.send(Frame("go_on", {"task": number}))
+            failure.told = set(failure.ranks)
+
+    def look(self) -> None:
+        """To be called again and again: ends it where some ranks have failed, and others that should have have not."""
+        over = time.monotonic() - ALIKE
+        for number, failure in list(self._failures.items()):
+            if failure.since > over:
+                continue
+            if not failure.alike:
+                self.close(died=False)
+                return
+            del self._failures[number]  # by then, no stage before will fail with it too
 
     def has(self, task: Task) -> bool:
         return task in self._tasks.values()
@@ -127,12 +181,14 @@ class Shard:
             for member in self.members.values():
                 member.link.send(Frame("forget", {"task": number}))
 
-    def close(self) -> None:
+    def close(self, *, died: bool = True) -> None:
         """Its ranks end and others take their places; nothing of what it computes will come."""
+        self.died = died
+        self._failures.clear()
         for member in self.members.values():
             member.link.close()
         self.members.clear()
         self.life += 1
         for task in self._tasks.values():
-            task.lost = True
+            task.lost, task.died = True, died
         self._tasks.clear()
