@@ -70,6 +70,14 @@ def sleeping(tmp_path):
 
 
 @pytest.fixture
+def failing(tmp_path):
+    """A model with the input points (-1, 4) that computes nothing any more after negative ones, on any device."""
+    origin = ORIGIN | {"recipe": "tests.worker.serve.sleeping:OnFailingDevice"}
+    export_model(tmp_path / "failing", Trained(Sleeper(), (torch.ones(3, 4),), {}, origin), "token")
+    return tmp_path / "failing"
+
+
+@pytest.fixture
 def web(affine, tmp_path, monkeypatch):
     """Where the model `affine` can be fetched from; what breaks off is gone on with soon."""
     monkeypatch.setattr(fetch, "_FIRST_PAUSE", 0.01)

@@ -1,10 +1,11 @@
-"""A recipe whose model hangs."""
+"""Recipes whose models hang, or end their processes."""
 
 from __future__ import annotations
 
 import os
 import time
 
+import torch
 from torch import nn
 
 from tests.worker.train.recipes import Line
@@ -39,6 +40,25 @@ class Mortal(Sleeper):
 class Dying(Line):
     def model(self):
         return Mortal()
+
+
+class Failing(Sleeper):
+    """As on a GPU after an assertion of its own: once there were negative points, nothing is computed any more."""
+
+    def __init__(self):
+        super().__init__()
+        self._failed = False
+
+    def forward(self, points):
+        self._failed |= bool(points.sum() < 0)
+        if self._failed:
+            raise torch.AcceleratorError("device-side assert triggered")
+        return super().forward(points)
+
+
+class OnFailingDevice(Line):
+    def model(self):
+        return Failing()
 
 
 class Loading(Line):

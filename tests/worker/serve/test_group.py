@@ -232,6 +232,18 @@ def test_a_request_that_ranks_die_of_fails_alone(group, tmp_path):
     assert pods.state()["death"]["count"] >= 3
 
 
+def test_a_rank_whose_device_has_failed_is_followed_by_another(group, failing):
+    pods = group(failing, "--data", "2")
+    before = pods.process("rank 0"), pods.process("rank 1")
+    assert infer(pods.port, -POINT) == (500, "the model failed: AcceleratorError: device-side assert triggered")
+    for _ in range(4):
+        assert infer(pods.port, POINT)[0] == 200
+    until(pods.is_ready)
+    after = pods.process("rank 0"), pods.process("rank 1")
+    assert len({*before, *after}) == 3
+    assert pods.state()["death"] is None
+
+
 def test_a_computation_that_hangs_does_not_stay_in_the_way(group, sleeping):
     pods = group(sleeping, "--data", "2", "--request-seconds", "5", "--max-batch-size", "8")
     before = pods.process("rank 0"), pods.process("rank 1")

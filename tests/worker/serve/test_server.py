@@ -19,7 +19,7 @@ import pytest
 import torch
 import tritonclient.http
 
-from muster_worker.serve.server import LINGER, _in_thread
+from muster_worker.serve.server import DEVICE_FAILED, LINGER, _in_thread
 from muster_worker.serve.supervisor import end_with
 from muster_worker.train.model_directory import load_model, summary
 from tests.worker.serve.served import LIMIT
@@ -74,6 +74,21 @@ def test_a_process_that_dies_is_followed_by_another_and_nobody_is_refused(serve,
     assert 0 < state["death"]["seconds"] < LIMIT
     served.process.send_signal(signal.SIGINT)
     assert served.process.wait(LIMIT) == 0
+
+
+def test_a_process_whose_device_has_failed_is_followed_by_another(serve, failing):
+    served = serve(failing, "--name", "affine")
+    first = server_of(served.process.pid)
+    with contextlib.closing(http.client.HTTPConnection("localhost", served.port, timeout=LIMIT)) as connection:
+        assert infer(connection, [1, 2, 3, 4])[0] == 200
+        status, answer = infer(connection, [-1, -2, -3, -4])
+        assert (status, answer["error"]) == (500, "the model failed: AcceleratorError: device-side assert triggered")
+    until(lambda: not runs(first))
+    with contextlib.closing(http.client.HTTPConnection("localhost", served.port, timeout=LIMIT)) as connection:
+        assert infer(connection, [1, 2, 3, 4])[0] == 200
+        _, state = ask(connection, "GET", "/state")
+    assert (state["death"]["count"], state["death"]["exitCode"]) == (1, DEVICE_FAILED)
+    assert served.process.poll() is None
 
 
 def test_whoever_never_served_is_not_tried_again(serve, affine, tmp_path):

@@ -129,6 +129,9 @@ class ServedModel(Model):
         self.device = device
         self.language_model = language_model
         self.embedded = embedded
+        self.lost: Callable[[], None] = lambda: None
+        """Is called from any thread once this process can compute nothing any more, for its device has failed."""
+
         self._program = program
         self._names = [spec.name for spec in signature.outputs]
 
@@ -184,10 +187,12 @@ class ServedModel(Model):
                 outputs = self.forward(inputs)
                 return [outputs[name].cpu() for name in self._names]
         except Exception as error:  # whatever a model raises
-            raise failed(error) from error
+            raise failed(error, self.lost) from error
 
     def decoders(self, slots: int) -> list[Decoder]:
-        return [LocalDecoder(self.language_model, slots)] if self.language_model is not None else []
+        if self.language_model is None:
+            return []
+        return [LocalDecoder(self.language_model, slots, lost=self.lost)]
 
     def forward(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """The outputs by name, on the model's device; with gradients, where the thread has them on."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import os
 import signal
 import sys
 import threading
@@ -62,9 +63,14 @@ FINISH = 2.0
 _TICK = 0.1
 
 
-def load_here(config: ServeConfig, _lost: Callable[[int], None]) -> tuple[Model, float, int]:
+DEVICE_FAILED = os.EX_IOERR
+"""The exit code of a process whose device computes nothing any more."""
+
+
+def load_here(config: ServeConfig, lost: Callable[[int], None]) -> tuple[Model, float, int]:
     """The model, for this process to compute."""
     model = ServedModel.load(config.directory, config.device, config.sha256)
+    model.lost = lambda: lost(DEVICE_FAILED)
     return model, model.warm_up(), 1
 
 
