@@ -85,11 +85,17 @@ LENGTH, INPUT, WEIGHT = re.compile(rb"Symbol\('s\d+', [^)]*\)"), b'"points"', b'
             ": .points=__import__",
         ),
         ("models/model.json", lambda content: content.replace(WEIGHT, f'"p={RUN}"'.encode()), ": .p=__import__"),
+        (
+            "models/model.json",
+            lambda content: LENGTH.sub(RUN_BY_SYMPY.encode(), content.replace(b'"linear"', b'"metadata"')),
+            r"expr_str: \"sympify",
+        ),
+        ("models/model.json", lambda _: b"[" * 100_000, r"program\.pt2 is no file of torch\.export"),
         ("data/aotinductor/model/model.so", lambda _: b"", r"found program/data/aotinductor/model/model\.so in it"),
         ("data/constants/opaque_obj_0", lambda _: pickle.dumps(Evil()), "found program/data/constants/opaque_obj_0"),
         ("MODELS/model.json", lambda _: b"{}", "found two files of one name in it"),
     ],
-    ids=["pickle", "length", "input", "weight", "library", "object", "twice"],
+    ids=["pickle", "length", "input", "weight", "name", "depth", "library", "object", "twice"],
 )
 def test_a_program_is_read_without_running_python_from_it(affine, tmp_path, monkeypatch, file, change, wanted):
     monkeypatch.chdir(tmp_path)

@@ -35,8 +35,8 @@ _WORD = re.compile(r"[\w.,+<>/@ -]*")
 _EXPRESSION = re.compile(r"(?:(?!\w*__)\w+|(?<=\d)\.(?=\d)|'\w+'|[-+*/%=<>(),&|~ ])*")
 """Calls of functions by their names, such as Mul(Integer(2), Symbol('s77', integer=True)), and no attributes."""
 
-_UNREAD = {"metadata", "guards_code"}
-"""What the module is not made of."""
+_UNREAD = {"metadata": dict, "guards_code": list}
+"""What the module is not made of: nothing but texts, which whatever else may have such a name is not."""
 
 _QUOTED = {"as_string", "as_strings"}
 """Arguments of operators: wherever these are written, they are quoted."""
@@ -71,7 +71,7 @@ def check_program(path: Path) -> None:
             for name in names:
                 if name.endswith(".json"):
                     _check_words(json.loads(archive.read(name)), "", f"{path}: found in {name}")
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, ValueError, OSError, RecursionError) as error:
         raise StorageError(f"{path} is no file of torch.export: {error}") from error
 
 
@@ -79,7 +79,7 @@ def _check_words(found: Any, key: str, where: str) -> None:
     if isinstance(found, dict):
         for name, value in found.items():
             _check_words(name, "", where)
-            if name not in _UNREAD:
+            if not (name in _UNREAD and _is_of_texts(value, _UNREAD[name])):
                 _check_words(value, name, where)
     elif isinstance(found, list):
         for value in found:
@@ -89,6 +89,11 @@ def _check_words(found: Any, key: str, where: str) -> None:
             _check_words(json.loads(found), key, where)
         elif not (_EXPRESSION if key == "expr_str" else _WORD).fullmatch(found):
             raise StorageError(f"{where} {key or 'a name'}: {found[:200]!r}, wanted nothing that can be run")
+
+
+def _is_of_texts(value: Any, kind: type) -> bool:
+    content = value.values() if isinstance(value, dict) else value
+    return isinstance(value, kind) and all(isinstance(one, str) for one in content)
 
 
 def _loaded(path: Path) -> torch.export.ExportedProgram:
