@@ -125,6 +125,19 @@ def test_a_text_is_explained(group, tmp_path, words, bits):
         torch.testing.assert_close(found[name], numbers, rtol=1e-3, atol=1e-4)
 
 
+def test_texts_are_explained_together_as_each_alone(group, tmp_path):
+    """A pipeline computes a batch in pieces, which are as many as its next power of two has room for."""
+    writing.publish(tmp_path / "chargpt")
+    pods = group(tmp_path / "chargpt", "--pipeline", "2", "--explain", "integratedGradients", "--max-batch-size", "4")
+    ids = torch.randint(96, (3, 9), generator=torch.Generator().manual_seed(1))
+    wanted = explained_by_one(tmp_path / "chargpt", ids, "integratedGradients")
+    for _ in range(2):  # of shapes that are new, and of those that are known
+        status, found = explain(pods, tensor("tokens", ids, "INT64"))
+        assert status == 200, found
+        for name, numbers in wanted.items():
+            torch.testing.assert_close(found[name], numbers, rtol=1e-3, atol=1e-4)
+
+
 def test_what_does_not_fit_is_told_by_the_leader(group, tmp_path):
     pods = group(publish(tmp_path / "weighted", Weighted(), torch.randn(3, 4)), "--data", "2", "--explain", "saliency")
     points = tensor("points", POINTS)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 class Differentiable(Protocol):
     """What this rank has of a model."""
 
+    def length(self, samples: int) -> int:
+        """How many samples it computes in the place of so many, of which those behind are of no use."""
+
     def __call__(self, *inputs: Tensor) -> dict[str, Tensor]:
         """The outputs, which the last stage alone has, of all inputs. Collective."""
 
@@ -73,7 +76,9 @@ class Through:
                 self._program(*inputs)  # which alone knows what the layer is given
         finally:
             hook.remove()
-        return [torch.cat(found)[: len(inputs[0])]] if found else []
+        samples = len(inputs[0])
+        # Before those that count may be some of torch's, which looks what shapes there are.
+        return [torch.cat(found)[-self._program.length(samples) :][:samples]] if found else []
 
 
 class FromVectors(nn.Module):
@@ -102,6 +107,10 @@ class WholeDepth(nn.Module):
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         found = named_outputs(self._model(*inputs))
         return {name: found[name] for name in self._names}
+
+    def length(self, samples: int) -> int:
+        """See Differentiable."""
+        return samples
 
     def gradients(self, inputs: Sequence[Tensor], of_output: Tensor) -> list[Tensor]:
         """See Differentiable."""

@@ -120,6 +120,10 @@ class Pipeline(nn.Module):
             for name, tensor in zip(self._names, outputs, strict=True)
         }
 
+    def length(self, samples: int) -> int:
+        """See Differentiable."""
+        return 1 << (samples - 1).bit_length() if self._batched else samples
+
     def gradients(self, inputs: Sequence[Tensor], of_output: Tensor) -> list[Tensor]:
         """See Differentiable."""
         samples = len(inputs[0])
@@ -150,7 +154,7 @@ class Pipeline(nn.Module):
 
     def _lengthened(self, tensor: Tensor) -> Tensor:
         """By repeating its last sample, which no layer can object to."""
-        missing = (1 << (len(tensor) - 1).bit_length()) - len(tensor) if self._batched else 0
+        missing = self.length(len(tensor)) - len(tensor)
         return torch.cat([tensor, tensor[-1:].expand(missing, *tensor.shape[1:])]) if missing else tensor
 
 
