@@ -67,9 +67,9 @@ class Foreign:
     async def look(self, kinds: frozenset[str] = frozenset(FOREIGN)) -> None:
         """Watch those of the kinds that the cluster has by now."""
         try:
-            found = [one for name, one in FOREIGN.items() if name in kinds and await self._is_there(one)]
+            there = [one for name, one in FOREIGN.items() if name in kinds and await self._is_there(one)]
+            found = [one for one in there if await self._resync.add(one)]
             for one in found:
-                await self._resync.add(one)
                 self._store.follow(one.kind)
         except ApiError as error:
             log.warning("not known whether the cluster has what is needed", kinds=sorted(kinds), error=str(error))

@@ -59,12 +59,20 @@ class Resync:
             self._wanted.add(plural)
             self._asked.set()
 
-    async def add(self, one: Watched) -> None:
-        """Compare this kind, too, from now on and now; it may be gone one day. Raises an `ApiError`."""
-        if all(one.kind != other.kind for other in self._watched):
+    async def add(self, one: Watched) -> bool:
+        """Compare this kind, too, from now on and now; it may be gone one day. Raises an `ApiError`.
+
+        Returns whether it is served: a definition is there a moment before the API server serves what it defines, and
+        may do without this version of it.
+        """
+        try:
+            await self._compare(one)
+        except NotFound:
+            return False
+        if one not in self._watched:
             self._may_be_gone.add(one.kind.kind)
             self._watched.append(one)
-        await self.compare({one.kind.plural})
+        return True
 
     async def first(self) -> None:
         """Fill the store, waiting for as long as it takes for the API server and our own kinds to be there."""

@@ -26,9 +26,13 @@ def impatient(monkeypatch):
     monkeypatch.setattr("muster.control.foreign.LOOK_AGAIN", 0.05)
 
 
-def install(api: FakeApi) -> None:
+def define(api: FakeApi) -> None:
     for plural in ("workloads", "resourceflavors"):
         create(api, "customresourcedefinitions", {"metadata": {"name": f"{plural}.kueue.x-k8s.io"}})
+
+
+def install(api: FakeApi) -> None:
+    define(api)
     api.unknown -= {"workloads", "resourceflavors"}
 
 
@@ -99,6 +103,20 @@ async def test_what_can_be_listed_before_it_is_said_to_be_there_is_watched_once_
         assert ("watch", "workloads") not in asked(api, "workloads")
         api.unsaid = set()
         await until(lambda: ("watch", "workloads") in asked(api, "workloads"), limit=30)
+        api.storage.modify("workloads", "research", "digits", said="admitted")
+        api.wake()
+        await until(lambda: status_of(api).get("knows") == "admitted")
+
+
+async def test_what_is_defined_before_it_is_served_is_watched_once_it_is(api):
+    """So it is for a moment when a definition is made."""
+    create(api, "trainingjobs", job())
+    async with operator(api, in_a_queue):
+        await until(lambda: status_of(api) == {"knows": "nothing"})
+        define(api)
+        await until(lambda: asked(api, "workloads"))
+        api.unknown -= {"workloads", "resourceflavors"}
+        await until(lambda: status_of(api).get("knows") == "new")
         api.storage.modify("workloads", "research", "digits", said="admitted")
         api.wake()
         await until(lambda: status_of(api).get("knows") == "admitted")
