@@ -46,7 +46,7 @@ class Capacity:
             node = pod["spec"].get("nodeName")
             if node in free:
                 free[node] = requests.subtract(free[node], requests.of_pod(pod["spec"]))
-            elif not node:
+            elif not node and not pod["spec"].get("schedulingGates"):  # else the scheduler does not look at it yet
                 unplaced.append(pod["spec"])
         return cls(by_name, whole, free).place(unplaced)[1]
 

@@ -1,5 +1,6 @@
 import pytest
 
+from muster.plan.requests import wanted
 from tests.unit.plan.fixtures import node, room
 
 
@@ -11,8 +12,8 @@ def running(gpus, on="node-1", phase="Running"):
     return {"metadata": {"name": "other"}, "spec": asks(gpus) | {"nodeName": on}, "status": {"phase": phase}}
 
 
-def waiting(gpus):
-    return {"metadata": {"name": "other"}, "spec": asks(gpus), "status": {"phase": "Pending"}}
+def waiting(gpus, **spec):
+    return {"metadata": {"name": "other"}, "spec": wanted(asks(gpus, **spec)), "status": {"phase": "Pending"}}
 
 
 @pytest.mark.parametrize(
@@ -26,10 +27,12 @@ def waiting(gpus):
         ([running(3), waiting(2)], 7),
         ([running(4, "node-1"), running(4, "node-2"), running(4, "node-3")], 0),
         ([waiting(5)], 12),
+        ([waiting(4, schedulingGates=[{"name": "kueue.x-k8s.io/admission"}])], 12),
     ],
     ids=[
         "nothing runs", "four are taken", "the succeeded take nothing", "the failed take nothing",
         "unplaced pods hold room", "placed and unplaced", "all is taken", "what can never be placed holds nothing",
+        "what is kept from the scheduler holds nothing",
     ],
 )  # fmt: skip
 def test_counts_what_everybody_took(others, fits):
