@@ -106,6 +106,7 @@ class Operator:
         self._foreign = Foreign(client, self.store, self._resync, self._watches, self._enqueue)
         self._looked = asyncio.Event()  # for kinds that others define: whoever is there is to be known before any plan
         self._resync.on_gone = self._gone
+        self._resync.on_opened = self._watches.change
         self._reconciler = Reconciler(
             controlled=controlled,
             settings=options.settings,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from muster.client import ApiError, Client, NotFound
+from muster.client import ApiError, Client, Invalid, Listing, NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -44,6 +44,8 @@ class Resync:
         self._may_be_gone: set[str] = set()
         self.on_gone: Callable[[Watched], None] = lambda _: None
         self._namespaces: tuple[str | None, ...] = tuple(namespaces) or (None,)
+        self._closed: set[str | None] = set()
+        self.on_opened: Callable[[], None] = lambda: None
         self._wanted: set[str] = set()
         self._asked = asyncio.Event()
         self.synced = asyncio.Event()
@@ -124,11 +126,45 @@ class Resync:
             self.synced.set()
 
     async def _compare(self, one: Watched) -> None:
-        for namespace in self._namespaces if one.kind.namespaced else (None,):
-            each = partial(self._store.known, one.kind)
-            listing = await self._client.list(one.kind, namespace, label_selector=one.label, each=each)
+        refused: list[Invalid] = []
+        namespaces = self._namespaces if one.kind.namespaced else (None,)
+        for namespace in namespaces:
+            try:
+                listing = await self._list(one, namespace)
+            except Invalid as error:
+                if not await self._is_closed(namespace):
+                    raise
+                refused.append(error)
+                continue
             keys, wrong = self._store.correct(one.kind, listing.items, listing.resource_version, namespace)
             if wrong and self.synced.is_set():
                 self._metrics.corrections.labels(one.kind.kind).inc(wrong)
                 log.info("corrected what was known", kind=one.kind.kind, objects=wrong)
             self._enqueue(keys)
+            if namespace in self._closed:
+                self._closed.discard(namespace)
+                self.on_opened()
+        if len(refused) == len(namespaces):
+            raise refused[0]
+
+    async def _list(self, one: Watched, namespace: str | None) -> Listing:
+        each = partial(self._store.known, one.kind)
+        return await self._client.list(one.kind, namespace, label_selector=one.label, each=each)
+
+    async def _is_closed(self, namespace: str | None) -> bool:
+        """Whether nothing of one of several namespaces may be read: whoever deletes it deletes our rights with it.
+
+        What is known of it stays as it is, and the others go on. Where a part of it may be read, that would be taken
+        for the whole.
+        """
+        if namespace is None:
+            return False
+        for one in self._watched:
+            with contextlib.suppress(Invalid):
+                if one.kind.namespaced:
+                    await self._list(one, namespace)
+                    return False
+        if namespace not in self._closed:
+            log.warning("this namespace may not be read: is it gone?", namespace=namespace)
+            self._closed.add(namespace)
+        return True

@@ -402,6 +402,23 @@ async def test_a_namespaced_operator_asks_for_nothing_outside_of_its_namespaces(
     assert outside == {("list", "nodes"), ("watch", "nodes"), ("get", "customresourcedefinitions")}
 
 
+async def test_of_several_namespaces_one_that_may_not_be_read_holds_up_no_other(api):
+    """Whoever deletes his namespace deletes the operator's rights in it; they may come back with it."""
+
+    def is_answered(seen):
+        return (seen.verb, seen.resource, seen.namespace, seen.code) == ("watch", "trainingjobs", "gone", 200)
+
+    closed = True
+    api.fault = lambda seen: Answer(403, "Forbidden") if seen.namespace == "gone" and closed else None
+    create(api, "trainingjobs", job(namespace="gone"))
+    create(api, "trainingjobs", job())
+    async with operator(api, namespaces=("gone", "research"), resync_every=1.0):
+        await until(lambda: status_of(api) == DONE)
+        closed = False
+        await until(lambda: any(map(is_answered, api.log)), "it is watched again")
+        await until(lambda: api.storage.objects["trainingjobs", "gone", "digits"].get("status") == DONE)
+
+
 async def test_without_the_custom_resource_definitions_it_waits_for_them(api):
     api.fault = lambda seen: Answer(404, "NotFound") if seen.resource == "trainingjobs" and absent else None
     absent = True
