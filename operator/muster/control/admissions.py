@@ -152,14 +152,20 @@ class Admissions:
                 return self._counted
         started = time.monotonic()
         others = OTHERS if self._everywhere else ""
+        # Pods made while they are listed need not be in the list; those that are watched are known at once.
+        before = {} if self._everywhere else self._held()
         pods = (await self._client.list(PODS, label_selector=others, field_selector=_ALIVE, each=_taken)).items
         capacity = Capacity.count(self._store.nodes.values(), chain(pods, self._store.pods if self._everywhere else ()))
-        for key, demand in self._granted.items():
-            if demand.uncounted is None:
-                _, capacity = queue.place(demand, capacity, self._answers[key].domain)
+        for demand, domain in (before | self._held()).values():
+            _, capacity = queue.place(demand, capacity, domain)
         ended = time.monotonic()
         self._not_before = ended + (ended - started) * (1 / SHARE_OF_COUNTING - 1)
         return capacity, started, changes
+
+    def _held(self) -> dict[Key, tuple[Demand, str | None]]:
+        """What was granted and is not made yet, and in which domain."""
+        counted = ((key, demand) for key, demand in self._granted.items() if demand.uncounted is None)
+        return {key: (demand, self._answers[key].domain) for key, demand in counted}
 
     async def _priorities(self) -> queue.Priorities:
         if all(demand.priority_class is None for demand in self._waiting.values()):

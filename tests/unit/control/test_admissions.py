@@ -81,6 +81,21 @@ async def test_what_was_granted_counts_as_taken_until_its_pods_are_made(api):
         await until(lambda: desk.answer(key("two")).granted)
 
 
+async def test_pods_that_are_made_while_room_is_counted_count_though_the_list_is_older_than_they_are(api):
+    def made_meanwhile(seen):
+        if (seen.verb, seen.resource) == ("list", "pods"):
+            desk.leave(key("one"))
+
+    async with admissions(api, room=3) as (desk, store, told):
+        desk.wait(key("one"), demand(2))
+        await until(lambda: told == [key("one")])
+        api.fault = made_meanwhile
+        store.room_changes += 1
+        desk.wait(key("two"), demand(2))
+        await until(lambda: desk.answer(key("two")) is not None)
+        assert not desk.answer(key("two")).granted
+
+
 async def test_our_own_pods_count_as_they_are_watched_and_only_others_are_listed(api):
     for name, labels in (("theirs", {}), ("ours-long-gone", OURS_AS_LABELS)):
         there = {
