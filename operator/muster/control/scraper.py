@@ -121,6 +121,7 @@ class Scraper:
     def forget_all(self) -> None:
         for key in list(self._asked):
             self.forget(key)
+        self._store.forget_reports()
 
     async def open(self) -> None:
         self._session = aiohttp.ClientSession(
@@ -188,12 +189,19 @@ class Scraper:
         before = self._store.report(target.pod_uid)
         self._metrics.scrapes.labels("silent" if state is None else "answered").inc()
         report = _report(before, state, self._now())
+        if before is not None and before.silent_since is not None and state is not None and self._are_all_silent():
+            self._store.hear_again(report.received_at)
         self._store.put_report(target.pod_uid, report)
         if _says_something_new(before, report):
             self._unchanged.pop(target.pod_uid, None)
             self._enqueue(key)
         elif report.silent_since is None:
             self._unchanged[target.pod_uid] = self._unchanged.get(target.pod_uid, 0) + 1
+
+    def _are_all_silent(self) -> bool:
+        """Whether nobody who has been asked answers: then it is us whom they do not hear."""
+        reports = map(self._store.report, self._owner)
+        return all(report is None or report.silent_since is not None for report in reports)
 
     async def _fetch(self, target: Target) -> Mapping[str, Any] | None:
         """The agent's state; None when it does not answer with one in time."""

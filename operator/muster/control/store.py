@@ -124,6 +124,7 @@ class Store:
         self._nodes: Mapping[str, Object] | None = None
         self._reports: dict[str, WorkerReport] = {}
         self._heard_at = 0.0
+        self._unheard = 0.0, 0.0
         self._followed: set[str] = set()
         self.room_changes = 0
         """How often room may have come free or gone: a count of room from before the last time is void."""
@@ -198,6 +199,7 @@ class Store:
             routes=self._of(uid, HTTP_ROUTES) if self.follows(HTTP_ROUTES.kind) else None,
             flavors={name: one for (_, name), one in self._objects[FLAVORS.kind].items()},
             heard_at=self._heard_at,
+            unheard=self._unheard,
             routed=routing.addresses(self._of(uid, SLICES)),
         )
 
@@ -267,6 +269,15 @@ class Store:
             self._heard_at = max(self._heard_at, report.received_at)
         if pod_uid not in self._gone:
             self._reports[pod_uid] = report
+
+    def hear_again(self, at: float) -> None:
+        """Take it that from the last answer until now nobody has given one."""
+        self._unheard = self._heard_at, at
+
+    def forget_reports(self) -> None:
+        """Nobody is asked any more: what was said, and who was silent, is not known to go on."""
+        self._reports.clear()
+        self._heard_at, self._unheard = 0.0, (0.0, 0.0)
 
     def _drop(self, kind: Kind, identity: tuple[str, str], uid: str | None) -> set[Key]:
         if uid is not None:

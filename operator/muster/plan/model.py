@@ -123,8 +123,8 @@ class Observed:
     demand of the last plan; None while there is none. `refusal` is there when the last pods were refused. `workloads`
     and `flavors` are Kueue's, where a plan has needed them: the Workloads that bear the resource's UID, and every
     ResourceFlavor by name. Workloads or routes None: the cluster has no such kind, or it is not watched yet. `heard_at`
-    is when any agent at all last answered. `routed`: the addresses that the resource's Service leads to; None: not
-    known.
+    is when any agent at all last answered; `unheard`: from when until when none did, the last time that it was so.
+    `routed`: the addresses that the resource's Service leads to; None: not known.
     """
 
     resource: Manifest
@@ -142,6 +142,7 @@ class Observed:
     routes: tuple[Manifest, ...] | None = None
     flavors: Mapping[str, Manifest] = field(default_factory=dict)
     heard_at: float = 0.0
+    unheard: tuple[float, float] = (0.0, 0.0)
     routed: frozenset[str] | None = None
 
 

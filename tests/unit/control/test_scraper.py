@@ -15,7 +15,7 @@ from muster.control.observability import Metrics
 from muster.control.scraper import Scraper, news
 from muster.control.store import Store
 from muster.plan.model import Plan, Target
-from tests.unit.control.harness import until
+from tests.unit.control.harness import job, until
 
 KEY = Key("TrainingJob", "research", "digits")
 
@@ -46,8 +46,8 @@ class Agent:
         return web.json_response(self.state, status=self.status)
 
 
-@pytest.fixture
-async def agent():
+@contextlib.asynccontextmanager
+async def listening():
     one = Agent()
     app = web.Application()
     app.router.add_get("/state", one.answer)
@@ -57,6 +57,12 @@ async def agent():
     one.port = runner.addresses[0][1]
     yield one
     await runner.cleanup()
+
+
+@pytest.fixture
+async def agent():
+    async with listening() as one:
+        yield one
 
 
 @contextlib.asynccontextmanager
@@ -142,6 +148,31 @@ async def test_an_agent_that_does_not_answer_with_a_state_is_silent_since_the_fi
         vars(agent).update(status=200, raw=None, hangs=False, state={"step": 1})
         await until(lambda: store.report("u1").silent_since is None)
         assert enqueued == [KEY, KEY, KEY]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_when_nobody_had_answered_it_is_known_once_somebody_does(agent, alone):
+    async with scraping() as (scraper, store, _), listening() as another:
+        store.put(TRAINING_JOBS, {**job(), "metadata": {**job()["metadata"], "uid": "j1", "resourceVersion": "1"}})
+        asked = [target(agent), target(agent, "u2")] + ([] if alone else [target(another, "u3")])
+        scraper.ask(KEY, asked)
+        await until(lambda: all(store.report(one.pod_uid) for one in asked))
+        agent.hangs = True
+        await until(lambda: all(store.report(uid).silent_since is not None for uid in ("u1", "u2")))
+        since = store.report("u1").received_at
+        agent.hangs = False
+        await until(lambda: all(store.report(uid).silent_since is None for uid in ("u1", "u2")))
+        began, ended = store.observe(KEY).unheard
+        assert (began >= since and ended - began >= 0.2) if alone else (began, ended) == (0.0, 0.0)
+
+
+async def test_once_nobody_is_asked_nobody_is_known_to_be_silent(agent):
+    async with scraping() as (scraper, store, _):
+        agent.hangs = True
+        scraper.ask(KEY, [target(agent)])
+        await until(lambda: store.report("u1") is not None)
+        scraper.forget_all()
+        assert store.report("u1") is None
 
 
 async def test_an_agent_that_never_answered_is_reported_so(agent):

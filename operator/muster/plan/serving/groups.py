@@ -127,10 +127,9 @@ def servers(observed: Observed, patience: float, now: float) -> tuple[Server, ..
 
     `patience`: seconds without an answer after which a pod is cut off.
     """
-    reports, heard_at = observed.reports, observed.heard_at
     of_groups = (pod for pod in observed.pods if GROUP in pod["metadata"]["labels"])
     workers = (_worker(pod, observed.nodes) for pod in of_groups)
-    found = [replace(one, cut_off=cut_off(one, reports.get(one.uid), heard_at, patience, now)) for one in workers]
+    found = [replace(one, cut_off=cut_off(one, observed, patience, now)) for one in workers]
     found.sort(key=lambda one: (one.group, one.attempt, one.rank))
     by_server = groupby(found, key=lambda one: (one.group, one.attempt))
     return tuple(_server(pods, observed.routed) for _, pods in by_server)

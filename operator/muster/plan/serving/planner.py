@@ -134,7 +134,7 @@ def _serve(seen: View, observed: Observed, missing: Missing | None, work: Work) 
             progress.seconds_left(seen, slots),
             canary.seconds_left(seen),
             gateway.seconds_left(seen, intended.leaving),
-            _until_cut_off(seen),
+            _until_cut_off(seen, observed),
             _until_taken_back(seen),
         ),
         needs=gateway.needs(seen),
@@ -208,10 +208,10 @@ def _targets(seen: View) -> tuple[Target, ...]:
     )
 
 
-def _until_cut_off(seen: View) -> float | None:
+def _until_cut_off(seen: View, observed: Observed) -> float | None:
     patience = seen.deployment.spec.failover.unreachable_seconds
     everyone = (pod for one in seen.servers for pod in one.pods)
-    left = (reachability.seconds_left(pod, seen.reports.get(pod.uid), patience, seen.now) for pod in everyone)
+    left = (reachability.seconds_left(pod, observed, patience, seen.now) for pod in everyone)
     return min((seconds for seconds in left if seconds), default=None)
 
 

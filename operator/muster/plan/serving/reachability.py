@@ -17,7 +17,7 @@ from muster.plan.timestamps import to_timestamp
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from muster.plan.model import Manifest, WorkerReport
+    from muster.plan.model import Manifest, Observed
     from muster.plan.serving.groups import Server, Worker
 
 GATE = "muster.dev/reachable"
@@ -26,23 +26,22 @@ AGAIN = 1.0
 """Seconds of silence at least: where there are so many pods that questions come late, one lost answer says nothing."""
 
 
-def cut_off(pod: Worker, report: WorkerReport | None, heard_at: float, patience: float, now: float) -> bool:
-    """Return whether the pod should answer, and has not for so long.
-
-    `heard_at`: when any pod at all last answered.
-    """
-    return seconds_left(pod, report, patience, now) == 0 and now - heard_at < patience
+def cut_off(pod: Worker, observed: Observed, patience: float, now: float) -> bool:
+    """Return whether the pod should answer, and has not for so long."""
+    return seconds_left(pod, observed, patience, now) == 0 and now - observed.heard_at < patience
 
 
-def seconds_left(pod: Worker, report: WorkerReport | None, patience: float, now: float) -> float | None:
+def seconds_left(pod: Worker, observed: Observed, patience: float, now: float) -> float | None:
     """Return after how many seconds the pod is cut off; None while it answers, or need not.
 
-    What was not answered before it began to serve says nothing.
+    What was not answered before it began to serve says nothing, nor does what nobody answered: of many, one is the
+    first that is heard again.
     """
-    since = pod.serving_since
+    report, since = observed.reports.get(pod.uid), pod.serving_since
     if since is None or report is None or report.silent_since is None or report.silent_since < since:
         return None
-    missed = max(report.received_at, since) + patience
+    last, (unheard, heard) = max(report.received_at, since), observed.unheard
+    missed = last + patience + max(0.0, heard - max(unheard, last))
     return max(0.0, max(missed, report.silent_since + AGAIN) - now)
 
 

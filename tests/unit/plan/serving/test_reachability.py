@@ -16,10 +16,10 @@ def silent(received_at: float, since: float = NOW - 2) -> WorkerReport:
     return WorkerReport({"ready": True}, received_at, since)
 
 
-def look(*pods, reports, now=NOW, status=None, heard_at=NOW):
+def look(*pods, reports, now=NOW, status=None, **heard):
     named = {f"uid-{name}": report for name, report in reports.items()}
     resource = deployment(status or known(ONE))
-    return decide(resource, *pods, now=now, revisions=(ONE,), reports=named, heard_at=heard_at)
+    return decide(resource, *pods, now=now, revisions=(ONE,), reports=named, **{"heard_at": NOW} | heard)
 
 
 def gates(answer):
@@ -70,6 +70,21 @@ def test_where_nobody_answers_it_is_the_operator_who_is_cut_off():
     reports = {"digits-serve-0-1": silent(NOW - 9), "digits-serve-1-2": silent(NOW - 9)}
     answer = look(*THERE, reports=reports, heard_at=NOW - 9)
     assert (gates(answer), made(answer)) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("received_at", "unheard", "left"),
+    [
+        (NOW - 9, (NOW - 9, NOW), 3.0),
+        (NOW - 10, (NOW - 9, NOW), 2.0),
+        (NOW - 12, (NOW - 9, NOW), None),
+        (NOW - 3, (NOW - 9, NOW - 4), None),
+    ],
+    ids=["silent like all others", "silent a second before them", "cut off before them", "silent since then"],
+)
+def test_while_nobody_answers_no_patience_is_lost(received_at, unheard, left):
+    answer = look(*THERE, reports=AWAY | {"digits-serve-0-1": silent(received_at)}, unheard=unheard)
+    assert (made(answer) == [], answer.look_again) == (left is not None, left)
 
 
 def test_a_process_that_is_started_again_is_no_silent_one():
