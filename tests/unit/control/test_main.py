@@ -62,7 +62,7 @@ def test_plan_prints_what_serves_a_model_that_is_yet_to_be_trained():
     job = JOB.replace("{replicas: 2,", "{storage: {persistentVolumeClaim: {claimName: models}, path: mine},")
     made = list(yaml.safe_load_all(run("plan", "-", stdin=job + SERVED).output))
     assert [one["kind"] for one in made] == [
-        "Service", "Pod", "Service", "PodDisruptionBudget", "ControllerRevision", "Pod", "Pod",
+        "Service", "Pod", "Service", "ControllerRevision", "PodDisruptionBudget", "Pod", "Pod",
     ]  # fmt: skip
     mounts = {one["name"]: one for one in made[-1]["spec"]["containers"][0]["volumeMounts"]}
     assert mounts["storage"]["subPath"] == "mine/model"
