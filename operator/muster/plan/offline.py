@@ -38,20 +38,39 @@ def render(documents: Iterable[Manifest], settings: Settings) -> str:
         UnknownKindError: a document of another kind.
 
     """
-    resources = [{**one, "metadata": NO_CLUSTER | one.get("metadata", {})} for one in documents]
+    resources = [_on_no_cluster(one) for one in documents]
+    accepted = [_accepted(one) for one in resources]  # all of them: one may be the job that another names
     return yaml.safe_dump_all(
-        (made for one in resources for made in _objects(one, resources, settings)), sort_keys=False
+        (
+            made
+            for one, resource in zip(accepted, resources, strict=True)
+            for made in _objects(one, resource, resources, settings)
+        ),
+        sort_keys=False,
     )
 
 
-def _objects(resource: Manifest, among: Iterable[Manifest], settings: Settings) -> list[Manifest]:
+def _on_no_cluster(document: Manifest) -> Manifest:
+    metadata = document.get("metadata") or {}
+    return {**document, "metadata": NO_CLUSTER | metadata} if isinstance(metadata, dict) else document
+
+
+def _accepted(resource: Manifest) -> TrainingJob | ModelDeployment:
     match resource.get("kind"):
         case "TrainingJob":
-            return _of_job(TrainingJob.model_validate(resource), settings)
+            return TrainingJob.model_validate(resource)
         case "ModelDeployment":
-            return _of_deployment(ModelDeployment.model_validate(resource), resource, among, settings)
+            return ModelDeployment.model_validate(resource)
         case other:
             raise UnknownKindError(f"kind: found {other}, wanted TrainingJob or ModelDeployment")
+
+
+def _objects(
+    accepted: TrainingJob | ModelDeployment, resource: Manifest, among: Iterable[Manifest], settings: Settings
+) -> list[Manifest]:
+    if isinstance(accepted, TrainingJob):
+        return _of_job(accepted, settings)
+    return _of_deployment(accepted, resource, among, settings)
 
 
 def _of_job(job: TrainingJob, settings: Settings) -> list[Manifest]:

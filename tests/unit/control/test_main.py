@@ -76,6 +76,12 @@ def test_plan_prints_what_serves_a_model_that_is_yet_to_be_trained():
         ("kind: [", "is not YAML"),
         ("kind: Pod", "no resource of muster.dev"),
         (JOB.replace("replicas: 2", "replicas: none"), "spec.replicas"),
+        ("{apiVersion: muster.dev/v1alpha1, kind: TrainingJob, metadata: }", "metadata.name is missing"),
+        ("{apiVersion: muster.dev/v1alpha1, kind: TrainingJob, metadata: a}", "metadata: found 'a'"),
+        (
+            SERVED + "---\n{apiVersion: muster.dev/v1alpha1, kind: TrainingJob, metadata: {name: digits}}",
+            "spec is missing",
+        ),
     ],
 )
 def test_plan_says_what_is_wrong_with_a_file(stdin, complaint):
