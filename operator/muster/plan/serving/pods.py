@@ -116,6 +116,7 @@ def build_pod(
         own |= {"hostname": identity.name_of_rank(server, rank), "subdomain": identity.groups_name(deployment)}
         own["affinity"] = spread.of_pods(deployment, revision, group, attempt)
     template = merge(merge({"metadata": {}, "spec": own}, beside(deployment, spec)), spec.template)
+    _gate(template["spec"])
     keep_off(template["spec"], shunned)
     return {
         "apiVersion": "v1",
@@ -143,7 +144,6 @@ def _pod_spec(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: 
         "restartPolicy": "Always",  # a process that dies comes back by its node alone, with or without an operator
         **hardened_pod(),
         "terminationGracePeriodSeconds": spec.rollout.drain_seconds + LEAVING,
-        "readinessGates": [{"conditionType": GATE}],
         "topologySpreadConstraints": [spread.of_groups(deployment, spec)],
         "volumes": [
             {"name": "run", "emptyDir": {}},
@@ -152,6 +152,12 @@ def _pod_spec(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: 
             *([{"name": "muster-cache", "hostPath": _kept_at(revision.cache)}] if revision.cache else []),
         ],
     }
+
+
+def _gate(spec: dict[str, Any]) -> None:
+    """Add Muster's own readiness gate to those of the template, whose list would take its place."""
+    others = (one for one in spec.get("readinessGates") or () if one.get("conditionType") != GATE)
+    spec["readinessGates"] = [{"conditionType": GATE}, *others]
 
 
 def _storage(revision: Revision) -> dict[str, Any]:

@@ -41,6 +41,12 @@ def test_a_pod_is_let_in_when_it_is_made_and_then_left_alone():
     assert gates(look(*THERE, reports={})) == {}
 
 
+def test_gates_of_the_template_are_added_to_it():
+    theirs = {"conditionType": "example.com/in-service"}
+    (made, _) = decide(deployment(template={"spec": {"readinessGates": [theirs]}})).creates
+    assert made["spec"]["readinessGates"] == [{"conditionType": GATE}, theirs]
+
+
 def test_after_three_seconds_without_an_answer_it_is_called_not_ready_and_replaced_on_another_node():
     answer = look(*THERE, reports=AWAY)
     assert gates(answer) == {
