@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from muster.plan import requests
-from muster.plan.nodes import takes_new_pods
+from muster.plan.nodes import is_named_by, takes_new_pods
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -71,7 +71,7 @@ class Capacity:
         name, before = None, None
         for spec in gang:
             wanted = requests.of_pod(spec)
-            shape = wanted, spec.get("nodeSelector"), spec.get("tolerations")
+            shape = wanted, spec.get("nodeSelector"), spec.get("tolerations"), spec.get("affinity")
             if shape != before:
                 left = iter(nodes)
                 name, before = next(left, None), shape
@@ -98,10 +98,8 @@ class Capacity:
 
     def _admits(self, name: str, spec: Mapping[str, Any]) -> bool:
         node = self.nodes[name]
-        labels = node["metadata"].get("labels", {})
-        selected = all(labels.get(key) == value for key, value in spec.get("nodeSelector", {}).items())
         tolerated = _tolerates(spec.get("tolerations", []), node["spec"].get("taints", []))
-        return takes_new_pods(node) and selected and tolerated
+        return takes_new_pods(node) and tolerated and is_named_by(spec, node)
 
 
 def _devices_of(spec: Manifest) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from muster.plan.nodes import REQUIRED
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -55,6 +57,6 @@ def keep_off(spec: dict[str, Any], nodes: Sequence[str]) -> None:
     terms = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in nodes]
     spec["affinity"] = copy.deepcopy(spec.get("affinity", {}))  # the template's own must stay as it is
     nodes_only = spec["affinity"].setdefault("nodeAffinity", {})
-    required = nodes_only.setdefault("requiredDuringSchedulingIgnoredDuringExecution", {"nodeSelectorTerms": [{}]})
+    required = nodes_only.setdefault(REQUIRED, {"nodeSelectorTerms": [{}]})
     for one in required["nodeSelectorTerms"]:
         one["matchFields"] = [*one.get("matchFields", []), *terms]

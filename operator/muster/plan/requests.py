@@ -44,7 +44,7 @@ def wanted(spec: Mapping[str, Any]) -> dict[str, Any]:
         for kind in ("initContainers", "containers")
         if kind in spec
     }
-    unplaced = ("overhead", "nodeSelector", "tolerations", "schedulingGates")
+    unplaced = ("overhead", "nodeSelector", "affinity", "tolerations", "schedulingGates")
     placing = ("nodeName", "overhead") if spec.get("nodeName") else unplaced
     return kept | {name: spec[name] for name in placing if name in spec}
 

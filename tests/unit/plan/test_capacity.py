@@ -81,6 +81,42 @@ def test_a_node_that_takes_no_such_pod_is_no_room(unfit, spec):
     assert room(of=(unfit,)).place([asks(**spec)])[0] == 0
 
 
+def requires(**term):
+    terms = {"nodeSelectorTerms": [term]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+
+
+@pytest.mark.parametrize(
+    ("key", "operator", "values", "fits"),
+    [
+        ("disk", "In", ["nvme", "ssd"], True), ("disk", "In", ["hdd"], False), ("none", "In", ["nvme"], False),
+        ("disk", "NotIn", ["hdd"], True), ("disk", "NotIn", ["nvme"], False), ("none", "NotIn", ["nvme"], True),
+        ("disk", "Exists", [], True), ("none", "Exists", [], False),
+        ("disk", "DoesNotExist", [], False), ("none", "DoesNotExist", [], True),
+        ("cores", "Gt", ["7"], True), ("cores", "Gt", ["8"], False), ("none", "Gt", ["0"], False),
+        ("cores", "Lt", ["9"], True), ("disk", "Lt", ["9"], False),
+    ],
+)  # fmt: skip
+def test_node_affinity_is_heeded(key, operator, values, fits):
+    labelled = node("n")
+    labelled["metadata"]["labels"] |= {"disk": "nvme", "cores": "8"}
+    requirement = {"key": key, "operator": operator, "values": values}
+    asked = asks(affinity=requires(matchExpressions=[requirement]))
+    assert room(of=(labelled,)).place([asked])[0] == fits
+
+
+def test_a_node_that_a_pod_is_kept_off_is_no_room_for_it_though_the_next_pod_may_have_it():
+    """As after a preflight: the scheduler would place no pod there, and all would be taken back."""
+    keeps_off = requires(matchFields=[{"key": "metadata.name", "operator": "NotIn", "values": ["node-1"]}])
+    capacity = room(of=(node("node-1"), node("node-2")))
+    assert capacity.place([asks(gpus=4, affinity=keeps_off)] * 2)[0] == 1
+    assert capacity.place([asks(gpus=4, affinity=keeps_off), asks(gpus=4)])[0] == 2
+
+
+def test_a_term_of_affinity_that_says_nothing_names_no_node():
+    assert room().place([asks(affinity=requires())])[0] == 0
+
+
 @pytest.mark.parametrize(
     "toleration", [{"key": "k", "value": "v"}, {"key": "k", "operator": "Exists"}, {"operator": "Exists"}]
 )
