@@ -120,7 +120,7 @@ class Store:
         self._objects: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
         self._owned: dict[tuple[str, str], dict[tuple[str, str], Object]] = defaultdict(dict)
         self._by_node: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
-        self._gone: OrderedDict[str, None] = OrderedDict()
+        self._gone: OrderedDict[str, int | None] = OrderedDict()  # and at which version, where only a view lost it
         self._nodes: Mapping[str, Object] | None = None
         self._reports: dict[str, WorkerReport] = {}
         self._heard_at = 0.0
@@ -220,8 +220,9 @@ class Store:
         new = kept(kind, manifest)
         uid, identity = new["metadata"].get("uid"), _identity(new)
         old = self._objects[kind.kind].get(identity)
-        if uid in self._gone or (old is not None and not _is_newer(new, old)):
+        if self._is_gone(new) or (old is not None and not _is_newer(new, old)):
             return set()
+        self._gone.pop(uid, None)
         if old is not None:
             self._unindex(kind, identity, old)
         self._objects[kind.kind][identity] = new
@@ -236,10 +237,18 @@ class Store:
             return held
         return kept(kind, manifest)
 
-    def remove(self, kind: Kind, manifest: Mapping[str, Any]) -> set[Key]:
-        """Take it that an object was deleted."""
+    def remove(self, kind: Kind, manifest: Mapping[str, Any], at: int | None = None) -> set[Key]:
+        """Take it that an object was deleted.
+
+        `at`: in which version of the cluster a watch lost it, which may be for want of a label: it may come back later.
+        """
         meta = manifest["metadata"]
-        return self._drop(kind, _identity(manifest), meta.get("uid"))
+        return self._drop(kind, _identity(manifest), meta.get("uid"), at)
+
+    def _is_gone(self, manifest: Object) -> bool:
+        uid, version = manifest["metadata"].get("uid"), version_of(manifest)
+        at = self._gone.get(uid)
+        return uid in self._gone and (at is None or version is None or version < at)
 
     def correct(
         self, kind: Kind, items: Iterable[Object], version: str, namespace: str | None = None
@@ -256,7 +265,8 @@ class Store:
             if namespace is not None and identity[0] != namespace:
                 continue
             if known["metadata"].get("uid") not in listed and not _later_than(known, version):
-                changed |= self._drop(kind, identity, known["metadata"].get("uid"))
+                at = int(version) if version.isdigit() else None
+                changed |= self._drop(kind, identity, known["metadata"].get("uid"), at)
                 wrong += 1
         return changed, wrong
 
@@ -279,9 +289,9 @@ class Store:
         self._reports.clear()
         self._heard_at, self._unheard = 0.0, (0.0, 0.0)
 
-    def _drop(self, kind: Kind, identity: tuple[str, str], uid: str | None) -> set[Key]:
+    def _drop(self, kind: Kind, identity: tuple[str, str], uid: str | None, at: int | None = None) -> set[Key]:
         if uid is not None:
-            self._gone[uid] = None
+            self._gone[uid] = at
             self._reports.pop(uid, None)
             if len(self._gone) > _REMEMBERED_DELETIONS:
                 self._gone.popitem(last=False)

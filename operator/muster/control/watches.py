@@ -10,6 +10,7 @@ import kopf
 import structlog
 
 from muster.control.handlers import registry_for, settings_for
+from muster.control.store import version_of
 from muster.control.tasks import end
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Watches:
             self._queue.add(key)
 
     def deleted(self, kind: Kind, manifest: Mapping[str, Any]) -> None:
-        for key in self._store.remove(kind, manifest):
+        for key in self._store.remove(kind, manifest, version_of(manifest)):
             self._queue.add(key)
 
     def change(self) -> None:

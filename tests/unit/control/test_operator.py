@@ -14,6 +14,7 @@ from muster.client import PODS as PODS_KIND
 from muster.plan.model import Delete, Demand, Plan, Target
 from tests.unit.control.fake_api import Answer, BreakWatch, Drop, EndWatch, FakeApi, Hang
 from tests.unit.control.harness import (
+    OURS_AS_LABELS,
     Counting,
     create,
     job,
@@ -417,6 +418,23 @@ async def test_of_several_namespaces_one_that_may_not_be_read_holds_up_no_other(
         closed = False
         await until(lambda: any(map(is_answered, api.log)), "it is watched again")
         await until(lambda: api.storage.objects["trainingjobs", "gone", "digits"].get("status") == DONE)
+
+
+async def test_a_label_by_which_muster_finds_its_own_is_put_back_and_that_is_all(api):
+    """For the watch, an object without it is deleted."""
+    create(api, "trainingjobs", job())
+    async with operator(api, resync_every=0.5):
+        await until(lambda: status_of(api) == DONE)
+        before = len(api.work())
+        there = api.storage.objects["services", "research", "digits"]
+        labels = {"muster.dev/training-job": "digits"}
+        api.storage.modify("services", "research", "digits", metadata=there["metadata"] | {"labels": labels})
+        api.wake()
+        await until(lambda: len(api.work()) > before)
+        await asyncio.sleep(0.5)
+        assert [(seen.verb, seen.resource) for seen in api.work()[before:]] == [("apply", "services")]
+        labelled = api.storage.objects["services", "research", "digits"]["metadata"]["labels"]
+        assert labelled == labels | OURS_AS_LABELS
 
 
 async def test_without_the_custom_resource_definitions_it_waits_for_them(api):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from muster.client import HTTP_ROUTES, NODES, PODS
 from muster.control.kinds import TRAINING_JOBS, Controlled, Key
-from muster.control.store import Store
+from muster.control.store import Store, version_of
 from muster.plan.model import Admission, Plan, WorkerReport
 from muster.plan.training import initial_model
 from tests.unit.control.harness import node, owned
@@ -78,6 +78,21 @@ def test_what_was_deleted_does_not_come_back_with_a_late_answer():
     store.remove(PODS, pod(version=5))  # the watch was faster than the answer to the create
     store.put(PODS, pod(version=3))
     assert store.observe(DIGITS).pods == ()
+
+
+@pytest.mark.parametrize("told_by", ["watch", "list"])
+def test_what_a_watch_or_a_list_had_lost_for_want_of_a_label_comes_back_with_a_later_version(told_by):
+    store = a_store()
+    store.put(TRAINING_JOBS, resource())
+    store.put(PODS, pod(version=3))
+    if told_by == "watch":
+        store.remove(PODS, pod(version=5), 5)
+    else:
+        store.correct(PODS, [], "5")
+    store.put(PODS, pod(version=4))
+    assert store.observe(DIGITS).pods == ()
+    store.put(PODS, pod(version=6))
+    assert [one["metadata"]["resourceVersion"] for one in store.observe(DIGITS).pods] == ["6"]
 
 
 def test_a_new_object_of_the_same_name_is_another():
@@ -222,7 +237,10 @@ def test_after_a_list_the_store_is_right_whatever_it_was_told_before(history):
     store = a_store()
     store.put(TRAINING_JOBS, resource())
     for what, manifest in told:
-        (store.put if what == "put" else store.remove)(PODS, manifest)
+        if what == "put":
+            store.put(PODS, manifest)
+        else:
+            store.remove(PODS, manifest, version_of(manifest))
     store.correct(PODS, living, str(version))
     known = {(one["metadata"]["uid"], one["metadata"]["resourceVersion"]) for one in store.observe(DIGITS).pods}
     assert known == {(one["metadata"]["uid"], one["metadata"]["resourceVersion"]) for one in living}
