@@ -154,7 +154,7 @@ class Store:
         """The cluster does not have the kind any more."""
         self._followed.discard(kind.kind)
         for identity, one in list(self._objects[kind.kind].items()):
-            self._drop(kind, identity, one["metadata"].get("uid"))
+            self._drop(kind, identity, one["metadata"].get("uid"), version_of(one))  # it may be there all the same
 
     @property
     def nodes(self) -> Mapping[str, Object]:

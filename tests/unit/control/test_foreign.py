@@ -136,6 +136,20 @@ async def test_once_they_are_gone_nothing_is_known_and_everything_else_goes_on(a
         await until(lambda: status_of(api).get("knows") == "new", limit=30)
 
 
+async def test_what_was_not_served_for_a_moment_is_known_again(api):
+    """So it is with every kind that others define while an API server starts."""
+    install(api)
+    create(api, "trainingjobs", job())
+    async with operator(api, in_a_queue):
+        await until(lambda: status_of(api).get("knows") == "new")
+        api.unknown |= {"workloads"}
+        api.end_watches()
+        await until(lambda: status_of(api) == {"knows": "nothing"}, limit=30)
+        api.unknown -= {"workloads"}
+        await until(lambda: status_of(api).get("knows") == "new", limit=30)
+    assert asked(api, "workloads").count(("apply", "workloads")) == 1, "there it was all the time"
+
+
 async def test_while_they_go_and_are_listed_but_not_watched_everything_else_goes_on(api):
     """So it is for a moment when a definition is deleted."""
     install(api)
