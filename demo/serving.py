@@ -95,17 +95,18 @@ def _ask_by_curl(namespace: str) -> None:
         ("curl", f"http://localhost:{PORT}/v2/models/digits/{word}", "--data") for word in ("infer", "explain")
     )
     print(f"\n  $ {' '.join(forward)} &\n  $ {' '.join(infer)} @image.json\n  $ {' '.join(explain)} @image.json\n")
-    forwarding = subprocess.Popen(forward, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
+    with subprocess.Popen(forward, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as forwarding:
         assert forwarding.stdout is not None, "asked for"
-        forwarding.stdout.readline()  # says that it listens
-        for one in _said(namespace)[0]["images"]:
-            IMAGE_FILE.parent.mkdir(exist_ok=True)
-            IMAGE_FILE.write_text(json.dumps(one["request"]))
-            print(display.answer(one["request"], _answer(infer), _answer(explain)), end="\n\n")
-    finally:
-        forwarding.terminate()
-        forwarding.wait()
+        assert forwarding.stderr is not None, "asked for"
+        try:
+            if not forwarding.stdout.readline():  # says that it listens
+                raise GaveUp(f"port {PORT} of this machine leads to no model: {forwarding.stderr.read().strip()}")
+            for one in _said(namespace)[0]["images"]:
+                IMAGE_FILE.parent.mkdir(exist_ok=True)
+                IMAGE_FILE.write_text(json.dumps(one["request"]))
+                print(display.answer(one["request"], _answer(infer), _answer(explain)), end="\n\n")
+        finally:
+            forwarding.terminate()
 
 
 def _answer(ask: Sequence[str]) -> Any:
