@@ -149,6 +149,19 @@ def test_a_missing_model_is_made_from_the_final_checkpoint(start_ranks):
     assert_same(weights(finish(start_ranks())), trained, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("removed", ["checkpoints", "checkpoints/step-00000021"])
+def test_a_model_of_an_earlier_training_is_not_taken_for_the_one_that_was_trained_now(start_ranks, removed):
+    options = {"count": 1, "checkpoint": {"everySteps": 7}}
+    first = finish(start_ranks(**options))
+    before = weights(first)
+    shutil.rmtree(first.storage / removed)
+    second = finish(start_ranks(**options, optimisation={"learningRate": {"initial": "0.001"}}))
+    assert not torch.equal(weights(second)["0.weight"], before["0.weight"])
+    final = max((second.storage / "checkpoints").iterdir())
+    origin = load_model(second.storage / "model").description["origin"]
+    assert origin["checkpoint"] == read_json(final / "manifest.json")["id"]
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_model_that_has_diverged_is_not_published_and_nobody_tries_again(start_ranks, strategy):
     recipe = "tests.worker.train.recipes:Diverging"

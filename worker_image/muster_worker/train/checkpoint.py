@@ -61,6 +61,8 @@ class Found:
     """An intact checkpoint."""
 
     step: int
+    id: str
+    """See `Checkpoints.id_of`."""
     directory: Path
     state: dict[str, Any]
     held: bool = True
@@ -113,6 +115,10 @@ class Checkpoints:
         )
         self._writing.start()
 
+    def id_of(self, step: int) -> str:
+        """What tells the checkpoint that is saved now from those that earlier runs saved of the same step."""
+        return f"{self._storage.run_id}-{step}"
+
     def wait(self) -> None:
         """Until nothing is being written; raises what went wrong in the background."""
         if self._writing is not None:
@@ -164,7 +170,7 @@ class Checkpoints:
             return
         manifest = {
             "format": FORMAT,
-            "id": f"{self._storage.run_id}-{step}",
+            "id": self.id_of(step),
             "step": step,
             "savedAt": time.time(),
             "files": files,
@@ -232,15 +238,18 @@ class Checkpoints:
         if faults:
             self._note_broken(directory, faults[0])
         if holders:
-            return self._found(step, manifest.get("state"), holders, {look.directory for look in looks})
+            the_id = next(look.id for look in looks if look.id is not None and look.directory in holders)
+            return self._found(step, the_id, manifest.get("state"), holders, {look.directory for look in looks})
         return None
 
-    def _found(self, step: int, state: dict[str, Any] | None, holders: set[int], directories: set[int]) -> Found:
+    def _found(
+        self, step: int, the_id: str, state: dict[str, Any] | None, holders: set[int], directories: set[int]
+    ) -> Found:
         giver = None if holders == directories else min(holders)
         if giver is not None:
             state = from_rank(giver, state)
         assert state is not None, "whoever has the checkpoint whole has its manifest"
-        return Found(step, self._directory / name_of(step), state, self._storage.first in holders, giver)
+        return Found(step, the_id, self._directory / name_of(step), state, self._storage.first in holders, giver)
 
     def _note_broken(self, directory: Path, fault: str) -> None:
         self._broken.add(directory.name)

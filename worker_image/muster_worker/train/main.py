@@ -156,6 +156,7 @@ class Training:
             self._checkpoints.load(found, tensors, partial="optimizer")
             self._trainer.restore(tensors, found.state)
             self._resumed_from = self._saved_step = found.step
+            self._trainer.checkpoint = found.id
             log.info("going on from %s", found.directory)
         if self._checkpoints.broken:
             self._progress(brokenCheckpoints=self._checkpoints.broken)
@@ -241,6 +242,7 @@ class Training:
                 asynchronous=asynchronous,
                 best=self._trainer.best_step,
             )
+            self._trainer.checkpoint = self._checkpoints.id_of(step)
         self._saved_step, self._saved_at = step, time.monotonic()
         if not asynchronous:
             self._checkpoints.wait()

@@ -83,6 +83,9 @@ class Trainer:
     def __init__(self, recipe: Recipe, environment: Environment, device: torch.device) -> None:
         self.recipe = recipe
         self.progress = self.published = Progress()
+        self.checkpoint = ""
+        """Which one has this state, by an id that it shares with no other: empty before the first."""
+
         self.layout = Layout.of(environment.strategy, environment.rank, environment.world_size)
         self._initial, self._distillation = environment.initial_model, environment.distillation
         self._teacher: Teacher | None = None
@@ -388,12 +391,13 @@ class Trainer:
                 )
 
     def origin(self) -> dict[str, Any]:
-        """What tells one trained model from another."""
+        """What tells one trained model from another, of the same path as well: there may have been another training."""
         return {
             "recipe": self._reference,
             "config": config_as_json(self.recipe.config),
             "step": self.published.step,
             "epoch": self.published.epoch,
+            "checkpoint": self.checkpoint,
         }
 
     def begin_with(self, weights: dict[str, torch.Tensor]) -> None:
