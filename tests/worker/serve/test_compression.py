@@ -90,6 +90,20 @@ def test_what_a_job_has_clipped_is_quantized_and_what_it_has_quantized_is_not_cl
     assert told["error"].startswith("spec.compression[0].clip: the model has nothing to change, wanted ")
 
 
+def test_neither_the_model_itself_nor_other_things_are_replaced(published, capsys):
+    other = published.parent / "other"
+    other.mkdir()
+    (other / "notes").touch()
+    before = load_model(published)
+    for into in (published, published / ".." / "model", other):
+        assert cli.main(["compress", str(published), str(into), "--steps", json.dumps(EIGHT)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("model: found the model itself, wanted another directory for its copy") == 2
+    assert "other: found notes there, which is no model's and would be lost" in said
+    assert load_model(published) == before
+    assert (other / "notes").exists()
+
+
 @pytest.mark.parametrize(
     ("steps", "message"),
     [

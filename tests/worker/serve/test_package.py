@@ -125,6 +125,21 @@ def test_a_file_that_has_changed_since_is_not_loaded(script, tmp_path):
         ServedModel.load(tmp_path / "affine", CPU)
 
 
+def test_a_directory_of_other_things_is_not_replaced_and_one_of_a_model_is(script, tmp_path, capsys, monkeypatch):
+    words = ["--input", "points:FP32:-1,4"]
+    monkeypatch.chdir(tmp_path)
+    for place in (".", str(tmp_path), "affine.pt"):
+        assert cli.main(["package", str(script), place, *words]) == ConfigurationError.exit_code
+    said = capsys.readouterr().err
+    assert said.count(f"{tmp_path}: found affine.pt there, which is no model's and would be lost, wanted a ") == 2
+    assert "affine.pt: found Not a directory, wanted a directory for the model" in said
+    assert list(tmp_path.iterdir()) == [script]
+    (tmp_path / "empty").mkdir()
+    for _ in range(2):
+        assert cli.main(["package", str(script), "empty", *words]) == 0
+        assert {path.name for path in (tmp_path / "empty").iterdir()} == {"model.json", "model.pt"}
+
+
 def test_it_has_no_layers_that_a_group_could_divide(script, tmp_path):
     cli.main(["package", str(script), str(tmp_path / "affine"), "--input", "points:FP32:-1,4"])
     assert json.loads((tmp_path / "affine" / "model.json").read_text())["origin"] == {"torchscript": "affine.pt"}

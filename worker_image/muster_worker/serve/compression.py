@@ -11,9 +11,10 @@ import torch
 
 from muster_worker.compress.apply import compress
 from muster_worker.serve.model import intact, recipe_and_model
+from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.evaluation import evaluate_alone
 from muster_worker.train.export import Trained, export_model
-from muster_worker.train.model_directory import example, load_model, published_model
+from muster_worker.train.model_directory import check_replaceable, example, load_model, published_model
 from muster_worker.train.precision import Precision
 from muster_worker.train.trainer import built
 
@@ -37,9 +38,13 @@ def compress_published(source: Path, directory: Path, steps: list[dict[str, Any]
 
     `steps`: `spec.compression`. `sha256`: what the checksum of `source` must be; None: anything.
 
-    Raises ConfigurationError where the steps or the model are wrong for that, AccuracyError where a step costs more
-    accuracy than its `maxAccuracyDrop`, and StorageError.
+    Raises ConfigurationError where the steps or the model are wrong for that, or something is in `directory` that is no
+    model, or is `source`; AccuracyError where a step costs more accuracy than its `maxAccuracyDrop`; and StorageError.
     """
+    directory = directory.resolve()  # "." has no name
+    if directory == source.resolve():
+        raise ConfigurationError(f"{directory}: found the model itself, wanted another directory for its copy")
+    check_replaceable(directory)
     model, _, found = intact(source, sha256)
     before = model.description["origin"]
     # What the job that trained it did is to be done to a model that takes these weights as well.

@@ -18,6 +18,7 @@ from muster_worker.train.model_directory import (
     FORMAT,
     SCRIPT,
     Published,
+    check_replaceable,
     load_model,
     load_script,
     summary,
@@ -37,8 +38,11 @@ def package(script: Path, directory: Path, inputs: Sequence[TensorSpec]) -> Publ
     """Writes a copy of `script` to `directory` with what a server has to know of it, replacing what is there.
 
     Outputs are found by computing with zeros. Raises StorageError where a file cannot be read or written, and
-    ConfigurationError where the model does not take the inputs, or its outputs do not follow their samples.
+    ConfigurationError where the model does not take the inputs, its outputs do not follow their samples, or something
+    is there that is no model.
     """
+    directory = directory.resolve()  # "." has no name
+    check_replaceable(directory)
     model = load_script(script)
     outputs = _outputs(model, inputs)
     temporary = temporary_beside(directory, str(os.getpid()))

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from muster_worker.train.durable import fault_of, read_json, record_of
-from muster_worker.train.errors import StorageError
+from muster_worker.train.errors import ConfigurationError, StorageError
 from muster_worker.train.program import load_program
 
 if TYPE_CHECKING:
@@ -99,6 +99,21 @@ def example(directory: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.T
 
 def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def check_replaceable(directory: Path) -> None:
+    """Raises ConfigurationError where something is there that is no model: whoever writes one there replaces it all."""
+    try:
+        others = sorted({path.name for path in directory.iterdir()} - {DESCRIPTION, WEIGHTS, PROGRAM, EXAMPLE, SCRIPT})
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigurationError(f"{directory}: found {error.strerror}, wanted a directory for the model") from error
+    if others:
+        raise ConfigurationError(
+            f"{directory}: found {others[0]} there, which is no model's and would be lost, wanted a directory of the"
+            " model's own: a new one, an empty one, or that of an earlier model"
+        )
 
 
 def load_script(path: Path) -> nn.Module:
