@@ -17,6 +17,8 @@ from torch import nn
 from muster_worker.compress import dynamic
 from muster_worker.compress.dynamic import DynamicLinear
 from muster_worker.compress.quantize import Quantize
+from muster_worker.train.export import Trained, export_model
+from muster_worker.train.model_directory import load_model
 
 
 def compressed(model):
@@ -88,12 +90,22 @@ def test_layers_in_layers_and_shared_ones_are_found_and_subclasses_left_alone():
 
 
 def test_whoever_reads_the_weight_gets_what_the_integers_stand_for():
-    model = compressed(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True))
-    inputs = torch.randn(2, 5, 16)
-    slow = model(inputs).detach()
+    layer = nn.Linear(16, 32)
+    weight = layer.weight.detach().clone()
+    compressed_weight = compressed(layer).weight
+    assert (compressed_weight - weight).norm() / weight.norm() < 0.02
+
+
+def test_a_transformer_computes_the_same_in_inference_and_as_a_program(tmp_path):
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    model = compressed(nn.TransformerEncoder(layer, 2).eval())
+    inputs, padding = torch.randn(2, 5, 16), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    slow = model(inputs, src_key_padding_mask=padding).detach()
     with torch.inference_mode():
-        fast = model(inputs)
-    assert (fast - slow).norm() / slow.norm() < 0.02
+        fast = model(inputs, src_key_padding_mask=padding)
+    torch.testing.assert_close(fast[~padding], slow[~padding])
+    export_model(tmp_path / "model", Trained(model, (inputs,), {}, {}), "token")
+    assert load_model(tmp_path / "model").description["programError"] is None
 
 
 def test_a_sum_that_may_not_fit_is_not_computed_with_integers(monkeypatch):

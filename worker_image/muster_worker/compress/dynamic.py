@@ -38,7 +38,20 @@ def make_dynamic(model: nn.Module) -> int:
         layer.register_buffer("scales", scales)
         # In place, so that whoever has the layer has the new one, also where it is the whole model.
         layer.__class__ = DynamicLinear
+    for module in model.modules():
+        _let_call_its_layers(module)
     return len(layers)
+
+
+def _let_call_its_layers(module: nn.Module) -> None:
+    """In inference, torch's transformers read weights and compute by themselves, and exported ones call their layers.
+
+    What they look at before they do so is changed: else one model would give two answers, and be no faster.
+    """
+    if isinstance(module, nn.TransformerEncoderLayer) and isinstance(module.linear1, DynamicLinear):
+        module.activation_relu_or_gelu = 0
+    if isinstance(module, nn.TransformerEncoder):
+        module.use_nested_tensor = False
 
 
 class DynamicLinear(nn.Linear):
@@ -49,7 +62,7 @@ class DynamicLinear(nn.Linear):
 
     @property
     def weight(self) -> Tensor:
-        """For modules that read it instead of calling the layer, as nn.TransformerEncoderLayer may."""
+        """For modules that read it instead of calling the layer."""
         return self.integers * self.scales
 
     def become_usual(self) -> None:
