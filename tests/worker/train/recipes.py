@@ -91,6 +91,11 @@ class Unvalidated(Line):
         return self._points(self.config.samples), None
 
 
+class ValidatedByNothing(Line):
+    def datasets(self):
+        return self._points(self.config.samples), self._points(0)
+
+
 class DataDependent(nn.Module):
     """Cannot be exported: its control flow depends on values."""
 

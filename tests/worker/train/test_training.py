@@ -349,6 +349,11 @@ def test_progress_is_reported(start_ranks):
         ({"recipe": "nowhere:Line"}, 2, "no module 'nowhere'"),
         ({"config": {"samples": 0}}, 2, "its training set is empty, wanted at least one sample"),
         (
+            {"recipe": "tests.worker.train.recipes:ValidatedByNothing"},
+            2,
+            "its validation set is empty, wanted at least one sample, or None where there are none",
+        ),
+        (
             {"optimisation": {"learningRate": {"schedule": "plateau", "metric": "validationAcuracy"}}},
             2,
             "learningRate.metric: found validationAcuracy, wanted one of loss, validationAccuracy, validationLoss",

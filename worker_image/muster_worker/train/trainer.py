@@ -97,7 +97,9 @@ class Trainer:
         self._built_on = CPU if self.layout.divides or device.type == XLA else device
         self.model, self._training, self._validation = built(recipe, self._built_on)
         self._bytes = sum(one.nbytes for one in self.model.parameters())
-        self._plan = EpochPlan(self._count(), recipe.config.batch_size, environment.gradient_accumulation)
+        self._plan = EpochPlan(
+            self._count("training", self._training), recipe.config.batch_size, environment.gradient_accumulation
+        )
 
         self._watches = _watches(environment, recipe)
         self._max_norm = environment.max_gradient_norm
@@ -132,16 +134,18 @@ class Trainer:
         """Of this rank's parts, and of the whole. Gradients and the optimizer's state are divided alike."""
         return sum(local(one.data).nbytes for one in self._strategy.module.parameters()), self._bytes
 
-    def _count(self) -> int:
-        count = len(self._training)
+    def _count(self, kind: str, samples: Dataset[Any]) -> int:
+        count = len(samples)
         if count == 0:
-            raise ConfigurationError(f"{self._reference}: its training set is empty, wanted at least one sample")
+            instead = ", or None where there are none" if kind == "validation" else ""
+            raise ConfigurationError(f"{self._reference}: its {kind} set is empty, wanted at least one sample{instead}")
         return count
 
     def _metric_names(self) -> set[str]:
         """What an evaluation will report, from one sample."""
         if self._validation is None:
             return {"loss"}
+        self._count("validation", self._validation)
         input_, target = to_device(next(batches(self._validation, [[0]])), self._built_on)
         self.model.eval()
         with torch.no_grad():
