@@ -50,7 +50,7 @@ def test_the_shares_of_a_batch_differ_by_at_most_one_sample(plan, world_size):
             assert max(sizes) - min(sizes) <= 1
 
 
-@given(st.integers(0, 2**31), st.integers(0, 1000), st.integers(1, 300))
+@given(st.integers(0, 2**70), st.integers(0, 1000), st.integers(1, 300))
 def test_the_order_of_an_epoch_is_a_permutation_that_seed_and_epoch_decide(seed, epoch, samples):
     order = epoch_order(seed, epoch, samples)
     assert sorted(order.tolist()) == list(range(samples))

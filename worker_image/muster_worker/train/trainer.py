@@ -466,7 +466,7 @@ def seed_everything(device: torch.device, *numbers: int) -> None:
 
 def epoch_order(seed: int, epoch: int, samples: int) -> torch.Tensor:
     """The order of the samples in an epoch (int64, shape (samples,)), the same on every rank."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**64)  # of more, torch takes none
     return torch.randperm(samples, generator=generator)
 
 
