@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from muster_worker.train import export, model_directory
-from muster_worker.train.errors import StorageError, TrainingError
+from muster_worker.train.errors import ConfigurationError, StorageError, TrainingError
 from muster_worker.train.export import Trained, export_model
 from muster_worker.train.model_directory import load_model, published_model
 from tests.worker.train.recipes import DataDependent, Two
@@ -217,6 +217,24 @@ def test_a_model_of_another_origin_or_format_is_not_taken_for_this_one(directory
     monkeypatch.setattr(model_directory, "FORMAT", 2)
     with pytest.raises(StorageError, match="its format is 1, wanted 2"):
         load_model(directory)
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        (lambda points: (points, None), "its output_1 is NoneType"),
+        (lambda points: {"points": points, "states": (points, points)}, "its states is tuple"),
+        (lambda points: torch.complex(points, points), "its output is torch.complex64"),
+    ],
+)
+def test_outputs_that_cannot_be_told_are_refused_by_name(directory, output, found):
+    class Other(Affine):
+        def forward(self, points):
+            return output(super().forward(points))
+
+    with pytest.raises(ConfigurationError, match=f"not published: {found}, wanted a tensor of numbers"):
+        export_model(directory, trained(Other()), "token")
+    assert list(directory.parent.iterdir()) == []
 
 
 def test_a_program_that_computes_something_else_is_not_published(directory, monkeypatch):

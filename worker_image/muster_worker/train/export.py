@@ -69,8 +69,8 @@ class Trained:
 def export_model(directory: Path, trained: Trained, token: str) -> Published:
     """Writes the model to `directory`, replacing one that is there.
 
-    Raises StorageError, ConfigurationError where outputs are not as many as the samples, or TrainingError when what was
-    read back does not compute what the model does.
+    Raises StorageError, ConfigurationError where outputs are no tensors or not as many as the samples, or TrainingError
+    when what was read back does not compute what the model does.
     """
     model = copy.deepcopy(trained.model).cpu().eval()
     temporary = temporary_beside(directory, token)
@@ -217,6 +217,12 @@ def _check_samples(model: nn.Module, kinds: Sequence[Inputs]) -> None:
         with torch.no_grad():
             outputs = named_outputs(model(*inputs))
         for name, tensor in outputs.items():
+            if not isinstance(tensor, torch.Tensor) or tensor.dtype not in DATATYPES:
+                found = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+                raise ConfigurationError(
+                    f"the model was not published: its {name} is {found}, wanted a tensor of numbers: in evaluation,"
+                    " forward is to return nothing but tensors, one, or several in a tuple or a dict"
+                )
             if tensor.shape[:1] != (samples,):
                 raise ConfigurationError(
                     f"the model was not published: of {samples} samples, its {name} has the shape"
