@@ -60,3 +60,16 @@ def test_of_a_metric_that_is_no_number_any_more_nothing_is_told(tmp_path):
     report.write(step=3, loss=0.2)
     progress.merge(json.loads((tmp_path / "report").read_text().splitlines()[-1]), now=0.0)
     assert said([0], progress)["metrics"] == {"learningRate": 0.1, "loss": 0.2}
+
+
+def test_of_many_metrics_all_are_told_and_what_comes_with_them_is(tmp_path):
+    report, progress = Report(tmp_path / "report"), Progress()
+    metrics = {f"validationAccuracyOfClass{number}": number / 7 for number in range(300)}
+    report.write(step=21, totalSteps=21, **metrics, model={"path": "model"}, checkpoint={"path": "x" * 5000})
+    lines = (tmp_path / "report").read_bytes().splitlines(keepends=True)
+    assert max(map(len, lines)) <= 4096
+    for line in lines:
+        progress.merge(json.loads(line), now=0.0)
+    state = said([0], progress)
+    assert state["metrics"] == metrics
+    assert (state["progress"]["step"], state["model"], state["checkpoint"]) == (21, {"path": "model"}, None)

@@ -9,10 +9,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 LONGEST_LINE = 4096
-"""Bytes; longer ones might be torn by other writers."""
+"""Bytes; longer ones might be torn by other writers. What needs more is told in several."""
 
 SHORTEST_INTERVAL = 0.1
 """Seconds between two lines that may be left out."""
@@ -30,17 +31,30 @@ class Report:
         return self._file is not None and time.monotonic() - self._last >= SHORTEST_INTERVAL
 
     def write(self, **fields: Any) -> None:
-        """One line; numbers that JSON cannot hold (NaN, infinity) are null."""
+        """One line; numbers that JSON cannot hold (NaN, infinity) are null. A field too long for a line is left out."""
         if self._file is None:
             return
         self._last = time.monotonic()
         content = {name: None if _unspeakable(value) else value for name, value in fields.items()}
-        line = json.dumps(content, separators=(",", ":")).encode() + b"\n"
-        if len(line) <= LONGEST_LINE:
+        for line in _lines(content):
             os.write(self._file, line)
 
     def error(self, message: str) -> None:
         self.write(error=message[: LONGEST_LINE // 8])
+
+
+def _lines(content: Mapping[str, Any]) -> Iterator[bytes]:
+    whole = _encoded(content)
+    if len(whole) <= LONGEST_LINE:
+        yield whole
+    elif len(content) > 1:
+        fields = list(content.items())
+        yield from _lines(dict(fields[: len(fields) // 2]))
+        yield from _lines(dict(fields[len(fields) // 2 :]))
+
+
+def _encoded(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode() + b"\n"
 
 
 def _unspeakable(value: Any) -> bool:
