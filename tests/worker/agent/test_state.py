@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+from muster_worker.agent import termination
 from muster_worker.agent.config import AgentConfig
 from muster_worker.agent.protocol import Member
 from muster_worker.agent.report import Progress
@@ -73,3 +74,12 @@ def test_of_many_metrics_all_are_told_and_what_comes_with_them_is(tmp_path):
     state = said([0], progress)
     assert state["metrics"] == metrics
     assert (state["progress"]["step"], state["model"], state["checkpoint"]) == (21, {"path": "model"}, None)
+
+
+def test_of_many_pods_the_last_words_are_short_enough_and_have_what_was_learned():
+    machines = [{"rank": rank, "flops": 10**14, "latency": 0.000123, "bandwidth": 10**10} for rank in range(50)]
+    learned = Progress({"step": 21}, {"validationAccuracy": 0.98}, model={"path": "model"}, preflight=machines)
+    state = said(range(50), learned, replicas=50)
+    words = termination.fit(state)
+    assert len(words) <= termination.LIMIT < len(json.dumps(state))
+    assert json.loads(words) == state | {"members": [], "stragglers": None, "preflight": None}

@@ -24,11 +24,14 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def fit(state: Mapping[str, Any], limit: int = LIMIT) -> bytes:
-    """The state as compact JSON of at most `limit` bytes: members go first, then long messages, then old restarts."""
+    """The state as compact JSON of at most `limit` bytes.
+
+    What is of single pods goes first, which was told while they ran; then long messages, old restarts, metrics.
+    """
     document = dict(state)
     text = _compact(document)
     if len(text) > limit:
-        document["members"] = []
+        document |= {"members": [], "stragglers": None, "preflight": None}
         text = _compact(document)
     for length in (400, 150, 60):
         if len(text) <= limit:
