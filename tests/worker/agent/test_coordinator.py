@@ -432,6 +432,19 @@ def test_without_a_limit_nothing_hangs(job: Job) -> None:
     assert job.beat(member(1), first) == Healthy()
 
 
+def test_a_coordinator_that_was_held_up_sees_as_soon_as_ever_who_is_lost_then(job: Job) -> None:
+    first = job.form()
+    job.coordinator.tick(job.now)
+    job.now += 60
+    for who in first.members:
+        job.beat(who, first)
+    job.coordinator.tick(job.now + 0.1)
+
+    job.pass_time(SILENCE + 0.3, first.members[1:], first)
+
+    assert isinstance(job.beat(member(1), first), Broken)
+
+
 def test_a_coordinator_that_was_held_up_finds_no_hang(job: Job) -> None:
     first = hanging(job)
     job.coordinator.tick(job.now)

@@ -259,8 +259,8 @@ class Coordinator:
             # This very process was held up: what the members said meanwhile is still unread.
             slept = now - self._ticked_at
             for seat in (*self._seats.values(), *self._workers):
-                seat.heard_at += slept
-            self._reported_at += slept
+                seat.heard_at = min(now, seat.heard_at + slept)  # some may have been read before this
+            self._reported_at = min(now, self._reported_at + slept)
         self._ticked_at = now
         for seat in self._seats.values():
             if now - seat.heard_at <= SILENCE:
