@@ -174,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         "train", help="train a recipe on this machine, without Kubernetes", description=_TRAIN, epilog=_TRAIN_EXAMPLE
     )
     train.add_argument("recipe", metavar="REFERENCE", help="the recipe's class, as module:Class")
-    train.add_argument("--processes", type=int, default=1, metavar="N", help="ranks to start (1)")
+    train.add_argument("--processes", type=_count, default=1, metavar="N", help="ranks to start (1)")
     train.add_argument(
         "--config",
         action="append",

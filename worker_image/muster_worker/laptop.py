@@ -40,6 +40,11 @@ def train(recipe: str, *, processes: int, settings: Sequence[str], storage: str 
         print(f"muster-worker train: {error}", file=sys.stderr)  # noqa: T201 - for the person at the terminal
         return 64
     folder = Path(storage or Path("muster") / recipe.rpartition(":")[2].lower()).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"muster-worker train: --storage is {folder}: {error.strerror}", file=sys.stderr)  # noqa: T201 - as above
+        return 64
     sys.path.insert(0, str(Path.cwd()))  # the recipe may be in the file next to the person
     with TemporaryDirectory(prefix="muster-") as scratch:
         config = _config(recipe, processes, folder, Path(scratch))

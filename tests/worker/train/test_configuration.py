@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from muster_worker import cli
 from muster_worker.train.config import config_as_json, parse_config, setting
 from muster_worker.train.environment import CheckpointPolicy, Environment, LearningRate
 from muster_worker.train.errors import ConfigurationError
@@ -183,3 +184,24 @@ def test_a_wrong_environment_names_the_field(variables, message):
 def test_a_rank_outside_of_torchrun_says_what_is_missing():
     with pytest.raises(ConfigurationError, match="RANK: not set, wanted what torchrun or muster-worker sets"):
         Environment.read({"MUSTER_STORAGE": "/storage"})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--processes", "0"], "argument --processes: found 0, wanted a whole number, at least 1"),
+        (["--storage", "file"], "--storage is {place}/file: File exists"),
+        (["--storage", "file/below"], "--storage is {place}/file/below: Not a directory"),
+    ],
+)
+def test_a_command_line_that_cannot_be_followed_is_refused_before_anything_starts(
+    tmp_path, monkeypatch, capsys, words, message
+):
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = cli.main(["train", f"{HERE}:Line", *words])
+    except SystemExit as end:
+        code = end.code
+    assert code != 0
+    assert message.format(place=tmp_path) in capsys.readouterr().err
