@@ -8,6 +8,7 @@ import os
 import resource
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -94,6 +95,26 @@ class Unvalidated(Line):
 class ValidatedByNothing(Line):
     def datasets(self):
         return self._points(self.config.samples), self._points(0)
+
+
+class Heights(NamedTuple):
+    height: torch.Tensor
+    weight: torch.Tensor
+
+
+class Weighed(Line):
+    """Its targets have names, and its metrics are plain numbers."""
+
+    def datasets(self):
+        training, validation = super().datasets()
+        named = [(points, Heights(height, torch.ones(1))) for points, height in training]
+        return named, [(points, Heights(height, torch.ones(1))) for points, height in validation]
+
+    def loss(self, output, target):
+        return (target.weight * (output - target.height) ** 2).mean()
+
+    def metrics(self, output, target):
+        return {name: value.item() for name, value in super().metrics(output, target.height).items()}
 
 
 class DataDependent(nn.Module):

@@ -14,6 +14,7 @@ from muster_worker.train.model_directory import load_model, summary
 from muster_worker.train.sample_log import surviving_epochs
 
 ENDLESS = {"epochs": 100_000}
+RECIPES = "tests.worker.train.recipes"
 
 
 def weights(group):
@@ -382,6 +383,13 @@ def test_what_is_wrong_is_said_on_every_rank_and_reported(start_ranks, options, 
 def test_without_validation_samples_training_goes_without_evaluation(start_ranks):
     group = finish(start_ranks(recipe="tests.worker.train.recipes:Unvalidated"))
     assert set(load_model(group.storage / "model").description["metrics"]) == {"loss"}
+
+
+def test_targets_may_be_named_tuples_and_metrics_plain_numbers(start_ranks):
+    plain, named = finish(start_ranks("plain", 1)), finish(start_ranks("named", 2, recipe=f"{RECIPES}:Weighed"))
+    assert_same(weights(named), weights(plain), rtol=1e-5, atol=1e-6)
+    metrics = [load_model(group.storage / "model").description["metrics"] for group in (plain, named)]
+    assert metrics[1] == pytest.approx(metrics[0], rel=1e-5)
 
 
 def test_a_storage_that_runs_full_is_told_apart_from_a_crash(start_ranks):

@@ -87,7 +87,7 @@ def measured(
     with precision.forward():
         output = model(*inputs)
         values = {"loss": recipe.loss(output, target), **recipe.metrics(output, target)}
-    return {validation_name(name): value for name, value in values.items()}
+    return {validation_name(name): torch.as_tensor(value) for name, value in values.items()}
 
 
 def validation_name(name: str) -> str:
