@@ -10,6 +10,7 @@ from muster_worker.serve.errors import ComputationError, RequestError
 from muster_worker.serve.generate.batch import Batch
 from muster_worker.serve.generate.decoder import LocalDecoder
 from muster_worker.serve.generate.parameters import Parameters
+from muster_worker.serve.generate.sampling import Chosen
 from muster_worker.serve.generate.sequence import Sequence
 from tests.worker.serve.writing import CONFIG, Scripted, chargpt
 
@@ -212,3 +213,33 @@ def test_half_a_character_is_not_given_out():
     sequence = Sequence(Bytes(), "x", GREEDY)
     given = [sequence.take(type("Chosen", (), {"token": byte, "logprob": 0.0})()).text for byte in "aé€".encode()]
     assert given == ["a", "", "é", "", "", "€"]
+
+
+class Pieces(Bytes):
+    """Its tokens are some bytes each."""
+
+    end_token = 3
+
+    def encode(self, text):
+        return [0]
+
+    def decode(self, tokens):
+        given = (b"a", b"b|c\xe2", b"\x82\xac", b"")
+        return b"".join(given[token] for token in tokens).decode(errors="replace")
+
+
+@pytest.mark.parametrize(
+    ("stop", "tokens", "wanted"),
+    [
+        ("|", [0, 1], ("ab", "stop_sequence")),
+        ("|", [0, 1, 2], ("ab", "stop_sequence")),
+        ("|", [0, 1, 3], ("ab", "stop_sequence")),
+        ("c€", [0, 1, 2], ("ab|", "stop_sequence")),
+        ("c€", [0, 1, 3], ("ab|c\N{REPLACEMENT CHARACTER}", "eos_token")),
+        ("c€", [0, 1], ("ab|c\N{REPLACEMENT CHARACTER}", "length")),
+    ],
+)
+def test_a_stop_that_comes_with_half_a_character_ends_the_text(stop, tokens, wanted):
+    sequence = Sequence(Pieces(), "a", Parameters(max_tokens=len(tokens), stop=(stop,)))
+    pieces = [sequence.take(Chosen(token, 0.0)) for token in tokens]
+    assert ("".join(piece.text for piece in pieces), pieces[-1].finish_reason) == wanted

@@ -64,7 +64,9 @@ class Sequence:
         token = Token(chosen.token, self._model.decode([chosen.token]), chosen.logprob, special)
         text = "" if special else self._text.add(chosen.token)
         reason = self._finish_reason(special=special)
-        return Piece(text + (self._text.rest() if reason else ""), token, reason)
+        if reason is not None:
+            text += self._text.rest()
+        return Piece(text, token, STOP if self._text.stopped else reason)
 
     def _finish_reason(self, *, special: bool) -> str | None:
         if special:

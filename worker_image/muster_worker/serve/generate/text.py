@@ -31,12 +31,14 @@ class Text:
         return self._given_out()
 
     def rest(self) -> str:
-        """At the end: whatever was kept; nothing where it has stopped."""
+        """At the end: whatever was kept, up to a stop that came with a character that is not whole."""
         if self.stopped:
             return ""
-        text = self._kept + (self._decode(self._tokens) if self._tokens else "")
-        self._kept = ""
+        self._kept += self._decode(self._tokens) if self._tokens else ""
         self._tokens.clear()
+        text = self._given_out()
+        if not self.stopped:
+            text, self._kept = text + self._kept, ""
         return text
 
     def _given_out(self) -> str:
