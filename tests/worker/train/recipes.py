@@ -7,6 +7,7 @@ import math
 import os
 import resource
 import time
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -95,6 +96,15 @@ class Unvalidated(Line):
 class ValidatedByNothing(Line):
     def datasets(self):
         return self._points(self.config.samples), self._points(0)
+
+
+class Normed(Line):
+    """A layer's weight is computed from two parameters, by torch's older way to do so."""
+
+    def model(self):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            return nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 5)), nn.Tanh(), nn.Linear(5, 1))
 
 
 class Heights(NamedTuple):

@@ -385,6 +385,12 @@ def test_without_validation_samples_training_goes_without_evaluation(start_ranks
     assert set(load_model(group.storage / "model").description["metrics"]) == {"loss"}
 
 
+def test_a_layer_that_computes_its_weight_is_published(start_ranks):
+    quantized = json.dumps([{"quantize": {"bits": 8}}])
+    group = finish(start_ranks(count=1, recipe=f"{RECIPES}:Normed", MUSTER_COMPRESSION=quantized))
+    assert load_model(group.storage / "model").description["programError"] is None
+
+
 def test_targets_may_be_named_tuples_and_metrics_plain_numbers(start_ranks):
     plain, named = finish(start_ranks("plain", 1)), finish(start_ranks("named", 2, recipe=f"{RECIPES}:Weighed"))
     assert_same(weights(named), weights(plain), rtol=1e-5, atol=1e-6)

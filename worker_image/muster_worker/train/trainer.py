@@ -367,7 +367,8 @@ class Trainer:
         """
         weights = self._strategy.whole_weights()
         seed_everything(self._device, self.recipe.config.seed)
-        model = self.recipe.model() if self.layout.rank == 0 else None
+        with torch.no_grad():  # what a module computes of its parameters, as weight_norm's does, can then be copied
+            model = self.recipe.model() if self.layout.rank == 0 else None
         everywhere(lambda: self._check_finite(model, weights))
         if model is None:
             return None
