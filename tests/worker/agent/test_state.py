@@ -8,7 +8,7 @@ import math
 from muster_worker.agent import termination
 from muster_worker.agent.config import AgentConfig
 from muster_worker.agent.protocol import Member
-from muster_worker.agent.report import Progress
+from muster_worker.agent.report import Progress, ReportReader
 from muster_worker.agent.state import Group, Own, document
 from muster_worker.train.report import Report
 
@@ -83,3 +83,21 @@ def test_of_many_pods_the_last_words_are_short_enough_and_have_what_was_learned(
     words = termination.fit(state)
     assert len(words) <= termination.LIMIT < len(json.dumps(state))
     assert json.loads(words) == state | {"members": [], "stragglers": None, "preflight": None}
+
+
+def test_a_report_is_read_on_whatever_is_written_and_also_where_it_is_written_anew(tmp_path):
+    seen, progress = [], Progress()
+
+    def take(line, now):
+        progress.merge(line, now)
+        seen.append(line)
+
+    reader = ReportReader(tmp_path / "report", take)
+    words = ['{"step": 1, "loss": 0.25}', "no JSON", "[" * 100_000, f'{{"loss": 1{"0" * 400}}}', '{"step": 2}']
+    (tmp_path / "report").write_text("\n".join([*words, '{"step": 7']))
+    reader.catch_up()
+    assert [line["step"] for line in seen] == [1, 2]
+    (tmp_path / "report").write_text('{"step": 3}\n')
+    reader.catch_up()
+    assert [line["step"] for line in seen] == [1, 2, 3]
+    assert progress.metrics == {"loss": 0.25}

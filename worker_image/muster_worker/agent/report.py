@@ -96,6 +96,8 @@ class ReportReader:
     def catch_up(self) -> None:
         """Reads whatever was written until now."""
         with self._lock:
+            if os.fstat(self._descriptor).st_size < self._read:  # a script has opened it to write it anew
+                self._read, self._freed, self._pending = 0, 0, b""
             while piece := os.pread(self._descriptor, 1 << 16, self._read):
                 self._read += len(piece)
                 *lines, self._pending = (self._pending + piece).split(b"\n")
@@ -116,7 +118,7 @@ class ReportReader:
             self.catch_up()
 
     def _parse(self, line: bytes) -> None:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError, RecursionError):  # numbers and lists beyond all measure
             document = json.loads(line)
             if isinstance(document, dict):
                 self._take(document, time.time())
