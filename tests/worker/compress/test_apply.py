@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -81,6 +82,14 @@ def test_a_step_that_costs_more_is_named_with_what_was_found_and_wanted(step, fi
         " 0.01: allow more, or compress less"
     )
     assert raised.value.exit_code == 2
+
+
+def test_an_accuracy_that_is_no_number_is_not_allowed_and_not_told():
+    steps = [{"quantize": {"maxAccuracyDrop": "0.8"}}]
+    with pytest.raises(AccuracyError, match=r"the accuracy fell by nan, from 0\.9 to nan, wanted at most 0\.8"):
+        apply(model(), steps, EXAMPLES, falling(0.9, math.nan))
+    (report,) = apply(model(), [{"quantize": {}}], EXAMPLES, falling(0.9, math.nan)).reports
+    assert (report["accuracyBefore"], report["accuracyAfter"]) == (0.9, None)
 
 
 def test_without_accuracy_nothing_can_be_held_to_it():

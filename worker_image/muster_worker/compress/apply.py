@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,8 @@ class Compressed:
     model: nn.Module
     reports: tuple[dict[str, Any], ...]
     """One for each step: `step` as the manifest writes it; `bytesBefore` and `bytesAfter` of the weights file; likewise
-    `memory…` in bytes, `latency…` of one sample in seconds, `accuracy…`, None where the recipe measures none."""
+    `memory…` in bytes, `latency…` of one sample in seconds, `accuracy…`, None where the recipe measures none,
+    or what is no number."""
 
     metrics: dict[str, float]
     """By the recipe's evaluation, after the last step."""
@@ -115,7 +117,7 @@ def _check_accuracy(field: str, technique: Technique, before: Measurement, after
     if allowed is None:
         return
     drop = before.metrics[ACCURACY] - after.metrics[ACCURACY]
-    if drop > allowed + _ROUNDING:
+    if not drop <= allowed + _ROUNDING:  # so that one that is no number is none that is allowed
         raise AccuracyError(
             f"{field}.maxAccuracyDrop: the accuracy fell by {drop:.4g}, from {before.metrics[ACCURACY]:.4g} to"
             f" {after.metrics[ACCURACY]:.4g}, wanted at most {allowed:g}: allow more, or compress less"
@@ -128,5 +130,6 @@ def _report(step: dict[str, Any], before: Measurement, after: Measurement) -> di
         report[f"bytes{suffix}"] = measured.bytes
         report[f"memory{suffix}"] = measured.memory
         report[f"latency{suffix}"] = measured.latency
-        report[f"accuracy{suffix}"] = measured.metrics.get(ACCURACY)
+        accuracy = measured.metrics.get(ACCURACY, math.nan)
+        report[f"accuracy{suffix}"] = accuracy if math.isfinite(accuracy) else None
     return report
