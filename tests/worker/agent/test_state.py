@@ -101,3 +101,10 @@ def test_a_report_is_read_on_whatever_is_written_and_also_where_it_is_written_an
     reader.catch_up()
     assert [line["step"] for line in seen] == [1, 2, 3]
     assert progress.metrics == {"loss": 0.25}
+
+
+def test_last_words_of_what_is_no_text_are_told(tmp_path):
+    (tmp_path / "log").touch()
+    state = said([0], Progress()) | {"error": "/data/\udcff.csv cannot be read"}
+    termination.write(tmp_path / "log", state)
+    assert json.loads((tmp_path / "log").read_bytes()) == state

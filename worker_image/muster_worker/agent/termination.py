@@ -60,4 +60,5 @@ def _cut(text: str, length: int) -> str:
 
 
 def _compact(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    # Of a name of a file that is no text, what UTF-8 does not hold is escaped as JSON has it.
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode(errors="backslashreplace")
