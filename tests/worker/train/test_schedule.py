@@ -95,6 +95,37 @@ def test_a_checkpoint_of_before_is_gone_on_from_by_the_same_rule():
     assert schedule.learning_rate == 0.05
 
 
+def lowered_after(schedule, metric, values):
+    """How many evaluations until the rate falls; None: it does not."""
+    before = None
+    for number, value in enumerate(values):
+        schedule.after_evaluation({metric: value})
+        schedule.before_step(number)
+        if before is not None and schedule.learning_rate < before:
+            return number
+        before = schedule.learning_rate
+    return None
+
+
+def test_a_job_that_goes_on_has_the_settings_of_its_own():
+    before = driving(LearningRate(0.1, "plateau", "validationLoss", 0.5, 9))
+    assert lowered_after(before, "validationLoss", [1.0, 1.0, 1.0]) is None
+    state = json.loads(json.dumps(before.state_dict()))
+    soon = driving(LearningRate(0.1, "plateau", "validationLoss", 0.1, 3))
+    soon.load_state_dict(state)
+    assert lowered_after(soon, "validationLoss", [1.0, 1.0, 1.0]) == 1, "of two before and two now"
+    assert soon.learning_rate == pytest.approx(0.01)
+
+
+def test_another_metric_is_judged_anew_and_by_its_own_direction():
+    before = driving(LearningRate(0.1, "plateau", "validationLoss", 0.5, 0))
+    assert lowered_after(before, "validationLoss", [0.01, 0.01, 0.01]) == 1
+    schedule = driving(LearningRate(0.1, "plateau", "validationAccuracy", 0.5, 0))
+    schedule.load_state_dict(json.loads(json.dumps(before.state_dict())))
+    assert lowered_after(schedule, "validationAccuracy", [0.1, 0.2, 0.3, 0.3]) == 3
+    assert schedule.learning_rate == pytest.approx(0.1 * 0.5 * 0.5)
+
+
 def test_constant_is_constant():
     schedule = driving(LearningRate())
     schedule.check([])

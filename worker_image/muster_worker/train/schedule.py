@@ -26,7 +26,10 @@ BETTER = 1e-4
 """Of the best value so far: a metric that changes by less has stalled."""
 
 ABSOLUTE = "abs"
-"""How torch is told to take a threshold. Checkpoints of earlier versions say otherwise."""
+"""How torch is told to take a threshold."""
+
+_SEEN = ("best", "num_bad_epochs", "last_epoch")
+"""What torch's scheduler has of the evaluations. All else in its state are settings, which are the job's."""
 
 FIELD = "spec.optimisation.learningRate.metric"
 
@@ -87,9 +90,13 @@ class Schedule:
     def state_dict(self) -> dict[str, Any]:
         if self._plateau is None:
             return {}
-        return {"plateau": dict(self._plateau.state_dict()), "factor": self._factor.param_groups[0]["lr"]}
+        seen = {name: getattr(self._plateau, name) for name in _SEEN}
+        return {"metric": self._settings.metric, "plateau": seen, "factor": self._factor.param_groups[0]["lr"]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self._plateau and state:
-            self._plateau.load_state_dict({**state["plateau"], "threshold_mode": ABSOLUTE})
-            self._factor.param_groups[0]["lr"] = state["factor"]
+        """A job that goes on may look at another metric than before: then only the rate is what it was."""
+        if not self._plateau or not state:
+            return
+        self._factor.param_groups[0]["lr"] = state["factor"]
+        if state.get("metric", self._settings.metric) == self._settings.metric:
+            self._plateau.load_state_dict({name: state["plateau"][name] for name in _SEEN})
