@@ -16,6 +16,8 @@ REFORM = 75
 """The rank is healthy and has saved its state; the group must form anew."""
 TERMINATED = 143
 """The rank left after SIGTERM and has saved its state."""
+BAD_USAGE = 2
+"""Of argparse, Python and recipes, where a job is written wrongly: whatever its message says, no peer has done that."""
 IN_GOOD_ORDER = frozenset({DONE, REFORM, TERMINATED})
 
 LONGEST_MESSAGE = 1000
@@ -56,7 +58,7 @@ def explain(rank: int, pod: str, status: int, tail: Sequence[str], permanent: Co
         cause="Signal" if status < 0 else "ExitCode",
         exit_code=code,
         message=message[:LONGEST_MESSAGE],
-        secondary=not killed_from_outside and _A_PEER_WENT_AWAY.search(said) is not None,
+        secondary=not killed_from_outside and code != BAD_USAGE and _A_PEER_WENT_AWAY.search(said) is not None,
         permanent=code in permanent,
     )
 
