@@ -67,6 +67,13 @@ def is_open(view: View, lost: Sequence[Loss], group: int) -> bool:
     return known or any(loss.group == group for loss in lost)
 
 
+def newest(view: View) -> float:
+    """Return when the last group was lost that has no successor yet, as the status has it; 0.0 where none was."""
+    entries = view.recorded.get("failovers", [])
+    open_ones = (one for one in entries if "replacedSeconds" not in one and "restarted" not in one)
+    return max((to_epoch(entry["at"]) for entry in open_ones), default=0.0)
+
+
 def is_recorded(view: View, server: Server) -> bool:
     """Whether the status tells that pods of this one were lost."""
     entries = view.recorded.get("failovers", [])

@@ -50,7 +50,7 @@ from muster.plan.trained_model import Missing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from muster.plan.model import Delete, Manifest, Observed, Settings
+    from muster.plan.model import Delete, Manifest, Observed, Refusal, Settings
     from muster.plan.serving.failovers import Loss
     from muster.plan.serving.groups import Server
     from muster.plan.serving.revisions import Revision
@@ -100,7 +100,7 @@ def _serve(seen: View, observed: Observed, missing: Missing | None, work: Work) 
     frame, besides = _frame(seen, observed), _besides(seen, observed)
     weights = gateway.weights(seen, canary.share(seen, progress.updated(seen, slots)), intended.leaving)
     routing = gateway.to_apply(seen, observed.services, weights)
-    pause = refusals.pause(observed.refusal, seen.now) if step.made or frame or besides or routing else None
+    pause = _pause(seen, observed.refusal) if step.made or frame or besides or routing else None
     pause_besides = refusals.pause(observed.refusal, seen.now, besides=True) if besides or routing else None
     made, demand = placement.admitted(seen, () if pause is not None else step.made)
     creates = () if pause is not None else (*work.creates, *_rest_of_groups(seen), *_new_groups(seen, made))
@@ -140,6 +140,13 @@ def _serve(seen: View, observed: Observed, missing: Missing | None, work: Work) 
         needs=gateway.needs(seen),
     )
     return _write(seen, actions, wanted, lost)
+
+
+def _pause(seen: View, refusal: Refusal | None) -> float | None:
+    """Return how long no pods are made; a group that was lost since they were refused does not wait for it."""
+    if refusal is not None and failovers.newest(seen) > refusal.at:
+        return None
+    return refusals.pause(refusal, seen.now)
 
 
 def _besides(seen: View, observed: Observed) -> tuple[Manifest, ...]:

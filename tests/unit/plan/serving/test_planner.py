@@ -157,6 +157,21 @@ def test_a_refused_autoscaler_is_told_and_keeps_no_lost_group_from_being_replace
     assert "refused" not in again.status["message"]
 
 
+def test_a_group_that_is_lost_later_does_not_wait_for_what_was_refused_before():
+    """The quota has refused another group again and again, so that it is tried every two minutes only."""
+    refusal = Refusal("exceeded quota", NOW - 1, times=7)
+    there = pod(0, 1, ONE), pod(1, 2, ONE, phase="Failed")
+    first = decide(deployment(known(ONE)), *there, revisions=(ONE,), refusal=refusal)
+    assert (made(first), first.status["failovers"][0]["cause"]) == ([], "PodFailed"), "recorded first"
+    again = decide(deployment(first.status), *there, revisions=(ONE,), refusal=refusal, now=NOW + 0.1)
+    assert [group for group, _ in made(again)] == [1]
+    refused = Refusal("exceeded quota", NOW + 0.2, times=8)
+    later = decide(deployment(first.status), *there, revisions=(ONE,), refusal=refused, now=NOW + 0.3)
+    assert made(later) == []
+    assert later.look_again is not None
+    assert later.look_again > 100
+
+
 def test_what_is_refused_is_told_and_tried_again_later():
     refusal = Refusal("Service digits exists and belongs to something else", at=NOW - 1)
     answer = decide(deployment(), refusal=refusal)
