@@ -219,7 +219,9 @@ def _parser() -> argparse.ArgumentParser:
         "package", help="make a model directory of a TorchScript file", description=_PACKAGE, epilog=_PACKAGE_EXAMPLE
     )
     package.add_argument("script", type=Path, metavar="FILE", help="the TorchScript file")
-    package.add_argument("directory", type=Path, metavar="DIRECTORY", help="where to write; what is there is replaced")
+    package.add_argument(
+        "directory", type=Path, metavar="DIRECTORY", help="where to write; a model that is there is replaced"
+    )
     package.add_argument(
         "--input",
         action="append",
@@ -232,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
         "compress", help="make a smaller copy of a trained model", description=_COMPRESS, epilog=_COMPRESS_EXAMPLE
     )
     compress.add_argument("directory", type=Path, metavar="DIRECTORY", help="the model's, as a job publishes it")
-    compress.add_argument("into", type=Path, metavar="INTO", help="where to write; what is there is replaced")
+    compress.add_argument("into", type=Path, metavar="INTO", help="where to write; a model that is there is replaced")
     compress.add_argument(
         "--steps", type=_steps, required=True, metavar="JSON", help="as spec.compression has them, a list"
     )
