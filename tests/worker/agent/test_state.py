@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
+
+import pytest
 
 from muster_worker.agent import termination
 from muster_worker.agent.config import AgentConfig
 from muster_worker.agent.protocol import Member
 from muster_worker.agent.report import Progress, ReportReader
 from muster_worker.agent.state import Group, Own, document
+from muster_worker.train.errors import StorageError
 from muster_worker.train.report import Report
 
 
@@ -74,6 +78,14 @@ def test_of_many_metrics_all_are_told_and_what_comes_with_them_is(tmp_path):
     state = said([0], progress)
     assert state["metrics"] == metrics
     assert (state["progress"]["step"], state["model"], state["checkpoint"]) == (21, {"path": "model"}, None)
+
+
+def test_without_room_for_a_report_training_goes_on_and_only_a_model_has_to_be_told():
+    report = Report(Path("/dev/full"))
+    report.write(step=1, loss=0.3)
+    report.error("spec.recipe.name: no module 'nowhere'")
+    with pytest.raises(StorageError, match="MUSTER_REPORT: what was published cannot be told: No space left on device"):
+        report.write(step=21, model={"path": "model"})
 
 
 def test_of_many_pods_the_last_words_are_short_enough_and_have_what_was_learned():

@@ -8,6 +8,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from muster_worker.train.errors import StorageError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
@@ -31,13 +33,20 @@ class Report:
         return self._file is not None and time.monotonic() - self._last >= SHORTEST_INTERVAL
 
     def write(self, **fields: Any) -> None:
-        """One line; numbers that JSON cannot hold (NaN, infinity) are null. A field too long for a line is left out."""
+        """A line, or several; numbers that JSON cannot hold (NaN, infinity) are null. What fits no line is left out.
+
+        Where there is no room for it, training goes on and nobody is told, but of a `model`: raises StorageError.
+        """
         if self._file is None:
             return
         self._last = time.monotonic()
         content = {name: None if _unspeakable(value) else value for name, value in fields.items()}
-        for line in _lines(content):
-            os.write(self._file, line)
+        try:
+            for line in _lines(content):
+                os.write(self._file, line)
+        except OSError as error:
+            if "model" in fields:
+                raise StorageError(f"MUSTER_REPORT: what was published cannot be told: {error.strerror}") from error
 
     def error(self, message: str) -> None:
         self.write(error=message[: LONGEST_LINE // 8])
