@@ -10,6 +10,7 @@ from moto.server import ThreadedMotoServer
 
 from muster_worker.serve import fetch as module
 from muster_worker.serve.fetch import fetch
+from muster_worker.train.durable import read_json, write_json
 from muster_worker.train.errors import ConfigurationError, StorageError
 from muster_worker.train.model_directory import load_model, summary
 
@@ -89,13 +90,31 @@ def test_a_server_that_is_not_there_is_tried_again_and_then_told(tmp_path):
 
 
 def test_a_model_that_names_files_elsewhere_is_refused(web, tmp_path):
-    from muster_worker.train.durable import read_json, write_json
 
     path = web.root / "affine" / "model.json"
     described = read_json(path)
     described["files"]["../outside"] = {"bytes": 1, "sha256": "a" * 64}
     write_json(path, described)
     with pytest.raises(ConfigurationError, match=r"'\.\./outside', which is outside"):
+        fetch(web.uri, tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda described: described | {"files": []}, "is no model's directory: 'list' object has no attribute"),
+        (lambda described: described | {"files": None}, "is no model's directory: 'NoneType' object has no attribute"),
+        (lambda described: described | {"files": {"a": {"bytes": "many"}}}, "its files have no sizes"),
+        (lambda described: described | {"files": {"..": {"bytes": 1}}}, r"'\.\.', which is outside"),
+        (lambda described: described | {"files": {"a\0b": {"bytes": 1}}}, "which is outside"),
+    ],
+    ids=["a list", "nothing", "no size", "above", "no name"],
+)
+def test_a_description_of_nothing_is_refused_in_a_sentence(web, tmp_path, change, said):
+
+    path = web.root / "affine" / "model.json"
+    write_json(path, change(read_json(path)))
+    with pytest.raises(ConfigurationError, match=said):
         fetch(web.uri, tmp_path / "model")
 
 

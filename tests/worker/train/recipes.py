@@ -84,6 +84,33 @@ class MeasuredLate(Growing):
         return {"size": size if self._steps[0] > 7 else size * math.nan}
 
 
+class WithNothing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+
+    def forward(self, points):
+        return self.linear(points), None
+
+
+class TwoFold(Line):
+    """Its model gives something beside its results that cannot be told to a client."""
+
+    def model(self):
+        return WithNothing()
+
+    def loss(self, output, target):
+        return super().loss(output[0], target)
+
+    def metrics(self, output, target):
+        return super().metrics(output[0], target)
+
+
+class SecondOrder(Line):
+    def optimizer(self, parameters, learning_rate):
+        return torch.optim.LBFGS(parameters, lr=learning_rate)
+
+
 class Diverging(Line):
     learning_rate = 1e30
 

@@ -160,8 +160,8 @@ class Averaged(DataDependent):
 @pytest.mark.parametrize(
     ("model", "wanted"),
     [
-        (Flat(), r"of 1 samples, its halves has the shape \[2, 2\], wanted \[1, …\]"),
-        (Averaged(), r"of 1 samples, its output has the shape \[\], wanted \[1, …\]"),
+        (Flat(), r"of 1 samples, the model's halves has the shape \[2, 2\], wanted \[1, …\]"),
+        (Averaged(), r"of 1 samples, the model's output has the shape \[\], wanted \[1, …\]"),
     ],
 )
 def test_a_model_whose_outputs_are_not_as_many_as_the_samples_is_not_published(directory, model, wanted):
@@ -222,9 +222,9 @@ def test_a_model_of_another_origin_or_format_is_not_taken_for_this_one(directory
 @pytest.mark.parametrize(
     ("output", "found"),
     [
-        (lambda points: (points, None), "its output_1 is NoneType"),
-        (lambda points: {"points": points, "states": (points, points)}, "its states is tuple"),
-        (lambda points: torch.complex(points, points), "its output is torch.complex64"),
+        (lambda points: (points, None), "output_1 is NoneType"),
+        (lambda points: {"points": points, "states": (points, points)}, "states is tuple"),
+        (lambda points: torch.complex(points, points), "output is torch.complex64"),
     ],
 )
 def test_outputs_that_cannot_be_told_are_refused_by_name(directory, output, found):
@@ -232,7 +232,7 @@ def test_outputs_that_cannot_be_told_are_refused_by_name(directory, output, foun
         def forward(self, points):
             return output(super().forward(points))
 
-    with pytest.raises(ConfigurationError, match=f"not published: {found}, wanted a tensor of numbers"):
+    with pytest.raises(ConfigurationError, match=f"the model's {found}, wanted a tensor of numbers"):
         export_model(directory, trained(Other()), "token")
     assert list(directory.parent.iterdir()) == []
 

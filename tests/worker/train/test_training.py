@@ -355,6 +355,16 @@ def test_progress_is_reported(start_ranks):
             "its validation set is empty, wanted at least one sample, or None where there are none",
         ),
         (
+            {"recipe": "tests.worker.train.recipes:TwoFold"},
+            2,
+            "the model's output_1 is NoneType, wanted a tensor of numbers",
+        ),
+        (
+            {"recipe": "tests.worker.train.recipes:SecondOrder"},
+            2,
+            "recipes:SecondOrder: found the optimizer LBFGS, which computes the loss again and again in a step",
+        ),
+        (
             {"optimisation": {"learningRate": {"schedule": "plateau", "metric": "validationAcuracy"}}},
             2,
             "learningRate.metric: found validationAcuracy, wanted one of loss, validationAccuracy, validationLoss",

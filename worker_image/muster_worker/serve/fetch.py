@@ -107,10 +107,13 @@ def _checksum(description: Path) -> str:
 def _files(description: Path, uri: str) -> dict[str, Any]:
     try:
         files: dict[str, Any] = read_json(description)["files"]
-    except (StorageError, KeyError) as error:
+        sizes = [wanted["bytes"] for wanted in files.values()]
+    except (StorageError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"{_FIELD}: {uri} is no model's directory: {error}") from error
+    if not all(type(size) is int and size >= 0 for size in sizes):
+        raise ConfigurationError(f"{_FIELD}: {uri} is no model's directory: its files have no sizes")
     for name in files:
-        if Path(name).name != name:
+        if Path(name).name != name or name in (".", "..") or "\0" in name:
             raise ConfigurationError(f"{_FIELD}: the model at {uri} names the file {name!r}, which is outside of it")
     return files
 

@@ -216,18 +216,23 @@ def _check_samples(model: nn.Module, kinds: Sequence[Inputs]) -> None:
         samples = len(inputs[0])
         with torch.no_grad():
             outputs = named_outputs(model(*inputs))
-        for name, tensor in outputs.items():
-            if not isinstance(tensor, torch.Tensor) or tensor.dtype not in DATATYPES:
-                found = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-                raise ConfigurationError(
-                    f"the model was not published: its {name} is {found}, wanted a tensor of numbers: in evaluation,"
-                    " forward is to return nothing but tensors, one, or several in a tuple or a dict"
-                )
-            if tensor.shape[:1] != (samples,):
-                raise ConfigurationError(
-                    f"the model was not published: of {samples} samples, its {name} has the shape"
-                    f" {list(tensor.shape)}, wanted [{samples}, …], a result for each sample"
-                )
+        check_outputs(outputs, samples)
+
+
+def check_outputs(outputs: dict[str, Any], samples: int) -> None:
+    """Raises ConfigurationError where a model that gives these of so many samples cannot be published."""
+    for name, tensor in outputs.items():
+        if not isinstance(tensor, torch.Tensor) or tensor.dtype not in DATATYPES:
+            found = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+            raise ConfigurationError(
+                f"the model's {name} is {found}, wanted a tensor of numbers: in evaluation, forward is to return"
+                " nothing but tensors, one, or several in a tuple or a dict"
+            )
+        if tensor.shape[:1] != (samples,):
+            raise ConfigurationError(
+                f"of {samples} samples, the model's {name} has the shape {list(tensor.shape)},"
+                f" wanted [{samples}, …], a result for each sample"
+            )
 
 
 def _of_lengths(kinds: Sequence[Inputs]) -> Iterator[Inputs]:

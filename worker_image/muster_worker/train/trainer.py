@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import random
 import time
@@ -23,7 +24,7 @@ from muster_worker.train.config import config_as_json
 from muster_worker.train.device import XLA, carry_out, seed_device
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.evaluation import evaluate, evaluate_alone, measured
-from muster_worker.train.export import Trained
+from muster_worker.train.export import Trained, check_outputs, named_outputs
 from muster_worker.train.own_time import Awake, UpToTheFirstWait
 from muster_worker.train.precision import Precision
 from muster_worker.train.process_group import StepAgreement, everywhere
@@ -117,10 +118,19 @@ class Trainer:
         self._strategy = distributed(self.layout, self.recipe, self.model, self._device)
         parameters = list(self._strategy.module.parameters())
         self._optimizer = self.recipe.optimizer(parameters, self._rate.initial or self.recipe.learning_rate)
+        self._check_optimizer()
         divide_groups(self._optimizer)
         self._schedule.drive(self._optimizer)
         self._agreement = StepAgreement()
         self._own_time = Awake() if self.layout.divides else UpToTheFirstWait()
+
+    def _check_optimizer(self) -> None:
+        closure = inspect.signature(self._optimizer.step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
+            raise ConfigurationError(
+                f"{self._reference}: found the optimizer {type(self._optimizer).__name__}, which computes the loss"
+                " again and again in a step, wanted one that takes the gradients that are there, such as AdamW"
+            )
 
     @property
     def compares_ranks(self) -> bool:
@@ -147,10 +157,13 @@ class Trainer:
             return {"loss"}
         self._count("validation", self._validation)
         input_, target = to_device(next(batches(self._validation, [[0]])), self._built_on)
+        # Now, and not when it is published, which may be days later.
+        look = self.model.register_forward_hook(lambda _, __, output: check_outputs(named_outputs(output), 1))
         self.model.eval()
         with torch.no_grad():
             names = set(measured(self.recipe, self.model, input_, target, self._precision))
         self.model.train()
+        look.remove()
         return names | {"loss"}
 
     @property
