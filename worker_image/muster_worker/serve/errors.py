@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 INTERNAL = 500
 """From here on the fault is the server's."""
 
@@ -42,6 +47,13 @@ class ComputationError(RequestError):
     """The model itself failed."""
 
     status = INTERNAL
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """It, what it comes of, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 TRIES = 3

@@ -90,10 +90,8 @@ def held_up(view: View, why: HeldUp, lost: Sequence[Loss]) -> dict[str, Any]:
     """Return the status of a job whose lost workers get no successors for now, or to which none are added."""
     now = Phase("Restarting", why.reason, f"the successors of lost workers {why.message}")
     if not lost or elastic.goes_on(view):
-        trains, whose = (
-            phase(view, view.attempt, ()),
-            "the successors of lost workers" if lost else "workers to be added",
-        )
+        trains = phase(view, view.attempt, ())
+        whose = "the successors of lost workers" if lost else "workers to be added"
         now = replace(trains, message=f"{trains.message}; {whose} {why.message}")
     of_made = {"wantedReplicas": min(view.known_replicas, view.replicas) - view.servers}
     return _status(view, now, view.attempt) | of_made | {"conditions": _conditions(view, _running(view, now))}

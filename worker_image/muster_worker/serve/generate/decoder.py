@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from muster_worker.serve.errors import ComputationError
+from muster_worker.serve.errors import ComputationError, causes
 from muster_worker.serve.generate.sampling import choose
 
 if TYPE_CHECKING:
@@ -108,8 +108,4 @@ def failed(error: BaseException, lost: Callable[[], None] = lambda: None) -> Com
 
 def is_of_device(error: BaseException | None) -> bool:
     """Whether a device has failed: then it computes nothing any more for this process, and does for another."""
-    while error is not None:
-        if isinstance(error, _OF_DEVICE):
-            return True
-        error = error.__cause__
-    return False
+    return any(isinstance(one, _OF_DEVICE) for one in causes(error))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from muster_worker.serve.errors import ComputationError
+from muster_worker.serve.errors import ComputationError, causes
 from muster_worker.serve.generate.decoder import failed
 
 if TYPE_CHECKING:
@@ -24,11 +24,7 @@ class OutOfStepError(ComputationError):
 
 def is_out_of_step(error: BaseException | None) -> bool:
     """Whether it is, or comes of, an OutOfStepError."""
-    while error is not None:
-        if isinstance(error, OutOfStepError):
-            return True
-        error = error.__cause__
-    return False
+    return any(isinstance(one, OutOfStepError) for one in causes(error))
 
 
 class Failures:

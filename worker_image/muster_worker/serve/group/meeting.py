@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 
 from muster_worker.agent.address import own_address
+from muster_worker.serve.errors import causes
 from muster_worker.train.process_group import avoid_missing_libuv
 
 if TYPE_CHECKING:
@@ -58,8 +59,4 @@ class Meeting:
 
 def is_of_a_peer(error: BaseException | None) -> bool:
     """Whether it was raised because another rank has gone, not by the model."""
-    while error is not None:
-        if isinstance(error, dist.DistError) or "gloo/" in str(error):
-            return True
-        error = error.__cause__
-    return False
+    return any(isinstance(one, dist.DistError) or "gloo/" in str(one) for one in causes(error))
