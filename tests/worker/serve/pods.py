@@ -77,7 +77,8 @@ class Pods:
         return self
 
     def _is_whole(self):
-        assert all(pod.process.poll() is None for pod in self.pods), [pod.process.poll() for pod in self.pods]
+        for pod in self.pods:
+            assert pod.process.poll() is None, f"a pod ended with {pod.process.returncode}:\n{pod.rest()}"
         with contextlib.suppress(OSError):
             return self.is_ready()
 
