@@ -95,7 +95,12 @@ verify-chart: .venv/ready build/schemas/ready
 	check examples/*.yaml
 
 .PHONY: test
-test: ## Every test: unit, worker and cluster; a part that fails does not keep the others from running
+test: export BUT := and not long
+test: ## Unit, worker and cluster tests, but those marked long: about a quarter of an hour
+	@$(MAKE) test-all
+
+.PHONY: test-all
+test-all: ## Every test, in about an hour; a part that fails does not keep the others from running
 	@rm -rf build/test && mkdir -p build/test
 	echo "== unit and worker tests, side by side: each is shown once it is done (meanwhile: build/test)"
 	$(MAKE) --jobs=2 --output-sync=target $(addprefix logged-,$(PARTS))
@@ -117,25 +122,25 @@ logged-%:
 .PHONY: test-unit
 test-unit: .venv/ready ## Planner, control layer, API, chart: no cluster, no torch
 	@$(WITH_TOOLS)
-	$(BIN)/pytest tests/unit tests/local_cluster -m "not cluster and not gpu"
+	$(BIN)/pytest tests/unit tests/local_cluster -m "not cluster and not gpu $(BUT)"
 
 .PHONY: test-training
 test-training: ## What trains in the pods, inside of the worker image with pytest added
 	@$(LOCAL_CLUSTER) build-image $(WORKER_TEST_IMAGE) worker_image --base torch-test
-	$(LOCAL_CLUSTER) run-in-image $(WORKER_TEST_IMAGE) $(TELL_CI) -- python3 -m pytest tests/worker -m "not gpu" \
+	$(LOCAL_CLUSTER) run-in-image $(WORKER_TEST_IMAGE) $(TELL_CI) -- python3 -m pytest tests/worker -m "not gpu $(BUT)" \
 	  --ignore tests/worker/serve
 
 .PHONY: test-serving
 test-serving: ## The same for what serves
 	@$(LOCAL_CLUSTER) build-image $(WORKER_TEST_IMAGE) worker_image --base torch-test
-	$(LOCAL_CLUSTER) run-in-image $(WORKER_TEST_IMAGE) $(TELL_CI) -- python3 -m pytest tests/worker/serve -m "not gpu" \
+	$(LOCAL_CLUSTER) run-in-image $(WORKER_TEST_IMAGE) $(TELL_CI) -- python3 -m pytest tests/worker/serve -m "not gpu $(BUT)" \
 	  --ignore tests/worker/serve/torchserve --ignore tests/worker/serve/kserve
 
 .PHONY: test-torchserve
 test-torchserve: ## The same for what TorchServe computes, inside of an image that has it
 	@$(LOCAL_CLUSTER) build-image $(TORCHSERVE_TEST_IMAGE) worker_image/torchserve --base torch-test
 	$(LOCAL_CLUSTER) run-in-image $(TORCHSERVE_TEST_IMAGE) $(TELL_CI) --env PYTHONPATH=$(CURDIR)/worker_image:$(CURDIR) -- \
-	  python3 -m pytest tests/worker/serve/torchserve -m "not gpu"
+	  python3 -m pytest tests/worker/serve/torchserve -m "not gpu $(BUT)"
 
 .PHONY: test-kserve
 test-kserve: ## Muster's server, asked by kserve's clients
@@ -155,7 +160,7 @@ test-cluster: .venv/ready ## On the real cluster; one that had to be brought up 
 	$(MAKE) install
 	$(WITH_TOOLS)
 	helm test $(RELEASE) --namespace $(NAMESPACE) --hide-notes
-	$(BIN)/pytest tests/cluster tests/unit tests/local_cluster -m cluster
+	$(BIN)/pytest tests/cluster tests/unit tests/local_cluster -m "cluster $(BUT)"
 
 .PHONY: bench
 bench: .venv/ready ## Muster beside a floor on 200 simulated nodes; JOBS=50 for a quick run, PEERS=jobset,pytorchjob, RECORD=1
