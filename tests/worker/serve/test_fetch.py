@@ -47,6 +47,13 @@ def test_a_file_that_broke_off_is_gone_on_with(web, affine, tmp_path, monkeypatc
     assert (web.breaks, begins.count(0)) == (0, 1)
 
 
+def test_a_server_that_knows_of_no_ranges_sends_all_of_it(web, affine, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK", 1000)
+    web.ranges = False
+    fetch(web.uri, tmp_path / "model")
+    assert summary(load_model(tmp_path / "model")) == summary(load_model(affine))
+
+
 def test_a_part_that_an_earlier_process_left_is_not_read_again(web, affine, tmp_path):
     (tmp_path / "model").mkdir()
     program = (affine / "program.pt2").read_bytes()

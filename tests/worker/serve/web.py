@@ -1,4 +1,4 @@
-"""A web server that can be told to break off."""
+"""A web server that can be told to break off, and to know of no ranges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Knows of ranges, and breaks off `breaks` times beyond the byte `breaks_after` of a file."""
+    """Breaks off `breaks` times beyond the byte `breaks_after` of a file. Without `ranges` it sends all of it."""
 
     def do_GET(self):
         server = self.server
@@ -21,12 +21,13 @@ class Handler(SimpleHTTPRequestHandler):
         except OSError:
             self.send_error(404)
             return
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "") if server.ranges else "")
         begin, end = (int(asked[1]), int(asked[2] or len(content) - 1)) if asked else (0, len(content) - 1)
         part = content[begin : end + 1]
         server.asked.append((self.path.rpartition("/")[2], begin))
         self.send_response(206 if asked else 200)
-        self.send_header("accept-ranges", "bytes")
+        if server.ranges:
+            self.send_header("accept-ranges", "bytes")
         self.send_header("content-length", str(len(part)))
         if asked:
             self.send_header("content-range", f"bytes {begin}-{begin + len(part) - 1}/{len(content)}")
@@ -52,7 +53,7 @@ def web_server(model, root):
         return Handler(*arguments, directory=str(root))
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.root, server.asked, server.breaks, server.breaks_after = root, [], 0, 0
+    server.root, server.asked, server.breaks, server.breaks_after, server.ranges = root, [], 0, 0, True
     server.uri = f"http://127.0.0.1:{server.server_port}/affine"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

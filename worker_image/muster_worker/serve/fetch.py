@@ -33,6 +33,9 @@ TRIES = 5
 _FIRST_PAUSE = 0.5
 """Seconds before a file that broke off is gone on with; doubled each time."""
 
+_SILENT = 60.0
+"""Seconds without a byte after which a file that comes in one piece has broken off."""
+
 _FIELD = "spec.model.uri"
 
 
@@ -127,6 +130,7 @@ class _Remote:
             self._files, self._path = fsspec.core.url_to_fs(self._uri)
         except (ValueError, ImportError) as error:
             raise ConfigurationError(f"{_FIELD}: {uri} cannot be read: {error}") from error
+        self._block_size = _CHUNK
 
     def read(self, name: str) -> bytes:
         content: bytes = self._tried(name, lambda: self._files.cat_file(f"{self._path}/{name}"))
@@ -144,13 +148,23 @@ class _Remote:
 
     def _go_on(self, name: str, part: Path, size: int) -> None:
         there = part.stat().st_size if part.exists() else 0
-        with self._files.open(f"{self._path}/{name}", "rb", block_size=_CHUNK) as source:
+        with self._files.open(f"{self._path}/{name}", "rb", block_size=self._block_size) as source:
             if there and not _skipped(source, there, size):
                 there = 0
-            with part.open("ab" if there else "wb") as file:
+            with part.open("ab" if there else "wb") as file, self._heeding_who_sends_no_parts():
                 shutil.copyfileobj(source, file, _CHUNK)
         if part.stat().st_size < size:
             raise OSError(f"it broke off after {part.stat().st_size} of {size} bytes")
+
+    @contextlib.contextmanager
+    def _heeding_who_sends_no_parts(self) -> Iterator[None]:
+        """A web server need not know of ranges; then fsspec raises ValueError behind the first part."""
+        try:
+            yield
+        except ValueError as error:
+            if "http" in self._files.protocol:
+                self._files, self._block_size = _in_one_piece(self._files), 0
+            raise OSError(f"it is not sent in parts: {error}") from error
 
     def _tried(self, name: str, work: Any) -> Any:
         pause = _FIRST_PAUSE
@@ -167,6 +181,14 @@ class _Remote:
             time.sleep(pause)
             pause *= 2
         raise AssertionError("the last try returns or raises")
+
+
+def _in_one_piece(files: Any) -> Any:
+    """The same file system, for whatever time a file takes: by itself, a request of aiohttp's ends after 5 minutes."""
+    import aiohttp  # noqa: PLC0415 - as fsspec
+
+    limit = aiohttp.ClientTimeout(total=None, sock_read=_SILENT)
+    return type(files)(client_kwargs={"timeout": limit})
 
 
 def _skipped(source: BinaryIO, there: int, size: int) -> bool:
