@@ -314,6 +314,22 @@ def test_when_too_many_wait_the_next_is_told_at_once_and_the_others_are_answered
     in_loop(work, Batching(max_waiting=3), seconds=SLOW)
 
 
+def test_those_whose_clients_have_gone_keep_nobody_from_waiting():
+    async def work(batcher, model):
+        model.go.clear()
+        first, patient, *gone = (asyncio.create_task(doubles(batcher, n)) for n in range(4))
+        await asyncio.sleep(0.01)
+        for one in gone:
+            one.cancel()
+        await asyncio.sleep(0)
+        last = asyncio.create_task(doubles(batcher, 9))
+        await asyncio.sleep(0.01)
+        model.go.set()
+        await asyncio.gather(first, patient, last)
+
+    in_loop(work, Batching(max_waiting=3), seconds=SLOW)
+
+
 def test_one_whose_client_has_gone_is_not_computed():
     async def work(batcher, model):
         model.go.clear()

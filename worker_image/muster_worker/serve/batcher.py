@@ -143,6 +143,8 @@ class Batcher:
         if len(self._waiting) >= self._batching.max_waiting and self._here:
             self._look()  # most waited for nothing but the turn's end
         if len(self._waiting) >= self._batching.max_waiting:
+            self._leave_out_gone()
+        if len(self._waiting) >= self._batching.max_waiting:
             raise OverloadedError(f"{len(self._waiting)} requests wait already: try again in a second")
         samples = inputs[0].shape[0] if self._batched else 1
         shapes = [tensor.shape[1:] for tensor in inputs]
@@ -200,6 +202,11 @@ class Batcher:
                 taken.append(request)
                 size += request.samples
         return taken
+
+    def _leave_out_gone(self) -> None:
+        """While a computation takes long, many may wait whom nobody waits for any more."""
+        self._waiting = deque(request for request in self._waiting if not request.answer.done())
+        self._samples = sum(request.samples for request in self._waiting)
 
     def _fits(self, request: _Request, first: _Request, size: int) -> bool:
         return size + request.samples <= self._max_size and request.shapes == first.shapes
