@@ -176,6 +176,21 @@ def test_a_rank_that_has_another_model_is_refused(group):
     assert front.absent == [1]
 
 
+def test_a_rank_that_was_there_before_its_leader_knew_its_model_is_refused_too(group):
+    front, (other,) = group("double", shards=2, expects=None)
+    alike = FakeRank(front, 1, sha256="cd" * 32)
+    until(lambda: front.missing is None)
+    front.assemble("cd" * 32, whole=False)
+    assert front.absent == [0]
+    frames = iter(lambda: other.told.get(timeout=LIMIT), None)
+    refused = next(frame for frame in frames if frame.kind == "refused")
+    assert refused.words["error"].startswith("spec.model.sha256: found abab")
+    assert other.ended.wait(LIMIT)
+    with contextlib.closing(alike.link):
+        model_of(front).compute(samples(1))
+    assert (other.sizes, alike.sizes) == ([], [1])
+
+
 def test_of_two_processes_of_one_rank_the_newer_counts(group):
     front, (older,) = group("double")
     newer = FakeRank(front, 0)

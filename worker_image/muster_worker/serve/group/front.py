@@ -60,6 +60,9 @@ class Front:
         """
         with self.changed:
             self._sha256 = sha256
+            for member in self._members():
+                if member.loaded:
+                    self._judge(member)  # it was here before that was known
             self.wait(lambda: self.missing is None if whole else self.able)
             return max(self._seconds, WORTH_A_THREAD)
 
@@ -180,13 +183,17 @@ class Front:
     def loaded(self, member: Member, sha256: str, seconds: float) -> None:
         """It can compute; `seconds` is what one sample takes."""
         with self.changed:
-            if self._sha256 not in (None, sha256):
-                error = f"spec.model.sha256: found {sha256}, wanted {self._sha256}, which its leader has"
-                member.link.send(Frame("refused", {"error": error}))
-                member.link.finish()
-                return
-            member.loaded, self._seconds = True, seconds
+            member.sha256, self._seconds = sha256, seconds
+            self._judge(member)
         self._look()
+
+    def _judge(self, member: Member) -> None:
+        """Nothing is computed by one that has loaded another model than the leader has, as far as that is known."""
+        member.loaded = self._sha256 in (None, member.sha256)
+        if not member.loaded:
+            error = f"spec.model.sha256: found {member.sha256}, wanted {self._sha256}, which its leader has"
+            member.link.send(Frame("refused", {"error": error}))
+            member.link.finish()
 
     def leaves(self, member: Member) -> None:
         """It has been told to, and goes on until the front does."""

@@ -31,6 +31,9 @@ class Member:
         self.rank = rank
         self.link = link
         self.meeting = meeting
+        self.sha256: str | None = None
+        """Of the model that it has loaded."""
+
         self.loaded = False
         self.leaving = False
 
