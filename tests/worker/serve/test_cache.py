@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -83,6 +84,21 @@ def test_without_a_cache_that_can_be_used_it_is_fetched_all_the_same(
         fetch(web.uri, tmp_path / "model", None, cache)
     assert "the node's cache of models cannot be used" in caplog.text
     assert summary(load_model(tmp_path / "model")) == summary(load_model(affine))
+
+
+def test_of_another_users_files_in_a_directory_for_all_the_locks_are_taken(cache, monkeypatch):
+    """What the kernel does there (fs.protected_regular, on by default where systemd or procps set it up)."""
+    fill(cache, "model", 20)
+    opened = os.open
+
+    def as_another_user(path, flags, *mode):
+        if flags & os.O_CREAT and not flags & os.O_EXCL and path.exists():
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", as_another_user)
+    with filling(cache, "model", 20) as directory:
+        assert (directory / "weights").stat().st_size == 20
 
 
 def test_room_is_made_by_those_that_nobody_uses_the_oldest_first(cache, disk):

@@ -59,7 +59,10 @@ def _make_room(cache: Path, size: int) -> None:
 
 @contextlib.contextmanager
 def _locked(file: Path, how: int) -> Iterator[None]:
-    descriptor = os.open(file, os.O_RDONLY | os.O_CREAT, 0o666)
+    # In a directory for all, kernels let nobody open another's file who would create it if it were not there.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL, 0o666))
+    descriptor = os.open(file, os.O_RDONLY)
     try:
         with contextlib.suppress(PermissionError):
             os.fchmod(descriptor, 0o666)  # for whoever else may serve it, whatever the umask
