@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from muster_worker.serve.cache import filling, use
+from muster_worker.serve.cache import filling
 from muster_worker.serve.fetch import fetch
 from muster_worker.train.errors import StorageError
 from muster_worker.train.model_directory import load_model, summary
@@ -39,7 +39,7 @@ def disk(cache, monkeypatch):
 
 
 def fill(cache, name, size):
-    with filling(cache, name, size) as directory:
+    with filling(cache, name, size) as (directory, _):
         (directory / "weights").write_bytes(b"x" * size)
 
 
@@ -97,7 +97,7 @@ def test_of_another_users_files_in_a_directory_for_all_the_locks_are_taken(cache
         return opened(path, flags, *mode)
 
     monkeypatch.setattr(os, "open", as_another_user)
-    with filling(cache, "model", 20) as directory:
+    with filling(cache, "model", 20) as (directory, _):
         assert (directory / "weights").stat().st_size == 20
 
 
@@ -121,18 +121,42 @@ def test_room_is_made_by_those_that_nobody_uses_the_oldest_first(cache, disk):
 
 
 _USES = """
-import sys, time
+import os, sys, time
 from pathlib import Path
-from muster_worker.serve.cache import use
-use(Path(sys.argv[1]), sys.argv[2])
+from muster_worker.serve.cache import filling
+with filling(Path(sys.argv[1]), sys.argv[2], 0) as (_, lock):
+    kept = os.dup(lock)
 print("uses it", flush=True)
 time.sleep(60)
 """
 
 
-def test_who_uses_what_is_not_there_is_not_hindered(cache):
-    use(cache, "nothing")
-    assert models(cache) == set()
+def test_nothing_is_taken_away_between_whoever_fetches_and_whoever_serves(web, affine, cache, tmp_path):
+    line = [sys.executable, "-c", _FETCHES_WHILE_ROOM_IS_WANTED, web.uri, str(tmp_path / "model"), str(cache)]
+    subprocess.run(line, check=True)
+    assert summary(load_model(tmp_path / "model")) == summary(load_model(affine))
+
+
+_FETCHES_WHILE_ROOM_IS_WANTED = """
+import contextlib, os, shutil, sys
+from pathlib import Path
+from types import SimpleNamespace
+from muster_worker.serve.cache import filling
+from muster_worker.serve.fetch import fetch_apart
+
+uri, directory, cache = sys.argv[1], *map(Path, sys.argv[2:])
+waitpid = os.waitpid
+
+def and_room_is_wanted(*words):
+    ended = waitpid(*words)
+    shutil.disk_usage = lambda _: SimpleNamespace(free=0)
+    with contextlib.suppress(OSError), filling(cache, "another", 1):
+        pass
+    return ended
+
+os.waitpid = and_room_is_wanted
+sys.exit(fetch_apart(uri, directory, None, cache))
+"""
 
 
 def test_a_server_uses_what_is_in_the_cache_until_it_ends(web, cache, tmp_path, serve, disk):

@@ -23,27 +23,23 @@ _USED, _FILLED = ".used", ".filled"
 
 
 @contextlib.contextmanager
-def filling(cache: Path, sha256: str, size: int) -> Iterator[Path]:
-    """The directory for that model, for nobody else to fill meanwhile. `size`: its bytes.
+def filling(cache: Path, sha256: str, size: int) -> Iterator[tuple[Path, int]]:
+    """The directory for that model, for nobody else to fill meanwhile, and the lock of those who use it.
+
+    `size`: its bytes. The lock is an open file: as long as any process has it, nobody takes the model away.
 
     Raises OSError where it cannot be had, or there is no room for it.
     """
-    with _locked(cache / (sha256 + _USED), fcntl.LOCK_SH), _locked(cache / (sha256 + _FILLED), fcntl.LOCK_EX):
+    with _locked(cache / (sha256 + _USED), fcntl.LOCK_SH) as used, _locked(cache / (sha256 + _FILLED), fcntl.LOCK_EX):
+        with contextlib.suppress(OSError):
+            os.utime(used)
         directory = cache / sha256
         directory.mkdir(exist_ok=True)
         missing = size - sum(file.stat().st_size for file in directory.iterdir())
         if missing > 0 and not os.access(directory, os.W_OK):
             raise PermissionError(errno.EACCES, "another user has begun to fetch it", str(directory))
         _make_room(cache, missing)
-        yield directory
-
-
-def use(cache: Path, sha256: str) -> None:
-    """Until this process and those that it starts have ended, nobody takes the model away; if it is there at all."""
-    with contextlib.suppress(OSError):
-        file = cache / (sha256 + _USED)
-        os.utime(file)
-        fcntl.flock(os.open(file, os.O_RDONLY), fcntl.LOCK_SH)  # never closed
+        yield directory, used
 
 
 def _make_room(cache: Path, size: int) -> None:
@@ -58,7 +54,7 @@ def _make_room(cache: Path, size: int) -> None:
 
 
 @contextlib.contextmanager
-def _locked(file: Path, how: int) -> Iterator[None]:
+def _locked(file: Path, how: int) -> Iterator[int]:
     # In a directory for all, kernels let nobody open another's file who would create it if it were not there.
     with contextlib.suppress(FileExistsError):
         os.close(os.open(file, os.O_CREAT | os.O_EXCL, 0o666))
@@ -67,6 +63,6 @@ def _locked(file: Path, how: int) -> Iterator[None]:
         with contextlib.suppress(PermissionError):
             os.fchmod(descriptor, 0o666)  # for whoever else may serve it, whatever the umask
         fcntl.flock(descriptor, how)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -11,19 +11,20 @@ import hashlib
 import logging
 import os
 import shutil
+import socket
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from muster_worker.serve.cache import filling, use
+from muster_worker.serve.cache import filling
 from muster_worker.serve.supervisor import end_with
 from muster_worker.train.durable import fault_of, read_json
 from muster_worker.train.errors import ConfigurationError, StorageError, TrainingError
 from muster_worker.train.model_directory import DESCRIPTION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import BinaryIO
 
 log = logging.getLogger(__name__)
@@ -42,12 +43,13 @@ _FIELD = "spec.model.uri"
 def fetch_apart(uri: str, directory: Path, sha256: str | None, cache: Path | None = None) -> int:
     """The same in a process of its own, for file systems bring threads, and this one will fork; gives its exit code.
 
-    This one uses what is in the cache then, to its end.
+    This one uses what is in the cache then, to its end: it is sent the lock, so that there is no moment without it.
     """
+    ours, theirs = socket.socketpair()
 
     def run() -> int:
         try:
-            fetch(uri, directory, sha256, cache)
+            fetch(uri, directory, sha256, cache, lambda lock: socket.send_fds(theirs, [b"\0"], [lock]))
         except TrainingError as error:
             print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the last words of a process
             return error.exit_code
@@ -56,17 +58,24 @@ def fetch_apart(uri: str, directory: Path, sha256: str | None, cache: Path | Non
     child = os.fork()
     if child == 0:
         end_with(run, "fetch")
+    theirs.close()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status == 0 and cache is not None:
-        use(cache, _checksum(directory / DESCRIPTION))
+    with ours:
+        socket.recv_fds(ours, 1, 1)  # what comes is never closed
     return status if status >= 0 else 128 - status
 
 
-def fetch(uri: str, directory: Path, sha256: str | None = None, cache: Path | None = None) -> None:
+def fetch(
+    uri: str,
+    directory: Path,
+    sha256: str | None = None,
+    cache: Path | None = None,
+    keep: Callable[[int], object] = lambda _lock: None,
+) -> None:
     """Raises ConfigurationError where there is no such model, StorageError where it cannot be had now.
 
     `sha256`: what the checksum of its model.json must be; None: anything. `cache`: where this machine keeps models; the
-    files in `directory` lead there then.
+    files in `directory` lead there then, and `keep` is given the lock by which they stay.
     """
     begun = time.monotonic()
     remote = _Remote(uri)
@@ -77,7 +86,7 @@ def fetch(uri: str, directory: Path, sha256: str | None = None, cache: Path | No
     if sha256 is not None and found != sha256:
         raise ConfigurationError(f"spec.model.sha256: the model at {uri} has {found}, wanted {sha256}")
     files = _files(new, uri)
-    with _place(directory, cache, found, files) as place:
+    with _place(directory, cache, found, files, keep) as place:
         faulty = {name: wanted for name, wanted in files.items() if fault_of(place, name, wanted) is not None}
         for name, wanted in faulty.items():
             remote.copy(name, place / name, wanted)
@@ -91,13 +100,17 @@ def fetch(uri: str, directory: Path, sha256: str | None = None, cache: Path | No
 
 
 @contextlib.contextmanager
-def _place(directory: Path, cache: Path | None, sha256: str, files: Mapping[str, Any]) -> Iterator[Path]:
+def _place(
+    directory: Path, cache: Path | None, sha256: str, files: Mapping[str, Any], keep: Callable[[int], object]
+) -> Iterator[Path]:
     """Where the files go: into the cache, if there is one that can be used."""
+    size = sum(wanted["bytes"] for wanted in files.values())
     with contextlib.ExitStack() as stack:
         place = directory
         if cache is not None:
             try:
-                place = stack.enter_context(filling(cache, sha256, sum(wanted["bytes"] for wanted in files.values())))
+                place, lock = stack.enter_context(filling(cache, sha256, size))
+                keep(lock)
             except OSError as error:
                 log.warning("the node's cache of models cannot be used: %s", error)
         yield place
