@@ -165,6 +165,7 @@ def test_what_is_not_there_is_named(asked, method, path, status, wanted):
         ({"inputs": [POINT | {"name": "pts"}]}, "input pts: the model has none of that name, it has points"),
         ({"inputs": [POINT, POINT]}, "input points: given twice"),
         ({"inputs": [POINT | {"shape": 4}]}, "input points: its shape is 4, wanted a list"),
+        ({"inputs": [POINT | {"shape": [True, 4]}]}, "input points: its shape is [True, 4], wanted [-1, 4]"),
         ({"inputs": [POINT | {"datatype": "FP64"}]}, "input points: its datatype is FP64, wanted FP32"),
         ({"inputs": [POINT | {"shape": [2, 4]}]}, "input points: its data has the shape [4], wanted [2, 4]"),
         ({"inputs": [POINT | {"parameters": 1}]}, "parameters: wanted an object"),

@@ -74,7 +74,7 @@ class TensorSpec:
         if datatype != self.datatype:
             raise RequestError(f"input {self.name}: its datatype is {datatype}, wanted {self.datatype}")
         fits = len(shape) == len(self.shape) and all(
-            isinstance(found, int) and found > 0 and wanted in (ANY, found)
+            type(found) is int and found > 0 and wanted in (ANY, found)
             for found, wanted in zip(shape, self.shape, strict=True)
         )
         if not fits:
