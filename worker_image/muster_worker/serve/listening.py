@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from muster_worker.serve.http import Application
-from muster_worker.serve.joined import JoinedProtocol
+from muster_worker.serve.one_protocol import OneProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ def http_server(service: Service) -> HttpServer:
     return HttpServer(
         uvicorn.Config(
             Application(service),
-            http=JoinedProtocol,
+            http=OneProtocol,
             lifespan="off",
             log_config=None,
             log_level="warning",
