@@ -21,8 +21,8 @@ from muster_worker.serve.errors import (
     WrongMethodError,
 )
 from muster_worker.serve.generate import json_codec as text_codec
+from muster_worker.serve.gone import ClientHasGoneError, until_client_goes
 from muster_worker.serve.protocol import EXTENSIONS, PLATFORM, SERVER, properties_of
-from muster_worker.serve.service import CLIENT_GONE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -51,10 +51,6 @@ _EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 _T = TypeVar("_T")
 
 
-class _ClientHasGone(RequestError):  # noqa: N818 - nothing is wrong
-    status = CLIENT_GONE
-
-
 class Application:
     """`service` does the work; this says what it is asked, and what it answered."""
 
@@ -65,7 +61,7 @@ class Application:
         """One request."""
         try:
             status, headers, body = await self._answer(scope, receive)
-        except _ClientHasGone:
+        except ClientHasGoneError:
             return
         except RequestError as error:
             status, headers, body = error.status, [_JSON], orjson.dumps({"error": str(error)})
@@ -82,7 +78,7 @@ class Application:
         if isinstance(body, bytes):
             await send({"type": "http.response.body", "body": body})
         else:
-            with contextlib.suppress(_ClientHasGone):
+            with contextlib.suppress(ClientHasGoneError):
                 await _unless_gone(receive, _send_events(body, send))
 
     async def _answer(self, scope: dict[str, Any], receive: Receive) -> tuple[int, Headers, bytes | Events]:
@@ -91,12 +87,12 @@ class Application:
             case ["v2", "models", name, *rest] if rest and rest[-1] == "infer":
                 _allow(method, "POST", path)
                 version, body = _version(rest[:-1], path), await self._body(scope, receive)
-                with self._service.counting("http"):
+                with self._service.counting("http"), until_client_goes(scope):
                     return await self._infer(name, version, scope, body, receive)
             case ["v2", "models", name, *rest] if rest and rest[-1] == "explain":
                 _allow(method, "POST", path)
                 version, body = _version(rest[:-1], path), await self._body(scope, receive)
-                with self._service.counting_explanation():
+                with self._service.counting_explanation(), until_client_goes(scope):
                     return await self._explain(name, version, scope, body)
             case ["v2", "models", name, *rest] if rest and rest[-1] in ("generate", "generate_stream"):
                 _allow(method, "POST", path)
@@ -226,7 +222,7 @@ class Application:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise _ClientHasGone
+                raise ClientHasGoneError
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > limit:
@@ -251,7 +247,7 @@ async def _send_events(events: Events, send: Send) -> None:
 
 
 async def _unless_gone(receive: Receive, work: Awaitable[_T]) -> _T:
-    """What it gives. When the client goes, of whom no more is expected, it is cancelled; raises _ClientHasGone."""
+    """What it gives. When the client goes, of whom no more is expected, it is cancelled; raises ClientHasGoneError."""
 
     async def gone() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -261,7 +257,7 @@ async def _unless_gone(receive: Receive, work: Awaitable[_T]) -> _T:
     try:
         await asyncio.wait([working, going], return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise _ClientHasGone
+            raise ClientHasGoneError
         return working.result()
     finally:
         going.cancel()

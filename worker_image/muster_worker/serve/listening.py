@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from muster_worker.serve.gone import client_goes
 from muster_worker.serve.http import Application
 from muster_worker.serve.one_protocol import OneProtocol
 
@@ -23,6 +24,15 @@ _KEPT = 75
 
 ASKS_WITHIN = 0.2
 """Seconds within which whoever has connected asks: a connection that is closed before its request was read is reset."""
+
+
+class _Protocol(OneProtocol):
+    """Says so when a client goes."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.cycle is not None:
+            client_goes(self.cycle.scope)
 
 
 class HttpServer(uvicorn.Server):
@@ -44,7 +54,7 @@ def http_server(service: Service) -> HttpServer:
     return HttpServer(
         uvicorn.Config(
             Application(service),
-            http=OneProtocol,
+            http=_Protocol,
             lifespan="off",
             log_config=None,
             log_level="warning",
