@@ -81,6 +81,13 @@ def request(*inputs, raw=(), **fields):
     return made
 
 
+def test_an_error_with_many_words_is_told_by_its_first_and_its_last(asked):
+    with pytest.raises(InferenceServerException, match=r"input long.*long: the model has none of that name") as told:
+        asked.infer("sums", points(np.ones((1, 4), np.float32), name="long" * 2200))
+    assert told.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert len(told.value.message()) < 3000
+
+
 def test_clients_change_their_connection_all_the_time_and_lose_nothing(serve, affine):
     served = serve(affine, "--name", "sums")
     array = np.ones((1, 4), dtype=np.float32)

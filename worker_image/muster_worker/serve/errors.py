@@ -11,10 +11,18 @@ INTERNAL = 500
 """From here on the fault is the server's."""
 
 
+_PART = 1000
+"""Characters at the beginning and at the end of a message that are told: beyond 8 kB, a gRPC client fails with words of
+its own."""
+
+
 class RequestError(Exception):
     """The message is for whoever sent the request; `status` is that of HTTP."""
 
     status = 400
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message if len(message) <= 2 * _PART else f"{message[:_PART]} … {message[-_PART:]}")
 
 
 class NotFoundError(RequestError):
