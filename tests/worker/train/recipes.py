@@ -329,6 +329,18 @@ def computes_long(*_):
         pass
 
 
+class Unhurried(Deep):
+    """Each step takes a worker a second, in which its servers ask one another hundreds of times."""
+
+    def model(self):
+        from muster_worker.train.parameter_server import server_trainer  # of gRPC, which does not survive a fork
+
+        server_trainer.LOOK_EVERY = 0.001
+        model = super().model()
+        model.register_forward_pre_hook(lambda module, _: time.sleep(1.0 if module.training else 0.0))
+        return model
+
+
 class Steep(Deep):
     """By an optimizer whose steps are as long as the gradient is, unlike Adam's."""
 

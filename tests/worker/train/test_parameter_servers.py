@@ -31,12 +31,12 @@ def start(start_ranks, tmp_path):
     """Starts some ranks of servers and workers; the servers' addresses are the same in each call."""
     addresses = {}
 
-    def begin(servers, workers, *, only=None, config=LONG, staleness=0, compression="none", **options):
+    def begin(servers, workers, *, recipe=DEEP, only=None, config=LONG, staleness=0, compression="none", **options):
         strategy = {"type": "parameterServer", "staleness": staleness, "gradientCompression": compression}
         where = addresses.setdefault(servers, ranks.addresses(servers))
         return start_ranks(
             *("storage", servers + workers),
-            recipe=DEEP,
+            recipe=recipe,
             only=only,
             config=config,
             MUSTER_STRATEGY=json.dumps(strategy),
@@ -167,6 +167,16 @@ def test_a_lost_server_comes_back_from_the_checkpoint_and_the_workers_wait_for_i
     assert "waits for the servers" in group.output()
     assert_learned(group, alone)
     assert_each_sample_once(tmp_path)
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+def test_checkpoints_are_made_by_the_clock_however_long_the_servers_wait_for_a_step(start, servers):
+    config = {"epochs": 1, "samples": 24, "batchSize": 8}
+    recipe = "tests.worker.train.recipes:Unhurried"
+    group = start(servers, 1, recipe=recipe, config=config, checkpoint={"everySeconds": 0.1})
+    assert group.wait() == [0] * (servers + 1), group.output()
+    saved = [line["checkpoint"]["step"] for line in group.reports() if "checkpoint" in line]
+    assert saved[-2:] == [2, 3]
 
 
 # --- how far ahead, and how many bytes ---

@@ -144,19 +144,20 @@ class ServerTrainer(Trainer):
         Collective.
         """
         told: list[dict[str, Any]] | None = None
-        ready, shares = False, 0
+        ready, shares, due = False, 0, False
         while not ready:
             if self._leads:
                 told = self._leases.told(LOOK_EVERY)
+            # What each of them knows itself: a sum that went round again would grow beyond all numbers, and be zero.
             agreed = torch.tensor([self._leaves(), told is not None, len(told or ()), save], dtype=torch.int64)
             dist.all_reduce(agreed)
-            leave, ready, shares, save = agreed.tolist()
+            leave, ready, shares, due = agreed.tolist()
             if leave:
                 raise Left
         for one in told or []:
             self.bytes_pushed += one["sent"]
             self.bytes_pulled += one["received"]
-        return told or [], shares, bool(save)
+        return told or [], shares, bool(due)
 
 
 def shares_of(step: Step, workers: int) -> int:
