@@ -451,6 +451,30 @@ class Frozen(ReachedLate):
         return model
 
 
+class Experts(Line):
+    """Each point has one of two layers made for its like, which is called where there is such a point."""
+
+    def model(self):
+        return nn.Sequential(Routed(), nn.Tanh(), nn.Linear(5, 1))
+
+    def pipeline_layers(self, model):
+        return list(model)
+
+
+class Routed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 5), nn.Linear(4, 5)
+
+    def forward(self, points):
+        is_first = points[:, :1] > 0
+        if is_first.all():
+            return self.first(points)
+        if not is_first.any():
+            return self.second(points)
+        return torch.where(is_first, self.first(points), self.second(points))
+
+
 class Logits(Deep):
     """Says of a point on which side of the plane it is: the logits of two classes."""
 

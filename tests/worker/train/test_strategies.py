@@ -310,6 +310,23 @@ def test_going_on_before_a_gradient_reached_all_parameters_is_as_if_nothing_had_
     assert_same(weights(parts), weights(whole), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("kind", "mesh", "count"),
+    [
+        ("tensor", {"tensor": 1, "data": 2}, 2),
+        ("pipeline", {"pipeline": 2, "data": 2}, 4),
+        ("parameterServer", {"parameterServers": 1}, 3),
+    ],
+    ids=str,
+)
+def test_a_share_need_not_reach_all_parameters_that_others_do(start_ranks, kind, mesh, count):
+    """Each share of a batch is one point, of which one layer knows nothing."""
+    options = {"recipe": f"{recipes.__name__}:Experts", "config": {"epochs": 2, "samples": 24, "batchSize": 2}}
+    alone = finish(train(start_ranks, "alone", 1, "fsdp", **options))
+    group = finish(train(start_ranks, "together", count, kind, mesh, **options))
+    assert_same(weights(group), weights(alone), **TOLERANCE)
+
+
 # --- what cannot be laid out is told ---
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 import torch.distributed as dist
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
@@ -25,8 +26,23 @@ class Averaged(Strategy):
 
     def finish_step(self) -> None:
         if dist.get_world_size(self._shares) > 1:
+            self._fill_in_gradients()
             average([local(one.grad) for one in self.module.parameters() if one.grad is not None], self._shares)
         self._buffers.take_the_first_shares()
+
+    def _fill_in_gradients(self) -> None:
+        """Zeros, where another share has reached a parameter that this one has not: all are to send the same."""
+        for parameter, shares in zip(self.module.parameters(), reached(self.module, self._shares), strict=True):
+            if shares and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
+
+def reached(module: nn.Module, group: dist.ProcessGroup) -> list[int]:
+    """For each parameter, how many ranks of the group have a gradient of it. Collective."""
+    counts = torch.tensor([one.grad is not None for one in module.parameters()], dtype=torch.int32)
+    dist.all_reduce(counts, group=group)
+    found: list[int] = counts.tolist()
+    return found
 
 
 def average(tensors: list[Tensor], group: dist.ProcessGroup) -> None:
