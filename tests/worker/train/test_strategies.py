@@ -327,6 +327,15 @@ def test_a_share_need_not_reach_all_parameters_that_others_do(start_ranks, kind,
     assert_same(weights(group), weights(alone), **TOLERANCE)
 
 
+def test_with_fsdp_processes_that_reach_different_parameters_are_told_so(start_ranks):
+    """It would add up gradients of one parameter with those of another, where they are as long."""
+    config = {"samples": 24, "batchSize": 2}
+    group = train(start_ranks, "together", 2, "fsdp", recipe=f"{recipes.__name__}:Experts", config=config)
+    assert group.wait() == [2, 2], group.output()
+    assert "spec.strategy.type: found fsdp, with which all processes have to reach the same" in group.output()
+    assert "but 0.first.weight some have not" in group.output()
+
+
 # --- what cannot be laid out is told ---
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
-from muster_worker.train.strategy.base import Strategy, local
+from muster_worker.train.strategy.base import Strategy, local, reached
 from muster_worker.train.strategy.buffers import Buffers
 
 if TYPE_CHECKING:
@@ -35,14 +35,6 @@ class Averaged(Strategy):
         for parameter, shares in zip(self.module.parameters(), reached(self.module, self._shares), strict=True):
             if shares and parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-
-
-def reached(module: nn.Module, group: dist.ProcessGroup) -> list[int]:
-    """For each parameter, how many ranks of the group have a gradient of it. Collective."""
-    counts = torch.tensor([one.grad is not None for one in module.parameters()], dtype=torch.int32)
-    dist.all_reduce(counts, group=group)
-    found: list[int] = counts.tolist()
-    return found
 
 
 def average(tensors: list[Tensor], group: dist.ProcessGroup) -> None:

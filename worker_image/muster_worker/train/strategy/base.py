@@ -92,6 +92,14 @@ def summed(number: float, group: dist.ProcessGroup | None = None) -> float:
     return total.item()
 
 
+def reached(module: nn.Module, group: dist.ProcessGroup) -> list[int]:
+    """For each parameter, how many ranks of the group have a gradient of it. Collective."""
+    counts = torch.tensor([one.grad is not None for one in module.parameters()], dtype=torch.int32)
+    dist.all_reduce(counts, group=group)
+    found: list[int] = counts.tolist()
+    return found
+
+
 def divide_groups(optimizer: Optimizer) -> None:
     """Has each group of its parameters hold such as are divided alike, with the settings that the recipe gave it.
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 
-from muster_worker.train.strategy.base import Strategy
+from muster_worker.train.errors import ConfigurationError
+from muster_worker.train.strategy.base import Strategy, reached
 from muster_worker.train.strategy.buffers import Buffers
+from muster_worker.train.strategy.layout import FIELD
 from muster_worker.train.strategy.tensor import divided
 
 if TYPE_CHECKING:
@@ -38,14 +41,27 @@ class FullySharded(Strategy):
         for layer in apart(model):
             fully_shard(layer, mesh=mesh["data"])
         self._sharded = fully_shard(model, mesh=mesh["data"])
-        self._buffers = Buffers(model, mesh.get_group("data"))
+        self._shares = mesh.get_group("data")
+        self._buffers = Buffers(model, self._shares)
         super().__init__(self._sharded)
 
     def start_batch(self, *, last: bool) -> None:
         self._sharded.set_requires_gradient_sync(last)
 
     def finish_step(self) -> None:
+        self._check_gradients()
         self._buffers.take_the_first_shares()
+
+    def _check_gradients(self) -> None:
+        """Raises ConfigurationError where ranks have reached different parameters: FSDP has added up whatever came."""
+        ranks = dist.get_world_size(self._shares)
+        counts = zip(self.module.named_parameters(), reached(self.module, self._shares), strict=True)
+        for name in (name for (name, _), count in counts if 0 < count < ranks):
+            raise ConfigurationError(
+                f"{FIELD}.type: found fsdp, with which all processes have to reach the same parameters in a step, but"
+                f" {name} some have not: wanted a model that calls the same layers whatever the samples are, or type"
+                " parameterServer"
+            )
 
 
 def apart(model: nn.Module) -> list[nn.Module]:
