@@ -327,6 +327,16 @@ def test_a_share_need_not_reach_all_parameters_that_others_do(start_ranks, kind,
     assert_same(weights(group), weights(alone), **TOLERANCE)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_with_ddp_a_parameter_that_no_step_reaches_is_named(start_ranks, count):
+    group = train(start_ranks, "together", count, "ddp", recipe=f"{recipes.__name__}:ReachedLate")
+    assert group.wait() == [2] * count, group.output()
+    assert "it has not reached second.weight: wanted requires_grad_(False) for what is not to be" in group.output()
+    assert "Traceback" not in group.output()
+    trained = finish(train(start_ranks, "frozen", count, "ddp", recipe=f"{recipes.__name__}:Frozen"))
+    assert trained.reports()[-1]["step"] == 21
+
+
 def test_with_fsdp_processes_that_reach_different_parameters_are_told_so(start_ranks):
     """It would add up gradients of one parameter with those of another, where they are as long."""
     config = {"samples": 24, "batchSize": 2}

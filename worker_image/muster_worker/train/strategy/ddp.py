@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.strategy.base import Strategy
 from muster_worker.train.strategy.buffers import Buffers
+from muster_worker.train.strategy.layout import FIELD
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,4 +35,15 @@ class Replicated(Strategy):
         self._replica.require_backward_grad_sync = last  # what its no_sync() sets
 
     def finish_step(self) -> None:
+        self._check_gradients()
         self._buffers.take_the_first_shares()
+
+    def _check_gradients(self) -> None:
+        """Raises ConfigurationError. DDP would refuse the next step, and advise what no recipe can do."""
+        for name, parameter in self._replica.module.named_parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                raise ConfigurationError(
+                    f"{FIELD}.type: found ddp, with which each step has to reach all parameters that are trained, but"
+                    f" it has not reached {name}: wanted requires_grad_(False) for what is not to be trained, or type"
+                    " parameterServer"
+                )
