@@ -329,6 +329,15 @@ def computes_long(*_):
         pass
 
 
+class SlowToMeasure(Deep):
+    """Says when it measures samples, which takes PAUSE seconds each time."""
+
+    def metrics(self, output, target):
+        print("measuring", flush=True)
+        time.sleep(float(os.environ.get("PAUSE", "0")))
+        return super().metrics(output, target)
+
+
 class Unhurried(Deep):
     """Each step takes a worker a second, in which its servers ask one another hundreds of times."""
 

@@ -311,6 +311,27 @@ def test_on_sigterm_to_all_ranks_all_say_so(start_ranks):
     assert group.wait() == [143, 143], group.output()
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "pipeline"])
+def test_on_sigterm_in_an_evaluation_nobody_waits_for_its_end(start_ranks, strategy):
+    """It is made again by those who go on."""
+    options = {
+        "recipe": f"{RECIPES}:SlowToMeasure",
+        "config": {"epochs": 2, "batchSize": 2, "samples": 8},
+        "optimisation": {"learningRate": {"schedule": "plateau", "patience": 0}},
+        "MUSTER_STRATEGY": json.dumps({"type": strategy}),
+    }
+    group = start_ranks(**options, PAUSE="1")
+    group.until(lambda: group.output().count("measuring") > 2, "evaluation, after each has measured one sample")
+    group.signal(1)
+    assert group.wait() == [75, 143], group.output()
+    assert steps_on_disk(group) == ["step-00000004"]
+    assert not any("validationLoss" in line for line in group.reports())
+    second, whole = finish(start_ranks(**options)), finish(start_ranks("whole", **options))
+    assert_same(weights(second), weights(whole), rtol=0, atol=0)
+    told = [[line["validationLoss"] for line in one.reports() if "validationLoss" in line] for one in (second, whole)]
+    assert told[0] == told[1]
+
+
 # --- checkpoints by policy ---
 
 

@@ -13,7 +13,7 @@ from muster_worker.train.device import carry_out
 from muster_worker.train.sharding import share
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import nn
     from torch.utils.data import Dataset
@@ -30,8 +30,12 @@ def evaluate(
     precision: Precision,
     device: torch.device,
     layout: Layout,
+    before_each: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """`validationLoss` and the recipe's metrics, the same on all ranks. Collective."""
+    """`validationLoss` and the recipe's metrics, the same on all ranks. Collective.
+
+    `before_each`: called before each batch, on all ranks as often.
+    """
     count = len(dataset)
     size = max(1, recipe.config.batch_size // layout.data)
     shares = [share(range(count), number, layout.data) for number in range(layout.data)]
@@ -39,7 +43,7 @@ def evaluate(
     # Every rank computes as often as the others, who may need its part of the model: at the end perhaps one sample with
     # no weight, which also tells the names of the metrics to a rank that has none.
     chunks = [mine[start : start + size] for start in range(0, max(map(len, shares)), size)]
-    sums = sums_over(recipe, model, dataset, chunks, precision, device)
+    sums = sums_over(recipe, model, dataset, chunks, precision, device, before_each)
     totals = torch.stack(list(sums.values())) * layout.speaks
     dist.all_reduce(totals)
     return dict(zip(sums, (totals / count).tolist(), strict=True))
@@ -62,6 +66,7 @@ def sums_over(
     chunks: Sequence[range],
     precision: Precision,
     device: torch.device,
+    before_each: Callable[[], None] = lambda: None,
 ) -> dict[str, torch.Tensor]:
     """Over the samples of the chunks, each measured at once; the names in the same order on all ranks."""
     sums: dict[str, torch.Tensor] = {}
@@ -71,6 +76,7 @@ def sums_over(
         for chunk, (input_, target) in zip(
             chunks, batches(dataset, (chunk or range(1) for chunk in chunks)), strict=True
         ):
+            before_each()
             values = measured(recipe, model, to_device(input_, device), to_device(target, device), precision)
             carry_out(device)
             for name, value in values.items():

@@ -25,7 +25,7 @@ from muster_worker.train.export import export_model
 from muster_worker.train.memory import keep_memory
 from muster_worker.train.model_directory import DESCRIPTION, load_model, published_model, summary
 from muster_worker.train.preflight import preflight
-from muster_worker.train.process_group import Agreed, everywhere, from_rank, joined
+from muster_worker.train.process_group import Agreed, Left, everywhere, from_rank, joined
 from muster_worker.train.reference import load_recipe
 from muster_worker.train.report import Report
 from muster_worker.train.sample_log import SampleLog
@@ -127,6 +127,7 @@ class Training:
 
     def __init__(self, environment: Environment, report: Report, trainer: Trainer, storage: Storage) -> None:
         self.termination = Termination()
+        trainer.leaves = lambda: self.termination.requested
         self._environment = environment
         self._report = report
         self._trainer = trainer
@@ -178,6 +179,16 @@ class Training:
 
     def fit(self) -> bool:
         """Trains to the last epoch; False when the ranks left before it, state saved."""
+        try:
+            self._fit()
+        except Left:
+            self._save(asynchronous=False)
+            log.info("leaving at step %d, state saved", self._trainer.progress.step)
+            return False
+        return True
+
+    def _fit(self) -> None:
+        """Raises Left."""
         trainer, progress = self._trainer, self._trainer.progress
         samples = SampleLog(
             self._environment.sample_log if trainer.layout.speaks else None,
@@ -203,10 +214,7 @@ class Training:
                 samples.write(epoch=epoch, step=progress.step, samples=[index for mine in shares for index in mine])
                 self._after_step(epoch, agreed)
                 if agreed.leave and not trainer.complete:
-                    self._save(asynchronous=False)
-                    log.info("leaving at step %d, state saved", progress.step)
-                    return False
-        return True
+                    raise Left
 
     def _save_is_due(self) -> bool:
         """By the clock of rank 0, which decides for all."""

@@ -112,6 +112,18 @@ def everywhere(work: Callable[[], Answer], group: dist.ProcessGroup | None = Non
     return [one for one, _ in outcomes]  # type: ignore[misc]
 
 
+class Left(Exception):  # noqa: N818 - what happened; nothing is wrong
+    """Some rank was told to stop, and all know of it: they save their state, that of the last update, and leave."""
+
+
+def leave_together(*, requested: bool) -> None:
+    """Raises Left on every rank where any of them was told to stop. Collective."""
+    told = torch.tensor(float(requested))
+    dist.all_reduce(told)
+    if told:
+        raise Left
+
+
 @dataclass(frozen=True)
 class Agreed:
     """What the ranks agree on at the end of a step."""

@@ -27,7 +27,7 @@ from muster_worker.train.evaluation import evaluate, evaluate_alone, measured
 from muster_worker.train.export import Trained, check_outputs, named_outputs
 from muster_worker.train.own_time import Awake, UpToTheFirstWait
 from muster_worker.train.precision import Precision
-from muster_worker.train.process_group import StepAgreement, everywhere
+from muster_worker.train.process_group import StepAgreement, everywhere, leave_together
 from muster_worker.train.schedule import Schedule
 from muster_worker.train.sharding import EpochPlan, share
 from muster_worker.train.strategy import distributed
@@ -37,7 +37,7 @@ from muster_worker.train.teacher import Teacher
 from muster_worker.train.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import nn
     from torch.utils.data import Dataset
@@ -86,6 +86,9 @@ class Trainer:
         self.progress = self.published = Progress()
         self.checkpoint = ""
         """Which one has this state, by an id that it shares with no other: empty before the first."""
+
+        self.leaves: Callable[[], bool] = lambda: False
+        """Whether this rank was told to stop."""
 
         self.layout = Layout.of(environment.strategy, environment.rank, environment.world_size)
         self._initial, self._distillation = environment.initial_model, environment.distillation
@@ -270,7 +273,10 @@ class Trainer:
         return Batch(inputs, self._teacher.targets(inputs, target), self._teacher.loss, weight)
 
     def finish_epoch(self) -> dict[str, float]:
-        """Evaluates, adapts the learning rate, begins the next epoch; gives the metrics."""
+        """Evaluates, adapts the learning rate, begins the next epoch; gives the metrics.
+
+        Raises Left, with nothing changed, where a rank is told to stop meanwhile: an evaluation may take long.
+        """
         progress = self.progress
         metrics = {"loss": progress.epoch_loss / self._plan.samples}
         if self._validation is not None:
@@ -287,7 +293,10 @@ class Trainer:
 
     def _evaluated(self, validation: Dataset[Any]) -> dict[str, float]:
         model = self._strategy.evaluated()
-        return evaluate(self.recipe, model, validation, self._precision, self._device, self.layout)
+        return evaluate(
+            *(self.recipe, model, validation, self._precision, self._device, self.layout),
+            before_each=lambda: leave_together(requested=self.leaves()),
+        )
 
     def evaluate_alone(self, model: nn.Module) -> dict[str, float]:
         """The metrics of another model, on the CPU of this rank, which measures every sample. Not collective."""

@@ -10,7 +10,7 @@ from muster_worker.train.device import device_of
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.main import Training, check_shared, initial_model
 from muster_worker.train.parameter_server.measured import Measured
-from muster_worker.train.parameter_server.server_trainer import Left, ServerTrainer
+from muster_worker.train.parameter_server.server_trainer import ServerTrainer
 from muster_worker.train.parameter_server.worker import WorkerTrainer
 from muster_worker.train.preflight import preflight
 from muster_worker.train.process_group import everywhere, joined
@@ -51,7 +51,7 @@ def _serve(recipe: Recipe, environment: Environment, report: Report, workers: in
         measured = Measured(found, lambda all_: report.write(preflight=all_)) if environment.rank == 0 else None
         training = ServerTraining(environment, report, trainer, storage)
         training.resume()
-        server = trainer.serve(storage.run_id, lambda: training.termination.requested, measured)
+        server = trainer.serve(storage.run_id, measured)
         try:
             if not training.fit():
                 return training.termination.exit_code
@@ -66,14 +66,6 @@ class ServerTraining(Training):
     """Training as ever, among the servers."""
 
     _trainer: ServerTrainer
-
-    def fit(self) -> bool:
-        try:
-            return super().fit()
-        except Left:
-            self._save(asynchronous=False)
-            log.info("leaving at step %d, state saved", self._trainer.progress.step)
-            return False
 
     def publish(self) -> None:
         self._save(asynchronous=False)

@@ -13,12 +13,12 @@ from muster_worker.train.parameter_server.leases import Leases, Opened
 from muster_worker.train.parameter_server.server import Served, listen
 from muster_worker.train.parameter_server.shard import Shard
 from muster_worker.train.parameter_server.shards import fingerprint, parts_of, tensors_of
-from muster_worker.train.process_group import Agreed, from_rank
+from muster_worker.train.process_group import Agreed, Left, from_rank
 from muster_worker.train.strategy.base import Strategy, keep_only, summed
 from muster_worker.train.trainer import Trainer, epoch_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import grpc
     from torch import nn
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 
 LOOK_EVERY = 0.2
 """Seconds in which the servers hear that one of them was told to leave, while they wait for workers."""
-
-
-class Left(Exception):  # noqa: N818 - what happened; nothing is wrong
-    """A server was told to stop while all waited for workers: their state is that of the last update."""
 
 
 class Held(Strategy):
@@ -66,7 +62,6 @@ class ServerTrainer(Trainer):
         self._staleness = environment.strategy.staleness
         self._elastic = environment.elastic
         self._workers = workers
-        self._leaves: Callable[[], bool] = lambda: False
         self.bytes_pushed = self.bytes_pulled = 0
         """By all workers, to and from all servers, since the servers started."""
 
@@ -83,13 +78,12 @@ class ServerTrainer(Trainer):
     def _leads(self) -> bool:
         return self.layout.rank == 0
 
-    def serve(self, run: str, leaves: Callable[[], bool], measured: Measured | None) -> grpc.Server:
+    def serve(self, run: str, measured: Measured | None) -> grpc.Server:
         """Lets workers in, once the state is that from which training goes on.
 
-        `run`: what tells this start of the servers from others. `leaves`: whether this one was told to stop.
-        `measured`: hears of the workers' machines; the first server's alone.
+        `run`: what tells this start of the servers from others. `measured`: hears of the workers' machines; the first
+        server's alone.
         """
-        self._leaves = leaves
         self._shard = Shard(self._held.trained, self._held.buffers, self.progress.step)
         self._leases = Leases(run, self._staleness, elastic=self._elastic)
         served = Served(run, self._held.fingerprint, self._shard, self._leases if self._leads else None, measured)
@@ -149,7 +143,7 @@ class ServerTrainer(Trainer):
             if self._leads:
                 told = self._leases.told(LOOK_EVERY)
             # What each of them knows itself: a sum that went round again would grow beyond all numbers, and be zero.
-            agreed = torch.tensor([self._leaves(), told is not None, len(told or ()), save], dtype=torch.int64)
+            agreed = torch.tensor([self.leaves(), told is not None, len(told or ()), save], dtype=torch.int64)
             dist.all_reduce(agreed)
             leave, ready, shares, due = agreed.tolist()
             if leave:
