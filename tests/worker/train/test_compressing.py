@@ -13,9 +13,10 @@ DEEP = "tests.worker.train.recipes:Deep"
 STEPS = [{"clip": {"standardDeviations": "3"}}, {"quantize": {"bits": 8}}]
 
 
-def train(start_ranks, steps, *, recipe=DEEP, strategy='{"type": "fsdp"}'):
-    config = {"epochs": 2, "width": 64, "blocks": 2} if recipe == DEEP else {"epochs": 2}
-    return start_ranks(recipe=recipe, config=config, MUSTER_COMPRESSION=json.dumps(steps), MUSTER_STRATEGY=strategy)
+def train(start_ranks, steps, *, recipe=DEEP, strategy='{"type": "fsdp"}', **options):
+    config = {"epochs": 2, "width": 64, "blocks": 2} if recipe == DEEP else {"epochs": 1}
+    variables = {"MUSTER_COMPRESSION": json.dumps(steps), "MUSTER_STRATEGY": strategy}
+    return start_ranks(recipe=recipe, config=config, **variables, **options)
 
 
 def test_it_publishes_the_compressed_model_and_tells_what_each_step_did(start_ranks):
@@ -34,6 +35,12 @@ def test_it_publishes_the_compressed_model_and_tells_what_each_step_did(start_ra
     assert again.wait() == [0, 0], again.output()
     assert again.reports()[-1]["model"]["compression"] == told
     assert (group.storage / "model" / "model.json").stat().st_mtime_ns == published
+
+
+def test_the_others_wait_for_as_long_as_it_takes(start_ranks):
+    """Of two, one measures all samples alone, twice: nine seconds and more, where five are the limit of all else."""
+    group = train(start_ranks, STEPS[1:], recipe="tests.worker.train.recipes:Impatient", PAUSE="1.5")
+    assert group.wait() == [0, 0], group.output()
 
 
 def test_another_compression_is_made_of_the_final_checkpoint(start_ranks):

@@ -25,7 +25,7 @@ from muster_worker.train.export import export_model
 from muster_worker.train.memory import keep_memory
 from muster_worker.train.model_directory import DESCRIPTION, load_model, published_model, summary
 from muster_worker.train.preflight import preflight
-from muster_worker.train.process_group import Agreed, Left, everywhere, from_rank, joined
+from muster_worker.train.process_group import Agreed, Left, everywhere, from_rank, joined, of_patience
 from muster_worker.train.reference import load_recipe
 from muster_worker.train.report import Report
 from muster_worker.train.sample_log import SampleLog
@@ -264,7 +264,7 @@ class Training:
         origin = trainer.origin() | ({"compression": steps} if steps else {})
         there = published_model(directory, origin) if self._environment.rank == 0 else None
         trained = None if from_rank(0, there is not None) else trainer.trained()
-        everywhere(lambda: self._publish(directory, there, trained))
+        everywhere(lambda: self._publish(directory, there, trained), of_patience())
 
     def _take_best(self) -> None:
         """The model of the best checkpoint, where one is kept and another is the last. Collective."""

@@ -7,6 +7,7 @@ import os
 import socket
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -122,6 +123,14 @@ def leave_together(*, requested: bool) -> None:
     dist.all_reduce(told)
     if told:
         raise Left
+
+
+def of_patience() -> dist.ProcessGroup:
+    """All ranks, for what one does while the others wait, for hours if need be. Collective.
+
+    Elsewhere nobody is waited for longer than half an hour. Who is lost is noticed by the agents, here too.
+    """
+    return dist.new_group(backend="gloo", timeout=timedelta(days=7))
 
 
 @dataclass(frozen=True)
