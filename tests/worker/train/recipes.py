@@ -107,6 +107,23 @@ class TwoFold(Line):
         return super().metrics(output[0], target)
 
 
+class UnvalidatedTwoFold(TwoFold):
+    def datasets(self):
+        return self._points(self.config.samples), None
+
+
+class MeasuredApart(Line):
+    """Of each sample by itself."""
+
+    def metrics(self, output, target):
+        return {"error": (output - target).abs().squeeze(1)}
+
+
+class LostApart(Line):
+    def loss(self, output, target):
+        return functional.mse_loss(output, target, reduction="none")
+
+
 class SecondOrder(Line):
     def optimizer(self, parameters, learning_rate):
         return torch.optim.LBFGS(parameters, lr=learning_rate)

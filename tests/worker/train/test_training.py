@@ -381,6 +381,21 @@ def test_progress_is_reported(start_ranks):
             "the model's output_1 is NoneType, wanted a tensor of numbers",
         ),
         (
+            {"recipe": "tests.worker.train.recipes:UnvalidatedTwoFold"},
+            2,
+            "the model's output_1 is NoneType, wanted a tensor of numbers",
+        ),
+        (
+            {"recipe": "tests.worker.train.recipes:MeasuredApart"},
+            2,
+            "recipes:MeasuredApart: its validationError has the shape [1], wanted one number",
+        ),
+        (
+            {"recipe": "tests.worker.train.recipes:LostApart"},
+            2,
+            "recipes:LostApart: its validationLoss has the shape [1, 1], wanted one number",
+        ),
+        (
             {"recipe": "tests.worker.train.recipes:SecondOrder"},
             2,
             "recipes:SecondOrder: found the optimizer LBFGS, which computes the loss again and again in a step",
@@ -408,6 +423,7 @@ def test_what_is_wrong_is_said_on_every_rank_and_reported(start_ranks, options, 
     assert group.wait() == [code, code], group.output()
     assert message in group.output()
     assert any(message in line.get("error", "") for line in group.reports())
+    assert not any("step" in line for line in group.reports()), "it is said before anything is trained"
     assert "Traceback" not in group.output()
 
 

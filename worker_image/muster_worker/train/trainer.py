@@ -156,18 +156,24 @@ class Trainer:
 
     def _metric_names(self) -> set[str]:
         """What an evaluation will report, from one sample."""
-        if self._validation is None:
-            return {"loss"}
-        self._count("validation", self._validation)
-        input_, target = to_device(next(batches(self._validation, [[0]])), self._built_on)
+        if self._validation is not None:
+            self._count("validation", self._validation)
+        samples = self._training if self._validation is None else self._validation
+        input_, target = to_device(next(batches(samples, [[0]])), self._built_on)
         # Now, and not when it is published, which may be days later.
         look = self.model.register_forward_hook(lambda _, __, output: check_outputs(named_outputs(output), 1))
         self.model.eval()
         with torch.no_grad():
-            names = set(measured(self.recipe, self.model, input_, target, self._precision))
+            values = measured(self.recipe, self.model, input_, target, self._precision)
         self.model.train()
         look.remove()
-        return names | {"loss"}
+        for name, value in values.items():
+            if value.ndim:
+                raise ConfigurationError(
+                    f"{self._reference}: its {name} has the shape {list(value.shape)}, wanted one number: the mean over"
+                    " the samples of a batch"
+                )
+        return {"loss"} if self._validation is None else {"loss", *values}
 
     @property
     def total_steps(self) -> int:
