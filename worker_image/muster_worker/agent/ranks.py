@@ -114,7 +114,7 @@ class Ranks:
             pass
 
     def signal(self, number: int) -> None:
-        """Signals all living ranks and what they started; also from within a signal handler."""
+        """Signals all living ranks and, unless it asks them to leave, what they started; also from a signal handler."""
         with contextlib.suppress(OSError):
             self._channel.send(json.dumps({"signal": number}).encode())
 

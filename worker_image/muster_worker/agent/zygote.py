@@ -159,11 +159,12 @@ class _Zygote:
             if number == signal.SIGTERM and pid in self._asked_to_leave:
                 continue  # many programs take a second one for impatience
             self._asked_to_leave.add(pid)
-            try:
-                os.killpg(pid, number)
-            except ProcessLookupError:  # it has no session of its own yet
-                with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):
+                # Those that read for a rank would die of it, and the rank of their end, before it has saved.
+                if number == signal.SIGTERM:
                     os.kill(pid, number)
+                else:
+                    _signal_all(pid, number)
 
     def _reap(self) -> None:
         for pid, rank in list(self._ranks.items()):
@@ -180,6 +181,14 @@ class _Zygote:
     def _tell(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             self._agent.send(json.dumps(message).encode())
+
+
+def _signal_all(pid: int, number: int) -> None:
+    """The rank and what it has started. Raises ProcessLookupError."""
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:  # it has no session of its own yet
+        os.kill(pid, number)
 
 
 def _receive(agent: socket.socket) -> tuple[bytes, list[int]]:
