@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import distributed, nn
 from torch.nn import functional
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from muster_worker.train import Config, Recipe, precision, setting
 
@@ -141,6 +141,25 @@ class Unvalidated(Line):
 class ValidatedByNothing(Line):
     def datasets(self):
         return self._points(self.config.samples), self._points(0)
+
+
+class Streamed(Line):
+    def datasets(self):
+        training, validation = super().datasets()
+        return Stream(training), validation
+
+
+class Stream(IterableDataset):
+    def __init__(self, samples):
+        self._samples = samples
+
+    def __iter__(self):
+        return iter(self._samples)
+
+
+class SingleSet(Line):
+    def datasets(self):
+        return self._points(self.config.samples)
 
 
 class Normed(Line):

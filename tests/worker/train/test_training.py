@@ -376,6 +376,16 @@ def test_progress_is_reported(start_ranks):
             "its validation set is empty, wanted at least one sample, or None where there are none",
         ),
         (
+            {"recipe": "tests.worker.train.recipes:Streamed"},
+            2,
+            "recipes:Streamed: its training set is a Stream, which is read one by one, wanted one that has a length",
+        ),
+        (
+            {"recipe": "tests.worker.train.recipes:SingleSet"},
+            2,
+            "recipes:SingleSet: its datasets() gives a TensorDataset, wanted a pair: samples for training",
+        ),
+        (
             {"recipe": "tests.worker.train.recipes:TwoFold"},
             2,
             "the model's output_1 is NoneType, wanted a tensor of numbers",

@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_state_dict,
 )
+from torch.utils.data import IterableDataset
 
 from muster_worker.train.batches import batches, to_device
 from muster_worker.train.config import config_as_json
@@ -148,6 +149,11 @@ class Trainer:
         return sum(local(one.data).nbytes for one in self._strategy.module.parameters()), self._bytes
 
     def _count(self, kind: str, samples: Dataset[Any]) -> int:
+        if isinstance(samples, IterableDataset) or not hasattr(samples, "__len__"):
+            raise ConfigurationError(
+                f"{self._reference}: its {kind} set is a {type(samples).__name__}, which is read one by one, wanted one"
+                " that has a length and gives each sample by its number: len(d) and d[i]"
+            )
         count = len(samples)
         if count == 0:
             instead = ", or None where there are none" if kind == "validation" else ""
@@ -480,7 +486,14 @@ def _watches(environment: Environment, recipe: Recipe) -> dict[str, Watch]:
 def built(recipe: Recipe, device: torch.device) -> tuple[nn.Module, Dataset[Any], Dataset[Any] | None]:
     """The model and the training and validation samples: the same wherever and whenever they are built."""
     seed_everything(device, recipe.config.seed)
-    return recipe.model().to(device), *recipe.datasets()
+    model, datasets = recipe.model().to(device), recipe.datasets()
+    if not isinstance(datasets, (tuple, list)) or len(datasets) != 2:
+        raise ConfigurationError(
+            f"{type(recipe).__module__}:{type(recipe).__qualname__}: its datasets() gives a {type(datasets).__name__},"
+            " wanted a pair: samples for training, and for validation, which may be None"
+        )
+    training, validation = datasets
+    return model, training, validation
 
 
 def seed_everything(device: torch.device, *numbers: int) -> None:
