@@ -80,7 +80,9 @@ def sums_over(
             values = measured(recipe, model, to_device(input_, device), to_device(target, device), precision)
             carry_out(device)
             for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value.to("cpu", torch.float64) * len(chunk)
+                total = sums.setdefault(name, torch.zeros((), dtype=torch.float64))
+                if chunk:  # of one sample alone, it may be no number, which times nothing is none either
+                    total += value.to("cpu", torch.float64) * len(chunk)
     model.train(training)
     return dict(sorted(sums.items()))
 
