@@ -430,6 +430,19 @@ class Decaying(Deep):
         return torch.optim.AdamW(decaying, lr=learning_rate, foreach=True)
 
 
+class TrainedAtItsEnd(Deep):
+    """Its optimizer is given what is trained alone."""
+
+    def model(self):
+        model = super().model()
+        for part in (model.first, *model.blocks[:-1]):
+            part.requires_grad_(False)
+        return model
+
+    def optimizer(self, parameters, learning_rate):
+        return torch.optim.AdamW([one for one in parameters if one.requires_grad], lr=learning_rate)
+
+
 class Lost(Deep):
     def pipeline_layers(self, model):
         return [model.first, *model.blocks[1:], model.last]

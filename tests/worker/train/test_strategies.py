@@ -312,6 +312,21 @@ def test_going_on_before_a_gradient_reached_all_parameters_is_as_if_nothing_had_
 
 @pytest.mark.parametrize(
     ("kind", "mesh", "count"),
+    [("fsdp", None, 2), ("pipeline", {"pipeline": 3}, 6), ("parameterServer", {"parameterServers": 3}, 4)],
+    ids=str,
+)
+def test_a_recipe_may_leave_out_what_is_not_trained(start_ranks, kind, mesh, count):
+    """Also where a rank has nothing else, as two of three stages have not."""
+    options = {"recipe": f"{recipes.__name__}:TrainedAtItsEnd"}
+    alone = finish(start_ranks("alone", 1, config=CONFIG | {"epochs": 3}, **options))
+    for epochs in (1, 3):
+        group = finish(train(start_ranks, "parts", count, kind, mesh, config=CONFIG | {"epochs": epochs}, **options))
+    assert group.reports()[-1]["resumedFromStep"] == 8
+    assert_same(weights(group), weights(alone), **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mesh", "count"),
     [
         ("tensor", {"tensor": 1, "data": 2}, 2),
         ("pipeline", {"pipeline": 2, "data": 2}, 4),

@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_state_dict,
 )
+from torch.optim import SGD
 from torch.utils.data import IterableDataset
 
 from muster_worker.train.batches import batches, to_device
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from torch import nn
+    from torch.optim import Optimizer
     from torch.utils.data import Dataset
 
     from muster_worker.train.environment import Environment
@@ -120,13 +122,22 @@ class Trainer:
     def connect(self) -> None:
         """Gives every rank rank 0's parameters, or its part of them, and makes gradients common. Collective."""
         self._strategy = distributed(self.layout, self.recipe, self.model, self._device)
-        parameters = list(self._strategy.module.parameters())
-        self._optimizer = self.recipe.optimizer(parameters, self._rate.initial or self.recipe.learning_rate)
+        self._optimizer = self._chosen_optimizer(list(self._strategy.module.parameters()))
         self._check_optimizer()
         divide_groups(self._optimizer)
         self._schedule.drive(self._optimizer)
         self._agreement = StepAgreement()
         self._own_time = Awake() if self.layout.divides else UpToTheFirstWait()
+
+    def _chosen_optimizer(self, parameters: list[nn.Parameter]) -> Optimizer:
+        """The recipe's, or where nothing of this rank's part is trained, one that never has anything to do.
+
+        A recipe may leave out what is not trained, and no optimizer takes no parameters at all.
+        """
+        rate = self._rate.initial or self.recipe.learning_rate
+        if any(one.requires_grad for one in parameters):
+            return self.recipe.optimizer(parameters, rate)
+        return SGD(parameters, lr=rate)
 
     def _check_optimizer(self) -> None:
         closure = inspect.signature(self._optimizer.step).parameters.get("closure")
