@@ -17,7 +17,7 @@ from torch import distributed, nn
 from torch.nn import functional
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from muster_worker.train import Config, Recipe, precision, setting
+from muster_worker.train import Config, Recipe, checkpoint, precision, setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +266,20 @@ class NoRoom(Line):
 
     def model(self):
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        return super().model()
+
+
+class SlowToWrite(Line):
+    """On one pod, each checkpoint takes three seconds longer to be written."""
+
+    def model(self):
+        written = checkpoint.write_json
+
+        def write_json(path, content):
+            time.sleep(3.0 if os.environ["GROUP_RANK"] == "1" else 0.0)
+            written(path, content)
+
+        checkpoint.write_json = write_json
         return super().model()
 
 

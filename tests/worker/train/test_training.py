@@ -299,6 +299,18 @@ def test_on_sigterm_to_one_rank_all_save_at_the_same_step_and_leave(start_ranks)
     assert saved[-1]["path"] == f"checkpoints/{only}"
 
 
+def test_on_sigterm_nobody_leaves_before_each_pod_has_the_checkpoint(start_ranks, tmp_path):
+    """The first one's end is the end of the group: the others would not have the time that their storage takes."""
+    group = start_ranks(["pod-0", "pod-1"], recipe=f"{RECIPES}:SlowToWrite", config=ENDLESS)
+    group.until_step(20)
+    group.signal(0)
+    group.processes[0].join(60)
+    kept = [[path.name for path in (tmp_path / pod / "checkpoints").iterdir()] for pod in ("pod-0", "pod-1")]
+    assert kept[0] == kept[1]
+    assert kept[0][0].startswith("step-")
+    assert group.wait() == [143, 75], group.output()
+
+
 def test_on_sigterm_to_all_ranks_all_say_so(start_ranks):
     group = start_ranks(config=ENDLESS)
     group.until_step(20)

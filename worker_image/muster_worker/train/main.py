@@ -182,7 +182,8 @@ class Training:
         try:
             self._fit()
         except Left:
-            self._save(asynchronous=False)
+            # Whoever ends first ends the group: nobody may while another's storage, which is slower, has not all.
+            everywhere(lambda: self._save(asynchronous=False))
             log.info("leaving at step %d, state saved", self._trainer.progress.step)
             return False
         return True
