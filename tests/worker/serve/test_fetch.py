@@ -47,6 +47,14 @@ def test_a_file_that_broke_off_is_gone_on_with(web, affine, tmp_path, monkeypatc
     assert (web.breaks, begins.count(0)) == (0, 1)
 
 
+def test_as_long_as_it_gets_on_a_file_may_break_off_as_often_as_it_will(web, affine, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_CHUNK", 1000)
+    web.breaks_each = True
+    fetch(web.uri, tmp_path / "model")
+    assert summary(load_model(tmp_path / "model")) == summary(load_model(affine))
+    assert len({begin for name, begin in web.asked if name == "program.pt2"}) > module.TRIES + 1
+
+
 def test_a_server_that_knows_of_no_ranges_sends_all_of_it(web, affine, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_CHUNK", 1000)
     web.ranges = False

@@ -11,7 +11,9 @@ from pathlib import Path
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Breaks off `breaks` times beyond the byte `breaks_after` of a file. Without `ranges` it sends all of it."""
+    """Breaks off `breaks` times beyond the byte `breaks_after` of a file, with `breaks_each` the first time that it is
+    asked for a part of it. Without `ranges` it sends all of it.
+    """
 
     def do_GET(self):
         server = self.server
@@ -24,7 +26,9 @@ class Handler(SimpleHTTPRequestHandler):
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "") if server.ranges else "")
         begin, end = (int(asked[1]), int(asked[2] or len(content) - 1)) if asked else (0, len(content) - 1)
         part = content[begin : end + 1]
-        server.asked.append((self.path.rpartition("/")[2], begin))
+        this = self.path.rpartition("/")[2], begin
+        anew = this not in server.asked
+        server.asked.append(this)
         self.send_response(206 if asked else 200)
         if server.ranges:
             self.send_header("accept-ranges", "bytes")
@@ -32,8 +36,8 @@ class Handler(SimpleHTTPRequestHandler):
         if asked:
             self.send_header("content-range", f"bytes {begin}-{begin + len(part) - 1}/{len(content)}")
         self.end_headers()
-        if server.breaks and begin > server.breaks_after:
-            server.breaks -= 1
+        if begin > server.breaks_after and (server.breaks or (server.breaks_each and anew)):
+            server.breaks -= 0 if server.breaks_each else 1
             self.wfile.write(part[: len(part) // 2])
             self.wfile.flush()
             self.connection.close()
@@ -53,7 +57,8 @@ def web_server(model, root):
         return Handler(*arguments, directory=str(root))
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.root, server.asked, server.breaks, server.breaks_after, server.ranges = root, [], 0, 0, True
+    server.root, server.asked, server.ranges = root, [], True
+    server.breaks, server.breaks_after, server.breaks_each = 0, 0, False
     server.uri = f"http://127.0.0.1:{server.server_port}/affine"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -152,7 +152,7 @@ class _Remote:
     def copy(self, name: str, target: Path, wanted: Mapping[str, Any]) -> None:
         """The file appears when it is whole."""
         part = target.with_name(f"{name}.part")
-        self._tried(name, lambda: self._go_on(name, part, wanted["bytes"]))
+        self._tried(name, lambda: self._go_on(name, part, wanted["bytes"]), lambda: _size(part))
         part.replace(target)
         fault = fault_of(target.parent, name, wanted)
         if fault is not None:
@@ -160,7 +160,7 @@ class _Remote:
             raise StorageError(f"{_FIELD}: {self._uri} is broken: {fault}")
 
     def _go_on(self, name: str, part: Path, size: int) -> None:
-        there = part.stat().st_size if part.exists() else 0
+        there = _size(part)
         with self._files.open(f"{self._path}/{name}", "rb", block_size=self._block_size) as source:
             if there and not _skipped(source, there, size):
                 there = 0
@@ -179,21 +179,28 @@ class _Remote:
                 self._files, self._block_size = _in_one_piece(self._files), 0
             raise OSError(f"it is not sent in parts: {error}") from error
 
-    def _tried(self, name: str, work: Any) -> Any:
-        pause = _FIRST_PAUSE
-        for left in reversed(range(TRIES)):
+    def _tried(self, name: str, work: Any, done: Callable[[], int] = lambda: 0) -> Any:
+        """What `work` gives. A try after which more is `done` than after any before is the first of as many again."""
+        left, pause, most = TRIES, _FIRST_PAUSE, done()
+        while True:
             try:
                 return work()
             except (FileNotFoundError, PermissionError) as error:
                 raise ConfigurationError(f"{_FIELD}: {self._uri}/{name} cannot be read: {error!r}") from error
             except Exception as error:
                 # File systems raise what their libraries do.
+                if done() > most:
+                    left, pause, most = TRIES, _FIRST_PAUSE, done()
+                left -= 1
                 if left == 0:
                     raise StorageError(f"{_FIELD}: {self._uri}/{name} cannot be fetched: {error!r}") from error
                 log.warning("%s/%s: %r; another try in %.1f s", self._uri, name, error, pause)
             time.sleep(pause)
             pause *= 2
-        raise AssertionError("the last try returns or raises")
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
 
 def _in_one_piece(files: Any) -> Any:
