@@ -10,6 +10,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -292,6 +294,31 @@ def test_a_port_that_is_taken_is_named(serve, affine, which):
     assert "error: it cannot listen: " in told
     assert str(port) in told
     assert "Traceback" not in told
+
+
+ORPHANED = """
+import ctypes, os, sys, time
+from muster_worker.serve.supervisor import Part, keep_up
+
+def leave_one_behind(death, told):
+    told.serving()
+    if os.fork() == 0:
+        if os.fork() == 0:
+            time.sleep(0.2)
+            os._exit(3)
+        os._exit(0)
+    os.wait()
+    time.sleep(0.5)
+    return 0
+
+ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER, as the first process of a container is
+sys.exit(keep_up([Part("one", leave_one_behind)]))
+"""
+
+
+def test_processes_that_others_have_left_behind_are_no_matter_of_the_supervisors():
+    done = subprocess.run([sys.executable, "-c", ORPHANED], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_nobody_foresaw_is_told_before_the_process_ends(capfd):

@@ -80,7 +80,9 @@ def keep_up(parts: Sequence[Part]) -> int:
     running = {place.start(signals): place for place in map(_Place, parts)}
     while True:
         pid, status = os.wait()
-        place = running.pop(pid)
+        place = running.pop(pid, None)
+        if place is None:  # the first process of a container is given those that others have left behind
+            continue
         signals.ended(pid)
         code = os.waitstatus_to_exitcode(status)
         exit_code = code if code >= 0 else 128 - code
