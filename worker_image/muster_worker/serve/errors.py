@@ -10,10 +10,11 @@ if TYPE_CHECKING:
 INTERNAL = 500
 """From here on the fault is the server's."""
 
+_LONGEST = 2000
+"""Characters of a message that are told: beyond 8 kB, a gRPC client fails with words of its own."""
 
-_PART = 1000
-"""Characters at the beginning and at the end of a message that are told: beyond 8 kB, a gRPC client fails with words of
-its own."""
+_OTHERS = 8
+"""So many times fewer, where they are not all of ASCII: on its way by gRPC, one such has up to twelve."""
 
 
 class RequestError(Exception):
@@ -22,7 +23,7 @@ class RequestError(Exception):
     status = 400
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(message if len(message) <= 2 * _PART else f"{message[:_PART]} … {message[-_PART:]}")
+        super().__init__(_shortened(message, _LONGEST if message.isascii() else _LONGEST // _OTHERS))
 
 
 class NotFoundError(RequestError):
@@ -55,6 +56,12 @@ class ComputationError(RequestError):
     """The model itself failed."""
 
     status = INTERNAL
+
+
+def _shortened(message: str, longest: int) -> str:
+    """Its beginning and its end."""
+    half = longest // 2
+    return message if len(message) <= longest else f"{message[:half]} … {message[-half:]}"
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
