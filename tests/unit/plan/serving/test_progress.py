@@ -96,6 +96,16 @@ def test_waiting_for_room_or_for_somebody_is_no_failure(there, rollout):
     assert "failed" not in answer.status["revision"]
 
 
+def test_a_pod_that_no_scheduler_has_looked_at_yet_waits_for_its_place():
+    """It is made long after the last progress: after a pause, a long step of a canary, or another partition."""
+    just_made = pod(1, 3, NEW, ready=False)
+    del just_made["spec"]["nodeName"]
+    just_made["status"] = {"phase": "Pending"}
+    answer = look(*GOOD, just_made, progressDeadlineSeconds=60, now=NOW + 3600)
+    assert "failed" not in answer.status["revision"]
+    assert answer.look_again is None, "its place will tell"
+
+
 def test_each_group_that_becomes_ready_sets_the_deadline_anew():
     there = (pod(0, 1, OLD), pod(1, 3, NEW))
     answer = look(*there, progressDeadlineSeconds=60, now=NOW + 20)
