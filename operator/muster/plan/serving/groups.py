@@ -22,9 +22,10 @@ class Worker(Pod):
     """One pod of a group.
 
     `restarts`: how often its container was started again; `died_of` is how the last one ended, as the kubelet has it.
-    `cordoned`: its node is to take no more pods. `placed_at`: when it got its node. `evicted`: somebody asked for its
-    eviction. `serving_since`: when the kubelet found that it is ready; None while it is not. `gate`: whether it is said
-    to be reachable; None where that was never said. `cut_off`: it does not answer the operator.
+    `cordoned`: its node is to take no more pods. `placed_at`: when it got its node. `turned_at`: when it became ready,
+    or ready no more. `evicted`: somebody asked for its eviction. `serving_since`: when the kubelet found that it is
+    ready; None while it is not. `gate`: whether it is said to be reachable; None where that was never said. `cut_off`:
+    it does not answer the operator.
     """
 
     group: int
@@ -34,6 +35,7 @@ class Worker(Pod):
     died_of: Mapping[str, Any]
     cordoned: bool
     placed_at: float | None
+    turned_at: float | None
     evicted: bool
     serving_since: float | None
     gate: bool | None
@@ -107,10 +109,14 @@ class Server:
         return next((pod for pod in self.pods if pod.unplaced_since is not None), None)
 
     @property
-    def placed_at(self) -> float | None:
-        """When the last of its pods got its node; None while one has none."""
+    def due_since(self) -> float | None:
+        """Since when it is to answer: all of its pods have a node, and none has stopped to be ready since.
+
+        None while one has no node.
+        """
         placed = [pod.placed_at for pod in self.pods]
-        return None if None in placed else max(at for at in placed if at is not None)
+        turned = [pod.turned_at for pod in self.pods]
+        return None if None in placed else max(at for at in (*placed, *turned) if at is not None)
 
     @property
     def troubled(self) -> Worker | None:
@@ -156,6 +162,7 @@ def _worker(pod: Manifest, nodes: Mapping[str, Manifest]) -> Worker:
         died_of=_terminated(worker, "state") or _terminated(worker, "lastState"),
         cordoned=node is not None and bool(node["spec"].get("unschedulable", False)),
         placed_at=_since(pod, "PodScheduled"),
+        turned_at=_last_change(condition(pod, "Ready")),
         evicted=disrupted is not None and disrupted["status"] == "True",
         serving_since=_since(pod, "ContainersReady"),
         gate=None if gate is None else gate["status"] == "True",
@@ -170,4 +177,9 @@ def _terminated(worker: Mapping[str, Any], which: str) -> Mapping[str, Any]:
 def _since(pod: Manifest, kind: str) -> float | None:
     """Return since when the condition holds; None while it does not."""
     said = condition(pod, kind)
-    return to_epoch(said["lastTransitionTime"]) if said is not None and said["status"] == "True" else None
+    return _last_change(said) if said is not None and said["status"] == "True" else None
+
+
+def _last_change(said: Mapping[str, Any] | None) -> float | None:
+    at = said.get("lastTransitionTime") if said is not None else None
+    return to_epoch(at) if at else None

@@ -71,10 +71,10 @@ def seconds_left(view: View, slots: Sequence[Slot]) -> float | None:
     if recorded is None or not _is_under_way(view, slots):
         return None
     new = [one for slot in slots for one in slot.good if not one.answers]
-    placed = [at for one in new if (at := one.placed_at) is not None]
-    if not new or len(placed) < len(new):  # a pod that was just made may not have been looked at by a scheduler
+    due = [at for one in new if (at := one.due_since) is not None]
+    if not new or len(due) < len(new):  # a pod that was just made may not have been looked at by a scheduler
         return None
-    since = max(to_epoch(recorded.get("progressedAt") or recorded["startedAt"]), *placed)
+    since = max(to_epoch(recorded.get("progressedAt") or recorded["startedAt"]), *due)
     return max(0.0, since + view.deployment.spec.rollout.progress_deadline_seconds - view.now)
 
 

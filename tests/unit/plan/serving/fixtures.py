@@ -39,7 +39,8 @@ def name_of(controller_revision: dict[str, Any]) -> str:
 
 def pod(group: int, attempt: int, of: dict[str, Any], **more: Any) -> dict[str, Any]:
     """A pod of a revision that answers. `more`: rank, ready, called_unready (not by its kubelet), deleting, node,
-    phase, unplaced, restarts, died, dead (it has died and was not started again yet), evicted, gate, serving_since.
+    phase, unplaced, restarts, died, dead (it has died and was not started again yet), evicted, gate, serving_since,
+    turned (when it became ready, or ready no more).
     """
     rank = more.get("rank", 0)
     name = f"digits-serve-{group}-{attempt}" + (f"-{rank}" if rank else "")
@@ -50,7 +51,7 @@ def pod(group: int, attempt: int, of: dict[str, Any], **more: Any) -> dict[str, 
         {
             "type": "Ready",
             "status": str(bool(ready) and not more.get("called_unready")),
-            "lastTransitionTime": to_timestamp(NOW),
+            "lastTransitionTime": to_timestamp(more.get("turned", NOW - 40)),
         },
         {"type": "ContainersReady", "status": str(bool(ready)), "lastTransitionTime": since},
         {"type": "PodScheduled", "status": str(placed), "lastTransitionTime": to_timestamp(NOW - 50)}

@@ -106,6 +106,14 @@ def test_a_pod_that_no_scheduler_has_looked_at_yet_waits_for_its_place():
     assert answer.look_again is None, "its place will tell"
 
 
+def test_what_has_answered_until_now_has_the_whole_deadline_to_come_back():
+    """In a step of a canary or behind a partition, its rollout may have made no progress for hours."""
+    back = pod(1, 3, NEW, ready=False, turned=NOW + 3590)
+    answer = look(pod(0, 1, OLD), back, progressDeadlineSeconds=60, now=NOW + 3600, partition=1)
+    assert ("failed" in answer.status["revision"], answer.look_again) == (False, 50.0)
+    assert "failed" in look(pod(0, 1, OLD), back, progressDeadlineSeconds=60, now=NOW + 3650).status["revision"]
+
+
 def test_each_group_that_becomes_ready_sets_the_deadline_anew():
     there = (pod(0, 1, OLD), pod(1, 3, NEW))
     answer = look(*there, progressDeadlineSeconds=60, now=NOW + 20)
