@@ -65,6 +65,14 @@ def test_a_clock_that_is_ahead_puts_nothing_off():
     assert decide(starting(), *pods, now=NOW).status["workers"] == "1/3"
 
 
+def test_a_worker_whose_clock_is_ahead_puts_no_progress_off():
+    resource, pods = started(job()), [at(NOW - 9, pod(rank)) for rank in range(3)]
+    progress = [{"step": step, "totalSteps": 9, "at": NOW + 3600 + step} for step in (1, 2)]
+    first, second = ({LEADER: report(progress=one)} for one in progress)
+    recorded = resource | {"status": decide(resource, *pods, reports=first).status}
+    assert decide(recorded, *pods, now=NOW + 30, reports=second).status["progress"]["step"] == 2
+
+
 def test_a_loss_is_written_at_once():
     trains = decide(started(job()), *(at(NOW - 9, pod(rank)) for rank in range(3)), reports=TRAINS).status
     failed = at(NOW, pod(1, phase="Failed"))

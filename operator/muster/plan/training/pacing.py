@@ -8,6 +8,7 @@ milliseconds of each other. What only grows (step, loss, checkpoint): at most ev
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from muster.plan.timestamps import to_epoch
@@ -69,10 +70,10 @@ def _until_calm(view: View) -> float:
 
 
 def _until_due(view: View) -> float:
-    last = view.recorded.get("progress")
-    if last is None:
-        return 0.0
-    return to_epoch(last["reportedAt"]) + _interval(view) - view.now
+    """It is a worker's clock that says when it reported last: what is in the future for ours puts nothing off."""
+    last = (view.recorded.get("progress") or {}).get("reportedAt")
+    since, interval = view.now - to_epoch(last) if last else math.inf, _interval(view)
+    return interval - since if 0 <= since < interval else 0.0
 
 
 def _interval(view: View) -> float:
