@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from muster.control.store import Store
     from muster.plan.model import Delete, Event, Observed, Plan, StatusPart
+
+T = TypeVar("T")
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -69,7 +71,10 @@ class Executor:
         self._reporter, self._identity = reporter, identity
 
     async def execute(self, kind: Kind, observed: Observed, plan: Plan) -> bool:
-        """Carry the plan out; returns whether anything was written.
+        """Carry the plan out; returns whether anything came of it.
+
+        Nothing does of what the API server answers without a change, as it may again and again: webhooks have the last
+        word.
 
         Raises `Stale` when the resource changed since it was observed, `Refused`, or an `ApiError`.
         """
@@ -77,17 +82,17 @@ class Executor:
         if plan.creates or plan.deletes:
             await self._assure_fresh(kind, resource)
         await _all(self._delete(_KINDS.get(delete.kind, kind), resource, delete) for delete in plan.deletes)
-        await _all(self._apply(resource, manifest) for manifest in plan.applies)
+        changed = await _all(self._apply(resource, manifest) for manifest in plan.applies)
         await _all(self._create(resource, manifest) for manifest in plan.creates)
-        await _all(self._apply_part(part) for part in plan.parts)
+        changed += await _all(self._apply_part(part) for part in plan.parts)
         try:
-            await _all(self._apply(resource, manifest) for manifest in plan.besides)
+            changed += await _all(self._apply(resource, manifest) for manifest in plan.besides)
         except Refused as refused:
             refused.besides = True
             raise
         await _all(self._tell(kind, resource, event) for event in plan.events)
-        status_written = await self._write_status(kind, resource, plan.status)
-        return status_written or bool(plan.deletes or plan.applies or plan.creates or plan.parts or plan.besides)
+        changed.append(await self._write_status(kind, resource, plan.status))
+        return any(changed) or bool(plan.deletes or plan.creates)
 
     async def _assure_fresh(self, kind: Kind, resource: Mapping[str, Any]) -> None:
         """A stale store must never make a pod twice, nor delete one for a resource that has changed."""
@@ -103,7 +108,7 @@ class Executor:
             self._store.put(kind, fresh)
             raise Stale("the resource has changed")
 
-    async def _apply(self, resource: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    async def _apply(self, resource: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
         """What is not known to be the resource's own is not taken over from whoever made it."""
         unwatched = _UNWATCHED.get(manifest["apiVersion"])
         kind = unwatched or _KINDS[manifest["kind"]]
@@ -116,13 +121,12 @@ class Executor:
             raise
         except Invalid as error:
             raise Refused(f"{kind.kind} {manifest['metadata']['name']}: {error.message}") from error
-        if unwatched is None:
-            self._store.put(kind, answer)
+        return unwatched is None and bool(self._store.put(kind, answer))
 
-    async def _apply_part(self, part: StatusPart) -> None:
+    async def _apply_part(self, part: StatusPart) -> bool:
         kind, meta = _KINDS[part.manifest["kind"]], part.manifest["metadata"]
         try:
-            self._store.put(kind, await self._client.apply_status(kind, part.manifest, owner=part.owner))
+            return bool(self._store.put(kind, await self._client.apply_status(kind, part.manifest, owner=part.owner)))
         except NotFound:
             self._store.remove(kind, part.manifest)
             raise Stale(f"{kind.kind} {meta['name']} is gone") from None
@@ -199,11 +203,10 @@ class Executor:
             "status": status,
         }
         try:
-            self._store.put(kind, await self._client.apply_status(kind, manifest))
+            return bool(self._store.put(kind, await self._client.apply_status(kind, manifest)))
         except Conflict:
             await self._assure_fresh(kind, resource)
             raise
-        return True
 
     async def _tell(self, kind: Kind, resource: Mapping[str, Any], event: Event) -> None:
         """Write an event. Its name follows from what it says and of which version of the resource.
@@ -257,16 +260,17 @@ def _shortened(message: str) -> str:
     return raw[: _NOTE - 3].decode(errors="ignore") + "…"
 
 
-async def _all(calls: Iterable[Awaitable[None]]) -> None:
+async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
     """Await all of them, some at once; when some fail, the others are still finished, then one is raised."""
     room = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(call: Awaitable[None]) -> None:
+    async def one(call: Awaitable[T]) -> T:
         async with room:
-            await call
+            return await call
 
     results = await asyncio.gather(*(one(call) for call in calls), return_exceptions=True)
     # A task that someone else cancelled (kopf does that to all it finds, at its end) is a failure, not success.
     if failures := [result for result in results if isinstance(result, BaseException)]:
         failure = failures[0]
         raise Stale("a write was interrupted") if isinstance(failure, asyncio.CancelledError) else failure
+    return [result for result in results if not isinstance(result, BaseException)]

@@ -200,6 +200,35 @@ async def test_what_is_ours_is_put_right_whoever_changed_it(api):
         await until(lambda: api.storage.objects["services", "research", "digits"]["spec"] == {"clusterIP": "None"})
 
 
+@pytest.mark.parametrize("plural", ["trainingjobs", "services"])
+async def test_what_the_api_server_does_not_take_over_is_not_written_again_and_again(api, plural):
+    """A webhook may set something back each time."""
+
+    def insisting(observed, settings, now):
+        plan = pods_and_a_service(observed, settings, now)
+        service = owned(observed.resource, "Service", "digits", spec={"clusterIP": "None", "unknown": "x"})
+        status = {"pods": len(observed.pods), "phase": "Running", "unknown": "x"}
+        if plural == "services":
+            return replace(plan, applies=(service,))
+        return replace(plan, status=status if status != observed.resource.get("status") else None)
+
+    keep = api.storage.apply
+
+    def prune(identity, manifest, *rest, **more):
+        part = "status" if identity[0] == "trainingjobs" else "spec"
+        known = {name: value for name, value in manifest[part].items() if name != "unknown"}
+        return keep(identity, manifest | {part: known}, *rest, **more)
+
+    api.storage.apply = prune
+    create(api, "trainingjobs", job())
+    counting = Counting(insisting)
+    async with operator(api, counting, resync_every=0.2):
+        await until(lambda: status_of(api).get("pods") == 3)
+        lists = sum(seen.verb == "list" for seen in api.log)
+        await until(lambda: sum(seen.verb == "list" for seen in api.log) > lists + 12, "three comparisons")
+        assert len(counting.asked) < 20
+
+
 async def test_a_planner_that_fails_on_one_resource_does_not_hold_up_the_others(api):
     def planner(observed, settings, now):
         if observed.resource["metadata"]["name"] == "broken":
