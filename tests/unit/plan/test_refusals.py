@@ -78,3 +78,7 @@ def test_a_job_that_needs_no_pod_does_not_mind():
 @pytest.mark.parametrize(("times", "seconds"), [(1, 2), (2, 4), (4, 16), (7, 120), (50, 120)])
 def test_the_pauses_grow(times, seconds):
     assert refusals.pause(Refusal("no", NOW, times), NOW) == pytest.approx(seconds)
+
+
+def test_a_clock_that_was_set_back_makes_no_pause_longer():
+    assert refusals.pause(Refusal("no", NOW + 3600), NOW) is None
