@@ -157,7 +157,7 @@ class Admissions:
         pods = (await self._client.list(PODS, label_selector=others, field_selector=_ALIVE, each=_taken)).items
         capacity = Capacity.count(self._store.nodes.values(), chain(pods, self._store.pods if self._everywhere else ()))
         for demand, domain in (before | self._held()).values():
-            _, capacity = queue.place(demand, capacity, domain)
+            capacity = queue.taken(demand, capacity, domain)
         ended = time.monotonic()
         self._not_before = ended + (ended - started) * (1 / SHARE_OF_COUNTING - 1)
         return capacity, started, changes

@@ -30,6 +30,9 @@ K = TypeVar("K")
 HOLDS_AFTER = 300.0
 """Seconds of waiting after which a job holds room that is too small for it yet."""
 
+MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
+"""What comes of counting pods whose template says something that no pod can have: templates are taken as they are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Priorities:
@@ -72,13 +75,14 @@ def admit(
         if demand.uncounted is not None:
             answers[key] = replace(demand.uncounted, priority=priorities.of(demand))
             continue
-        there, rest = place(demand, offered)
-        if there.pods >= demand.least:
-            answers[key] = _granted(demand, there)
-            offered, capacity = rest, place(demand, capacity, there.domain)[1]
+        try:
+            answers[key], rest = _counted(demand, offered, capacity, holder)
+        except MALFORMED:
+            answers[key] = _uncountable(demand)
             continue
-        answers[key] = _denied(demand, there, capacity, holder)
-        if now - demand.since >= HOLDS_AFTER and answers[key].reason != NEVER_FITS:
+        if answers[key].granted:
+            offered, capacity = rest, taken(demand, capacity, answers[key].domain)
+        elif now - demand.since >= HOLDS_AFTER and answers[key].reason != NEVER_FITS:
             offered, holder = rest, holder or demand
     return answers, capacity
 
@@ -102,11 +106,35 @@ def place(demand: Demand, capacity: Capacity, domain: str | None = None) -> tupl
     return best
 
 
+def taken(demand: Demand, capacity: Capacity, domain: str | None) -> Capacity:
+    """Return what is left once the demand has its places."""
+    try:
+        return place(demand, capacity, domain)[1]
+    except MALFORMED:
+        return capacity
+
+
 def _place_in_line(demand: Demand, priorities: Priorities) -> tuple[int, float, str]:
     return -priorities.of(demand), demand.since, demand.name
 
 
 NEVER_FITS = "NeverFits"
+
+
+def _counted(
+    demand: Demand, offered: Capacity, capacity: Capacity, holder: Demand | None
+) -> tuple[Admission, Capacity]:
+    """Return the answer, and what is left of what is offered with its pods in their places, be it some of them."""
+    there, rest = place(demand, offered)
+    if there.pods >= demand.least:
+        return _granted(demand, there), rest
+    return _denied(demand, there, capacity, holder), rest
+
+
+def _uncountable(demand: Demand) -> Admission:
+    """The API server refuses such pods, and says what is wrong with them."""
+    message = "its pods are not as Kubernetes has them, so no room was counted: the API server says why"
+    return Admission(granted=True, reason="Uncountable", message=message, pods=len(demand.pods))
 
 
 def _granted(demand: Demand, there: Place) -> Admission:

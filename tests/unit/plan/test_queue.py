@@ -67,6 +67,29 @@ def test_before_that_others_may_go_past_it():
     assert granted({"big": gang(8, age=queue.HOLDS_AFTER - 1), "small": gang(2)}, TAKEN) == ["small"]
 
 
+WORKER = {"name": "worker"}
+
+
+@pytest.mark.parametrize(
+    "malformed",
+    [
+        {"containers": [WORKER, {"name": "beside", "resources": {"limits": {"memory": "1Gib"}}}]},
+        {"containers": [WORKER], "initContainers": "none"},
+        {"containers": [WORKER], "nodeSelector": "gpu"},
+        {"containers": [WORKER], "affinity": ["node-1"]},
+        {"containers": [WORKER], "overhead": 3},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("capacity", [FOUR, TAKEN.place(gang(5).pods)[1]], ids=["room", "none"])
+def test_pods_that_nobody_understands_are_left_to_the_api_server_and_hold_up_nobody(malformed, capacity):
+    odd = replace(gang(1), pods=(malformed,), least=1)
+    answers, left = admit({"odd": odd, "sound": gang(2)}, capacity)
+    assert (answers["odd"].granted, answers["odd"].pods) == (True, 1)
+    assert answers["sound"].granted == (capacity is FOUR)
+    assert queue.taken(odd, left, None).free == left.free, "nothing of it is held"
+
+
 def test_the_answers_say_what_was_wanted_and_what_is_missing():
     answers, _ = admit({"wide": gang(6), "huge": gang(1, gpus=9)}, TAKEN)
     assert answers["wide"].reason == "InsufficientCapacity"
