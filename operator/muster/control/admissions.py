@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from muster.client import (
     VOLUME_CLAIMS,
     ApiError,
     Client,
+    Invalid,
     Object,
 )
 from muster.control.kinds import OTHERS
@@ -175,7 +177,15 @@ class Admissions:
         return queue.Priorities({one["metadata"]["name"]: one["value"] for one in classes}, default)
 
     async def _missing(self, key: Key, demand: Demand) -> list[Reference]:
-        return [reference for reference in demand.references if not await self._exists(key.namespace, reference)]
+        """What of it is not there, or may not be looked up: that is this demand's trouble, and nobody else's."""
+        found: list[Reference] = []
+        for reference in demand.references:
+            try:
+                if not await self._exists(key.namespace, reference):
+                    found.append(reference)
+            except Invalid as error:
+                found.append(replace(reference, refused=error.message))
+        return found
 
     async def _exists(self, namespace: str, reference: Reference) -> bool:
         kind = _KINDS[reference.kind]

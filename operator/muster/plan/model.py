@@ -48,7 +48,8 @@ class WorkerReport:
 class Reference:
     """An object that must be there before pods are made, in the resource's namespace where it has one.
 
-    `field` is where the spec names it. `remedy` is what to do where it is missing.
+    `field` is where the spec names it. `remedy` is what to do where it is missing. `refused` is what the API server
+    said where it did not tell whether it is there.
     """
 
     kind: Literal[
@@ -62,6 +63,7 @@ class Reference:
     name: str
     field: str
     remedy: str = "create it"
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)

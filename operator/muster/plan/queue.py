@@ -64,7 +64,7 @@ def admit(
 ) -> tuple[dict[K, Admission], Capacity]:
     """Return the answer to each demand, and what is left once those that are admitted have their places.
 
-    `missing` has of each demand the objects that it needs and that are not there.
+    `missing` has of each demand the objects that it needs and that are not there, as far as that is known.
     """
     answers: dict[K, Admission] = {}
     offered, holder = capacity, None
@@ -146,11 +146,15 @@ def _granted(demand: Demand, there: Place) -> Admission:
 
 def _lacks(references: Sequence[Reference]) -> Admission:
     first = references[0]
-    message = "; ".join(
-        f"{reference.field}: there is no {reference.kind} {reference.name}: {reference.remedy}"
-        for reference in references
-    )
-    return Admission(granted=False, reason=f"{first.kind}NotFound", message=message)
+    reason = f"{first.kind}{'Unknown' if first.refused else 'NotFound'}"
+    return Admission(granted=False, reason=reason, message="; ".join(map(_why, references)))
+
+
+def _why(reference: Reference) -> str:
+    what = f"{reference.kind} {reference.name}"
+    if reference.refused:
+        return f"{reference.field}: it is not known whether there is a {what}: {reference.refused}"
+    return f"{reference.field}: there is no {what}: {reference.remedy}"
 
 
 def _denied(demand: Demand, there: Place, capacity: Capacity, holder: Demand | None) -> Admission:

@@ -142,6 +142,19 @@ async def test_what_a_job_names_is_looked_for_until_it_is_there(api, monkeypatch
         await until(lambda: desk.answer(key("one")).granted)
 
 
+async def test_who_names_what_may_not_be_looked_up_holds_up_nobody_else(api):
+    """The chart's rights are an older one's, or those in its namespace were deleted with it."""
+    api.fault = lambda seen: Answer(403, "Forbidden") if seen.resource == "configmaps" else None
+    async with admissions(api, room=2) as (desk, _, told):
+        desk.wait(key("one"), demand(1, CODE))
+        desk.wait(key("two"), demand(1, since=1.0))
+        await until(lambda: len(told) == 2)
+        assert desk.answer(key("two")).granted
+        answer = desk.answer(key("one"))
+        assert (answer.granted, answer.reason) == (False, "ConfigMapUnknown")
+        assert answer.message.startswith("spec.source.configMap: it is not known whether there is a ConfigMap code: ")
+
+
 async def test_priority_classes_decide_the_order(api):
     create(api, "priorityclasses", {"metadata": {"name": "high"}, "value": 1000})
     async with admissions(api, room=1) as (desk, _, told):
