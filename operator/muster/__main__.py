@@ -129,7 +129,7 @@ def plan(file: TextIO, settings: Settings) -> None:
     from muster.plan import offline  # noqa: PLC0415
 
     try:
-        ours = [document for document in yaml.safe_load_all(file) if _is_ours(document)]
+        ours = [document for document in offline.each(yaml.safe_load_all(file)) if _is_ours(document)]
         if not ours:
             raise click.ClickException(
                 f"{file.name} has no resource of {_GROUP}: wanted a TrainingJob or a ModelDeployment"

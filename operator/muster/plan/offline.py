@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from muster.api import ModelDeployment, TrainingJob
+from muster.api.base import unreported
 from muster.plan import trained_model
 from muster.plan.model import Admission, Observed
 from muster.plan.serving import planner as serving
 from muster.plan.training import pod_groups, pods, servers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from muster.plan.model import Manifest, Settings
+    from muster.plan.model import Manifest, Plan, Settings
 
 NO_CLUSTER = {"uid": "00000000-0000-0000-0000-000000000000", "namespace": "default", "generation": 1}
 NO_CHECKSUM = "0" * 64
@@ -29,7 +30,7 @@ class UnknownKindError(Exception):
 
 
 def render(documents: Iterable[Manifest], settings: Settings) -> str:
-    """Return the YAML of all objects that are made at first for these resources.
+    """Return the YAML of all objects that are made at first for these resources; a comment for one that has to wait.
 
     A model that a TrainingJob has yet to make is taken to be where that job, if it is among the documents, writes it.
 
@@ -40,19 +41,26 @@ def render(documents: Iterable[Manifest], settings: Settings) -> str:
     """
     resources = [_on_no_cluster(one) for one in documents]
     accepted = [_accepted(one) for one in resources]  # all of them: one may be the job that another names
-    return yaml.safe_dump_all(
-        (
-            made
-            for one, resource in zip(accepted, resources, strict=True)
-            for made in _objects(one, resource, resources, settings)
-        ),
-        sort_keys=False,
+    made = (_objects(one, resource, resources, settings) for one, resource in zip(accepted, resources, strict=True))
+    return "---\n".join(
+        objects if isinstance(objects, str) else yaml.safe_dump_all(objects, sort_keys=False) for objects in made
     )
 
 
+def each(documents: Iterable[Any]) -> Iterator[Any]:
+    """Yield them, and what is in lists of them: as `kubectl get -o yaml` prints several."""
+    for one in documents:
+        items = one.get("items") if isinstance(one, dict) and str(one.get("kind")).endswith("List") else None
+        if isinstance(items, list):
+            yield from each(items)
+        else:
+            yield one
+
+
 def _on_no_cluster(document: Manifest) -> Manifest:
-    metadata = document.get("metadata") or {}
-    return {**document, "metadata": NO_CLUSTER | metadata} if isinstance(metadata, dict) else document
+    """Return it as it is applied: how it does on a cluster that it was read from says nothing of what is made first."""
+    metadata, wanted = document.get("metadata") or {}, unreported(document)
+    return {**wanted, "metadata": NO_CLUSTER | metadata} if isinstance(metadata, dict) else wanted
 
 
 def _accepted(resource: Manifest) -> TrainingJob | ModelDeployment:
@@ -67,7 +75,7 @@ def _accepted(resource: Manifest) -> TrainingJob | ModelDeployment:
 
 def _objects(
     accepted: TrainingJob | ModelDeployment, resource: Manifest, among: Iterable[Manifest], settings: Settings
-) -> list[Manifest]:
+) -> list[Manifest] | str:
     if isinstance(accepted, TrainingJob):
         return _of_job(accepted, settings)
     return _of_deployment(accepted, resource, among, settings)
@@ -80,7 +88,7 @@ def _of_job(job: TrainingJob, settings: Settings) -> list[Manifest]:
 
 def _of_deployment(
     deployment: ModelDeployment, resource: Manifest, among: Iterable[Manifest], settings: Settings
-) -> list[Manifest]:
+) -> list[Manifest] | str:
     wanted = deployment.spec.model
     named = {}
     if wanted.from_training_job is not None:
@@ -88,7 +96,13 @@ def _of_deployment(
         named[trained_model.KIND, wanted.from_training_job] = job
     room = Admission(granted=True, reason="Admitted", message="there is room for all", pods=sys.maxsize)
     made = serving.plan(Observed(resource, named=named, admission=room), settings, now=0.0)
-    return [*made.applies, *made.besides, *made.creates]
+    objects = [*made.applies, *made.besides, *made.creates]
+    return objects or _waits(deployment, made)
+
+
+def _waits(deployment: ModelDeployment, made: Plan) -> str:
+    assert made.status is not None, "of one that nothing was said of yet"
+    return f"# Nothing is made of ModelDeployment {deployment.metadata.name}: {made.status['message']}\n"
 
 
 def _trained(name: str, sha256: str, among: Iterable[Manifest]) -> Manifest:

@@ -68,6 +68,23 @@ def test_plan_prints_what_serves_a_model_that_is_yet_to_be_trained():
     assert mounts["storage"]["subPath"] == "mine/model"
 
 
+def test_plan_says_of_what_nothing_is_made_and_why():
+    job = JOB.replace("{replicas: 2,", "{storage: {ephemeral: {size: 1Gi}},")
+    result = run("plan", "-", stdin=job + SERVED)
+    assert "# Nothing is made of ModelDeployment digits: spec.model.fromTrainingJob: the model of" in result.output
+    assert [one["kind"] for one in yaml.safe_load_all(result.output) if one] == ["Service", "Pod"]
+
+
+def test_plan_takes_what_kubectl_prints():
+    """Several resources are one List, each with its status."""
+    items = [one for one in yaml.safe_load_all(JOB + SERVED) if one]
+    items[2]["spec"] |= {"replicas": 1, "model": {"uri": "s3://models/digits"}}
+    items[2]["status"] = {"phase": "a later one", "attempt": 7}
+    listed = yaml.safe_dump({"apiVersion": "v1", "kind": "List", "items": items})
+    made = [one["metadata"]["name"] for one in yaml.safe_load_all(run("plan", "-", stdin=listed).output)]
+    assert (made[:3], made[-1]) == (["digits-workers", "digits-0-1", "digits-1-1"], "digits-serve-0-1")
+
+
 @pytest.mark.parametrize(
     ("stdin", "complaint"),
     [
