@@ -66,10 +66,12 @@ def _rolling(view: View, slots: Sequence[Slot]) -> Phase:
         return Phase("RollingOut", withheld.reason, f"{message}; {withheld.message}", progressing=False)
     step, steps = canary.step(view), len(canary.steps(view))
     if step <= steps:
-        return Phase("RollingOut", "Canary", f"step {step} of {steps}: {message}{_why(view, slots)}")
+        message = f"step {step} of {steps}: {message}"
     kept = view.deployment.spec.rollout.partition
-    if kept and all(slot.is_done for slot in slots):
+    if kept > canary.kept(view) and all(slot.is_done for slot in slots):
         return Phase("RollingOut", "Partitioned", f"{message}; spec.rollout.partition is {kept}", progressing=False)
+    if step <= steps:
+        return Phase("RollingOut", "Canary", f"{message}{_why(view, slots)}")
     return Phase("RollingOut", "RollingOut", f"{message}{_why(view, slots)}")
 
 

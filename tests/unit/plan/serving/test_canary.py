@@ -16,6 +16,7 @@ from tests.unit.plan.serving.fixtures import (
     name_of,
     pod,
     revision,
+    said,
 )
 
 OLD, NEW = revision(1), revision(2, rollout={"restart": "now"})
@@ -78,6 +79,15 @@ def test_suspended_nothing_is_watched_and_a_step_that_was_is_watched_anew():
     assert "canaryStepSince" not in answer.status["rollout"]
     resumed = look(status=answer.status, now=NOW + 3601)
     assert made(resumed) == [*((group, name_of(OLD)) for group in range(3)), (3, name_of(NEW))]
+
+
+def test_a_step_that_a_partition_holds_up_says_so():
+    steps = [{"weight": 50, "pauseSeconds": 60}]
+    answer = look(*ONE_NEW, steps=steps, partition=3)
+    assert (answer.status["reason"], said(answer)["Progressing"]) == ("Partitioned", "False")
+    assert answer.status["message"].startswith("step 1 of 1: 1 of 4 groups answer with revision")
+    assert answer.status["message"].endswith("; spec.rollout.partition is 3")
+    assert look(*ONE_NEW, steps=steps, partition=2).status["reason"] == "Canary"
 
 
 def test_the_deadline_does_not_run_while_it_is_watched():
