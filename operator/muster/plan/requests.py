@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from muster.api.quantity import parse_quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 
 NOTHING = Decimal(0)
@@ -20,8 +20,10 @@ NOTHING = Decimal(0)
 def of_pod(spec: Mapping[str, Any]) -> dict[str, Decimal]:
     """Return what the pod takes: the larger of its containers together and its largest init container, plus overhead.
 
-    Sidecars (init containers that restart always) run on beside the containers and so count with them.
+    Sidecars (init containers that restart always) run on beside the containers and so count with them. What the pod
+    asks for as a whole goes before what its containers do.
     https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers
+    https://kubernetes.io/docs/tasks/configure-pod-container/assign-pod-level-resources/
     """
     running: dict[str, Decimal] = {}
     peak: dict[str, Decimal] = {}
@@ -33,8 +35,9 @@ def of_pod(spec: Mapping[str, Any]) -> dict[str, Decimal]:
             peak = _larger(peak, add(running, _of_container(container)))
     for container in spec.get("containers", []):
         running = add(running, _of_container(container))
-    total = add(_larger(peak, running), parse_all(spec.get("overhead", {})))
-    return add(total, {"pods": Decimal(1)})
+    total = _larger(peak, running)
+    total |= _of_whole(spec.get("resources", {}), beside=total)
+    return add(add(total, parse_all(spec.get("overhead", {}))), {"pods": Decimal(1)})
 
 
 def wanted(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,8 +47,8 @@ def wanted(spec: Mapping[str, Any]) -> dict[str, Any]:
         for kind in ("initContainers", "containers")
         if kind in spec
     }
-    unplaced = ("overhead", "nodeSelector", "affinity", "tolerations", "schedulingGates")
-    placing = ("nodeName", "overhead") if spec.get("nodeName") else unplaced
+    unplaced = ("resources", "overhead", "nodeSelector", "affinity", "tolerations", "schedulingGates")
+    placing = ("nodeName", "resources", "overhead") if spec.get("nodeName") else unplaced
     return kept | {name: spec[name] for name in placing if name in spec}
 
 
@@ -89,6 +92,12 @@ def _of_container(container: Mapping[str, Any]) -> dict[str, Decimal]:
     """A limit without a request is the request: the API server fills it in when the pod is made."""
     resources = container.get("resources", {})
     return parse_all({**resources.get("limits", {}), **resources.get("requests", {})})
+
+
+def _of_whole(resources: Mapping[str, Any], beside: Collection[str]) -> dict[str, Decimal]:
+    """Its limit is the request of what neither it nor any container (`beside`) asks for: the API server fills it in."""
+    limits = {name: amount for name, amount in resources.get("limits", {}).items() if name not in beside}
+    return parse_all({**limits, **resources.get("requests", {})})
 
 
 def _larger(left: Mapping[str, Decimal], right: Mapping[str, Decimal]) -> dict[str, Decimal]:

@@ -39,6 +39,24 @@ def test_counts_what_everybody_took(others, fits):
     assert room(*others).place([asks()] * 20)[0] == fits
 
 
+@pytest.mark.parametrize(
+    ("whole", "fits"),
+    [
+        ({"requests": {"cpu": "8"}}, 3),
+        ({"requests": {"cpu": "2"}, "limits": {"cpu": "8"}}, 12),
+        ({"limits": {"cpu": "8"}}, 12),
+        ({"limits": {"memory": "16Gi"}}, 3),
+    ],
+    ids=["more than its containers", "less than its limit", "its containers say less", "a limit alone"],
+)
+def test_what_a_pod_asks_for_as_a_whole_goes_before_what_its_containers_do(whole, fits):
+    """The containers ask for a CPU each, on nodes of eight and of 16Gi."""
+    one = asks(gpus=0, resources=whole)
+    assert room().place([one] * 12)[0] == fits
+    others = [{"metadata": {"name": "other"}, "spec": wanted(one | {"nodeName": "node-1"}), "status": {}}]
+    assert room(*others).place([asks(gpus=0, cpu="8")] * 3)[0] == 2
+
+
 def test_what_no_empty_cluster_could_hold_has_no_place_ever():
     assert room().empty().place([asks(gpus=5)])[0] == 0
 
