@@ -66,22 +66,23 @@ class Foreign:
 
     async def look(self, kinds: frozenset[str] = frozenset(FOREIGN)) -> None:
         """Watch those of the kinds that the cluster has by now."""
-        try:
-            there = [one for name, one in FOREIGN.items() if name in kinds and await self._is_there(one)]
-            found = [one for one in there if await self._resync.add(one)]
-            for one in found:
-                self._store.follow(one.kind)
-        except ApiError as error:
-            log.warning("not known whether the cluster has what is needed", kinds=sorted(kinds), error=str(error))
-            return
+        found = [one for name, one in FOREIGN.items() if name in kinds and await self._is_found(one)]
+        for one in found:
+            self._store.follow(one.kind)
         if found:
             log.info("watching more kinds", kinds=[one.kind.kind for one in found])
             self._watches.change()
 
-    async def _is_there(self, one: Watched) -> bool:
+    async def _is_found(self, one: Watched) -> bool:
+        """What is not known of one kind, or may not be, is no matter of those who need another."""
         if self._store.follows(one.kind.kind):
             return False
-        return await self._client.exists(DEFINITIONS, None, f"{one.kind.plural}.{one.kind.group}")
+        try:
+            is_there = await self._client.exists(DEFINITIONS, None, f"{one.kind.plural}.{one.kind.group}")
+            return is_there and await self._resync.add(one)
+        except ApiError as error:
+            log.warning("not known whether the cluster has what is needed", kind=one.kind.kind, error=str(error))
+            return False
 
     def _tell(self) -> None:
         served = [key for key, kinds in self._needed.items() if all(map(self._store.follows, kinds))]

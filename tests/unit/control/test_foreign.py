@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 
@@ -78,6 +79,23 @@ async def test_what_is_there_at_the_start_is_watched_at_once(api):
         api.wake()
         await until(lambda: status_of(api).get("knows") == "admitted")
     assert asked(api, "trainingjobs").count(("watch", "trainingjobs")) == 1, "nothing was begun anew"
+
+
+async def test_who_needs_a_kind_that_may_not_be_looked_for_holds_up_nobody_who_needs_another(api):
+    """The chart's roles are older than the operator's image."""
+
+    def planner(observed, settings, now):
+        answer = in_a_queue(observed, settings, now)
+        return replace(answer, needs=("HTTPRoute",)) if observed.resource["metadata"]["name"] == "routed" else answer
+
+    routes = "httproutes.gateway.networking.k8s.io"
+    api.fault = lambda seen: Answer(403, "Forbidden") if seen.name == routes else None
+    create(api, "trainingjobs", job("routed"))
+    create(api, "trainingjobs", job())
+    async with operator(api, planner):
+        await until(lambda: status_of(api, "routed") == status_of(api) == {"knows": "nothing"})
+        install(api)
+        await until(lambda: status_of(api).get("knows") == "new")
 
 
 async def test_installed_later_they_are_watched_without_a_restart_of_the_operator(api):
