@@ -132,6 +132,14 @@ def test_service_and_budget_select_the_operators_pods_and_no_test_pod():
         assert not selector.items() <= test_labels.items()
 
 
+def test_what_tests_the_release_goes_to_the_nodes_that_its_operator_goes_to():
+    chart = render("nodeSelector.pool=system", "tolerations[0].key=system", "tolerations[0].operator=Exists")
+    test, operators = chart.one("Pod")["spec"], chart.one("Deployment")["spec"]["template"]["spec"]
+
+    for name in ("nodeSelector", "tolerations"):
+        assert test[name] == operators[name]
+
+
 def test_the_probes_ask_the_port_that_the_operator_listens_on():
     chart = render()
     container = operator(chart)
