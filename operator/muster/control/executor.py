@@ -181,9 +181,11 @@ class Executor:
         there = await self._client.get(kind, manifest["metadata"].get("namespace"), manifest["metadata"]["name"])
         owners = {owner["uid"] for owner in there["metadata"].get("ownerReferences") or ()}
         if resource["metadata"]["uid"] not in owners:
+            what = f"{kind.kind} {there['metadata']['name']}"
+            if "deletionTimestamp" in there["metadata"]:
+                raise Refused(f"{what} of an earlier resource is still on its way out: this waits until it is gone")
             raise Refused(
-                f"{kind.kind} {there['metadata']['name']} exists and belongs to something else:"
-                " delete it, or give the resource another name"
+                f"{what} exists and belongs to something else: delete it, or give the resource another name"
             ) from None
         self._store.put(kind, there)
 

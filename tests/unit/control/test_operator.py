@@ -153,6 +153,21 @@ async def test_what_was_made_by_hand_under_a_wanted_name_is_not_taken_over(api):
         await until(lambda: status_of(api) == DONE)
 
 
+async def test_a_job_that_is_made_again_waits_for_the_pods_of_the_one_before_and_says_so(api):
+    def planner(observed, settings, now):
+        plan = pods_and_a_service(observed, settings, now)
+        told = {"said": observed.refusal.message} if observed.refusal is not None else None
+        return replace(plan, creates=(), applies=(), status=told) if told else plan
+
+    there = create(api, "pods", {"metadata": {"name": "digits-1", "namespace": "research"}})
+    leaving = there["metadata"] | {"deletionTimestamp": "2026-11-24T00:00:00Z"}
+    api.storage.modify("pods", "research", "digits-1", metadata=leaving)
+    create(api, "trainingjobs", job())
+    async with operator(api, planner):
+        await until(lambda: "said" in status_of(api))
+    assert status_of(api)["said"].startswith("Pod digits-1 of an earlier resource is still on its way out")
+
+
 async def test_what_is_applied_is_not_taken_over_from_somebody_else(api):
     theirs = {"metadata": {"name": "digits", "namespace": "research"}, "spec": {"clusterIP": "10.0.0.7"}}
     create(api, "services", theirs)
