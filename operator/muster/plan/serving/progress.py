@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from muster.plan.conditions import find
 from muster.plan.serving import canary, counts, rollout
 from muster.plan.timestamps import to_epoch, to_timestamp
 
@@ -74,7 +75,8 @@ def seconds_left(view: View, slots: Sequence[Slot]) -> float | None:
     due = [at for one in new if (at := one.due_since) is not None]
     if not new or len(due) < len(new):  # a pod that was just made may not have been looked at by a scheduler
         return None
-    since = max(to_epoch(recorded.get("progressedAt") or recorded["startedAt"]), *due)
+    progressed = view.now if _was_held(view) else to_epoch(recorded.get("progressedAt") or recorded["startedAt"])
+    since = max(progressed, *due)
     return max(0.0, since + view.deployment.spec.rollout.progress_deadline_seconds - view.now)
 
 
@@ -88,7 +90,7 @@ def record(view: View, slots: Sequence[Slot]) -> dict[str, Any] | None:
     if before is None or target != view.target.name:
         now = to_timestamp(view.now)
         before = {"startedAt": now, "progressedAt": now, **counts.begun(view)}
-    progressed = done > before.get("updated", 0)
+    progressed = done > before.get("updated", 0) or (_is_under_way(view, slots) and _was_held(view))
     said = {
         "startedAt": before["startedAt"],
         "progressedAt": to_timestamp(view.now) if progressed and "finishedAt" not in before else before["progressedAt"],
@@ -108,7 +110,16 @@ def record(view: View, slots: Sequence[Slot]) -> dict[str, Any] | None:
 
 
 def _is_under_way(view: View, slots: Sequence[Slot]) -> bool:
-    return view.is_rolling and not (view.failed or rollout.is_held(view) or _is_complete(view, slots))
+    return bool(slots) and view.is_rolling and not (view.failed or rollout.is_held(view) or _is_complete(view, slots))
+
+
+def _was_held(view: View) -> bool:
+    """Whether nothing was to get on until now, as the status has it: it was paused, suspended or without a gateway.
+
+    Behind a partition it is as far as it is to get, and goes on to be.
+    """
+    said = find(view.recorded.get("conditions", []), "Progressing")
+    return said is not None and said["status"] == "False" and said["reason"] != "Partitioned"
 
 
 def _is_complete(view: View, slots: Sequence[Slot]) -> bool:

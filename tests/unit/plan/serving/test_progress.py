@@ -96,6 +96,16 @@ def test_waiting_for_room_or_for_somebody_is_no_failure(there, rollout):
     assert "failed" not in answer.status["revision"]
 
 
+def test_after_a_pause_it_has_the_whole_deadline():
+    slow = pod(1, 3, NEW, ready=False)
+    paused = look(*GOOD, slow, progressDeadlineSeconds=60, paused=True).status
+    on = look(*GOOD, slow, status=paused, progressDeadlineSeconds=60, now=NOW + 3600)
+    assert on.status["rollout"]["progressedAt"] == to_timestamp(NOW + 3600)
+    assert ("failed" in on.status["revision"], on.look_again) == (False, 60.0)
+    late = look(*GOOD, slow, status=on.status, progressDeadlineSeconds=60, now=NOW + 3660)
+    assert "failed" in late.status["revision"]
+
+
 def test_a_pod_that_no_scheduler_has_looked_at_yet_waits_for_its_place():
     """It is made long after the last progress: after a pause, a long step of a canary, or another partition."""
     just_made = pod(1, 3, NEW, ready=False)
@@ -140,9 +150,21 @@ def test_done_it_is_what_a_rollback_returns_to():
     assert said(answer) == {"Servable": "True", "UpToDate": "True", "Ready": "True", "Progressing": "False"}
 
 
-def test_paused_nothing_is_written_again_and_again():
-    first = look(*GOOD, paused=True)
-    assert look(*GOOD, paused=True, status=first.status, now=NOW + 5).status is None
+@pytest.mark.parametrize(
+    ("there", "rollout", "spec"),
+    [
+        (GOOD, {"paused": True}, {}),
+        ((pod(0, 1, OLD), pod(1, 3, NEW)), {"partition": 1}, {}),
+        ((), {}, {"suspend": True}),
+    ],
+    ids=["paused", "behind a partition", "suspended"],
+)
+def test_where_it_is_not_to_get_on_nothing_is_written_again_and_again(there, rollout, spec):
+    def status(before, now):
+        asked = deployment(before, rollout={"restart": "now"} | rollout, **spec)
+        return decide(asked, *there, now=now, revisions=(OLD, NEW)).status
+
+    assert status(status(known(OLD, NEW), NOW), NOW + 5) is None
 
 
 def test_a_group_that_comes_back_slowly_long_after_its_rollout_is_no_failed_rollout():
