@@ -8,6 +8,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from muster.plan.serving.canary import WINDOW
+from muster.plan.serving.progress import TRIES
 from tests.unit.plan.serving.simulated import BROKEN, GATEWAY, Simulated, weighted_by
 
 texts = st.sampled_from(["", "a", "b", BROKEN])
@@ -210,6 +211,34 @@ def test_whatever_happens_a_gateway_sends_no_request_to_nobody(history, canary, 
     settle(cluster)
     assert cluster.resource["status"]["phase"] == "Ready"
     only_what_is_asked_for_is_left(cluster)
+
+
+slow_steps = st.one_of(
+    st.tuples(st.just("edit"), st.fixed_dictionaries({"rollout": rollouts})),
+    st.tuples(st.just("edit"), st.fixed_dictionaries({"suspend": st.booleans()})),
+    st.tuples(st.just("kill_process"), numbers),
+    st.tuples(st.just("delete_pod"), numbers, st.booleans()),
+)
+long_steps = st.lists(
+    st.fixed_dictionaries({"weight": st.integers(1, 100), "pauseSeconds": st.sampled_from([5, 9_000])}), max_size=2
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(slow_steps, max_size=6), long_steps, sizes)
+def test_however_long_a_rollout_waits_for_somebody_nothing_that_serves_is_given_up(history, canary, size):
+    cluster = Simulated()
+    cluster.edit(replicas=3, group={"size": size}, canary={"steps": canary})
+    settle(cluster)
+    cluster.edit(rollout={"restart": "a"})
+    killed = 0
+    for step in history:
+        killed += step[0] == "kill_process"
+        if killed < TRIES and BROKEN not in str(step):
+            play(cluster, [step])
+        settle(cluster)
+        assert "failed" not in cluster.resource["status"]["revision"]
+        cluster.now += 7_200
 
 
 @settings(max_examples=300, deadline=None)
