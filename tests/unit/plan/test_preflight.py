@@ -71,3 +71,39 @@ def test_the_budget_of_restarts_ends_it():
     answer = decide(started(spec), *THREE, reports=found(bandwidth=3e6))
     assert (answer.status["phase"], answer.creates) == ("Failed", ())
     assert "minMegabytesPerSecond" in answer.status["message"]
+
+
+BAD = {"bandwidth": 3e6}
+ONE_SERVER = {"preflight": WANTED, "replicas": 2, "strategy": {"type": "parameterServer"}}
+
+
+def of_servers(*workers):
+    """What its workers have measured, as they come; a server alone has no link."""
+    figures = [{"flops": 2.5e10}, *(GOOD | one for one in workers)]
+    said = [{"pod": f"digits-{rank}-1"} | one for rank, one in enumerate(figures)]
+    return {LEADER: report(progress={"step": 5}, preflight=said)}
+
+
+@pytest.mark.parametrize(
+    ("workers", "replaced"),
+    [((BAD, BAD), ["0"]), (({}, BAD), ["2"]), ((BAD, {}), ["1"]), ((BAD,), []), (({}, {}), [])],
+    ids=["all", "the last", "the first", "who came first, before the other", "nobody"],
+)
+def test_where_all_workers_have_a_bad_link_to_the_only_server_it_is_the_servers(workers, replaced):
+    answer = decide(started(job(**ONE_SERVER)), *THREE, reports=of_servers(*workers))
+    assert [one["metadata"]["labels"]["muster.dev/rank"] for one in answer.creates] == replaced
+
+
+def test_of_the_server_it_is_told_how_that_is_known():
+    answer = decide(started(job(**ONE_SERVER)), *THREE, reports=of_servers(BAD, BAD))
+    (record,) = answer.status["restarts"]
+    assert (record["cause"], record["pod"], record["node"]) == ("PreflightFailed", "digits-0-1", "node-1")
+    assert record["message"] == (
+        "digits-0-1 on node node-1: as the only server, from every worker found 3 MB/s, wanted at least 100"
+        " (spec.preflight.minMegabytesPerSecond)"
+    )
+
+
+def test_the_only_worker_of_the_only_server_is_taken_for_the_bad_one():
+    answer = decide(started(job(**ONE_SERVER | {"replicas": 1})), *THREE[:2], reports=of_servers(BAD))
+    assert [one["metadata"]["name"] for one in answer.creates] == ["digits-1-2"]

@@ -12,6 +12,7 @@ from torch import nn
 from muster_worker.train.durable import read_json
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.model_directory import load_model
+from muster_worker.train.parameter_server import client
 from muster_worker.train.parameter_server.leases import Leases, Opened
 from muster_worker.train.parameter_server.measured import Measured
 from muster_worker.train.parameter_server.quantized import ErrorFeedback, decoded
@@ -102,6 +103,37 @@ def test_of_a_worker_that_has_gone_nothing_is_told_any_more():
     measured.go(first)
     measured.come(again, {"rank": 1, "flops": 8})
     assert [[one["flops"] for one in figures] for figures in told] == [[9], [9, 1], [9], [9, 8]]
+
+
+class SilentChannel:
+    """To a server that has nothing to do."""
+
+    def __init__(self, said):
+        self._said = said
+
+    def stream_stream(self, _):
+        return self
+
+    def __call__(self, messages):
+        self._said.append(json.loads(next(messages))["preflight"])
+        return self
+
+    def __iter__(self):
+        return iter(())
+
+    def cancel(self):
+        pass
+
+
+def test_links_are_measured_anew_when_a_server_is_somewhere_else(monkeypatch):
+    places, found, said = iter(["10.0.0.1", "10.0.0.1", "10.0.0.2"]), iter("ab"), []
+    monkeypatch.setattr(client, "_place_of", lambda _: next(places))
+    monkeypatch.setattr(client, "_measured", lambda _: next(found))
+    worker = client.Client(["digits-0:7071"], "w", "f", figures=lambda links: {"links": links})
+    worker._channels = [SilentChannel(said)]
+    for _ in range(3):
+        assert list(worker._session(compute=lambda _: None)) == []
+    assert said == [{"links": ["a"]}, {"links": ["a"]}, {"links": ["b"]}]
 
 
 # --- who is lost ---

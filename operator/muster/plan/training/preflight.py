@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from muster.api.trainingjob import Preflight
     from muster.plan.training.failures import Loss
     from muster.plan.training.members import Member
     from muster.plan.training.view import View
 
 CAUSE = "PreflightFailed"
+TOLD = 10
+"""Of more pods, only those are told of that are worst by one figure: so many at least by each."""
 _MEASURED = (
     ("gigaflops", "flops", 1e-9),
     ("megabytesPerSecond", "bandwidth", 1e-6),
@@ -38,20 +41,44 @@ def fault(view: View, member: Member) -> str | None:
     wanted = view.job.spec.preflight
     if wanted is None or not member.running:
         return None
-    found = next((one for one in view.group.get("preflight") or () if one["pod"] == member.name), None)
-    if found is None:
+    measured = next((one for one in view.group.get("preflight") or () if one["pod"] == member.name), None)
+    if measured is None:
         return None
-    figures = _figures(found)
-    for field, name, unit, least in (
-        ("minGigaflops", "gigaflops", "GFLOP/s", wanted.min_gigaflops),
-        ("minMegabytesPerSecond", "megabytesPerSecond", "MB/s", wanted.min_megabytes_per_second),
-    ):
-        if least is not None and name in figures and float(figures[name]) < float(least):
-            return _sentence(member, f"{figures[name]} {unit}", f"at least {least}", field)
+    figures = _figures(measured)
+    slow = _below("gigaflops", "GFLOP/s", "minGigaflops", wanted.min_gigaflops, figures)
+    found = slow or _bad_link(view, member, wanted, figures)
+    return f"{member.name} on node {member.node}: {found}" if found is not None else None
+
+
+def _bad_link(view: View, member: Member, wanted: Preflight, figures: Mapping[str, str]) -> str | None:
+    """Return what its link cannot do. Where all workers have a bad one to the only server, it is the server's.
+
+    So as long as all that were measured have, and others are still to come, it is nobody's.
+    """
+    own, workers = _of_link(wanted, figures), view.job.spec.replicas
+    if view.servers != 1 or workers == 1 or (member.rank and own is None):
+        return own
+    names = {worker.name for rank, worker in view.workers.items() if rank and worker is not None}
+    of_workers = (one for one in view.group["preflight"] if one["pod"] in names)
+    links = [_of_link(wanted, _figures(one)) for one in of_workers]
+    if None in links:
+        return own
+    is_the_servers = not member.rank and len(links) >= min(workers, TOLD)
+    return f"as the only server, from every worker {links[0]}" if is_the_servers else None
+
+
+def _of_link(wanted: Preflight, figures: Mapping[str, str]) -> str | None:
+    slow = _below("megabytesPerSecond", "MB/s", "minMegabytesPerSecond", wanted.min_megabytes_per_second, figures)
     latency, most = figures.get("latencyMilliseconds"), wanted.max_latency_milliseconds
-    if most is not None and latency is not None and float(latency) > float(most):
-        return _sentence(member, f"{latency} ms there and back", f"at most {most}", "maxLatencyMilliseconds")
-    return None
+    if slow is None and most is not None and latency is not None and float(latency) > float(most):
+        return _sentence(f"{latency} ms there and back", f"at most {most}", "maxLatencyMilliseconds")
+    return slow
+
+
+def _below(name: str, unit: str, field: str, least: str | None, figures: Mapping[str, str]) -> str | None:
+    if least is None or name not in figures or float(figures[name]) >= float(least):
+        return None
+    return _sentence(f"{figures[name]} {unit}", f"at least {least}", field)
 
 
 def avoided(view: View, lost: Iterable[Loss] = ()) -> tuple[str, ...]:
@@ -61,8 +88,8 @@ def avoided(view: View, lost: Iterable[Loss] = ()) -> tuple[str, ...]:
     return tuple(sorted({node for node in (*recorded, *now) if node is not None}))
 
 
-def _sentence(member: Member, found: str, wanted: str, field: str) -> str:
-    return f"{member.name} on node {member.node}: found {found}, wanted {wanted} (spec.preflight.{field})"
+def _sentence(found: str, wanted: str, field: str) -> str:
+    return f"found {found}, wanted {wanted} (spec.preflight.{field})"
 
 
 def _figures(one: Mapping[str, Any]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -45,7 +46,9 @@ class Client:
         """`figures`: what the first server is told of this machine, by its links to all servers."""
         self._addresses, self._name, self._fingerprint = addresses, name, fingerprint
         self._figures = figures
-        self._measured: dict[str, Any] | None = None
+        self._measured: dict[str, Any] = {}
+        self._places: list[str] = []
+        """Where the servers were when that was measured."""
         self._threads = ThreadPoolExecutor(len(addresses), "exchange")
         self._channels: list[grpc.Channel] = []
         self.bytes_sent = self.bytes_received = 0
@@ -79,8 +82,10 @@ class Client:
         self._channels = [grpc.insecure_channel(address, options=CHANNEL) for address in self._addresses]
 
     def _session(self, compute: Callable[[Lease], Any]) -> Iterator[Lease]:
-        if self._measured is None:
+        places = [_place_of(address) for address in self._addresses]
+        if places != self._places:  # a server that was lost is in another pod, maybe on another machine
             self._measured = self._figures([_measured(channel) for channel in self._channels])
+            self._places = places
         hello = {"name": self._name, "fingerprint": self._fingerprint, "preflight": self._measured}
         said: SimpleQueue[bytes | None] = SimpleQueue()
         said.put(json.dumps(hello).encode())
@@ -118,6 +123,15 @@ class Client:
 
         list(self._threads.map(tell, range(len(self._addresses))))
         self.bytes_sent += sum(map(len, payloads))
+
+
+def _place_of(server: str) -> str:
+    """Return the address that its name has now; the name while it has none."""
+    name, _, port = server.rpartition(":")
+    try:
+        return str(socket.getaddrinfo(name, port)[0][4][0])
+    except OSError:
+        return name
 
 
 def _measured(channel: grpc.Channel) -> Link:
