@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 log = structlog.stdlib.get_logger(__name__)
 
 _LARGEST_ANSWER = 1 << 20  # bytes
+_DEEPEST = 50  # levels of dicts and lists: an agent's own have a handful
 _ASKERS = 64
 _LONGEST_STRETCH = 5
 """Times the interval, for one that has nothing new to say: a program that reports no steps, mostly."""
@@ -217,10 +218,24 @@ class Scraper:
                 raw = await response.content.read(_LARGEST_ANSWER + 1)
                 while not response.content.at_eof() and len(raw) <= _LARGEST_ANSWER:
                     raw += await response.content.read(_LARGEST_ANSWER + 1 - len(raw))
-            state = json.loads(raw) if len(raw) <= _LARGEST_ANSWER else None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return None
-        return state if isinstance(state, dict) else None
+        return _state(raw) if len(raw) <= _LARGEST_ANSWER else None
+
+
+def _state(raw: bytes) -> Mapping[str, Any] | None:
+    """Return what was answered, if it can be a state: in a pod runs what its owner likes."""
+    try:
+        state = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return state if isinstance(state, dict) and _is_shallow(state, _DEEPEST) else None
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    """Whether it can be looked through by functions that call themselves for what is inside."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_shallow(one, levels - 1) for one in inner)
 
 
 def _report(before: WorkerReport | None, state: Mapping[str, Any] | None, now: float) -> WorkerReport:

@@ -128,6 +128,8 @@ BROKEN = {
     "sends elsewhere": {"status": 302},
     "answers with something else": {"raw": b"<html>"},
     "answers with a list": {"state": [1]},
+    "answers with lists in lists": {"raw": b'{"a": ' + b"[" * 700 + b"]" * 700 + b"}"},
+    "answers with more of them": {"raw": b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"},
     "answers without end": {"raw": b'{"a": "' + b"x" * (2 << 20) + b'"}'},
 }
 
