@@ -56,7 +56,9 @@ def keep_off(spec: dict[str, Any], nodes: Sequence[str]) -> None:
     # By their names, which their label for the host need not have; of a field, a requirement takes one value.
     terms = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in nodes]
     spec["affinity"] = copy.deepcopy(spec.get("affinity", {}))  # the template's own must stay as it is
-    nodes_only = spec["affinity"].setdefault("nodeAffinity", {})
-    required = nodes_only.setdefault(REQUIRED, {"nodeSelectorTerms": [{}]})
+    # What is null in a template, as charts write it, is absent.
+    nodes_only = spec["affinity"].get("nodeAffinity") or {}
+    required = nodes_only.get(REQUIRED) or {"nodeSelectorTerms": [{}]}
     for one in required["nodeSelectorTerms"]:
-        one["matchFields"] = [*one.get("matchFields", []), *terms]
+        one["matchFields"] = [*(one.get("matchFields") or ()), *terms]
+    spec["affinity"]["nodeAffinity"] = nodes_only | {REQUIRED: required}

@@ -89,9 +89,12 @@ def _short(name: str, amount: Decimal) -> str:
 
 
 def _of_container(container: Mapping[str, Any]) -> dict[str, Decimal]:
-    """A limit without a request is the request: the API server fills it in when the pod is made."""
-    resources = container.get("resources", {})
-    return parse_all({**resources.get("limits", {}), **resources.get("requests", {})})
+    """A limit without a request is the request: the API server fills it in when the pod is made.
+
+    Null is absence, as charts write it in templates.
+    """
+    resources = container.get("resources") or {}
+    return parse_all({**(resources.get("limits") or {}), **(resources.get("requests") or {})})
 
 
 def _of_whole(resources: Mapping[str, Any], beside: Collection[str]) -> dict[str, Decimal]:

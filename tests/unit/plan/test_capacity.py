@@ -57,6 +57,11 @@ def test_what_a_pod_asks_for_as_a_whole_goes_before_what_its_containers_do(whole
     assert room(*others).place([asks(gpus=0, cpu="8")] * 3)[0] == 2
 
 
+@pytest.mark.parametrize("nothing", [{"resources": None}, {"resources": {"limits": None, "requests": None}}], ids=str)
+def test_null_is_nothing(nothing):
+    assert room().place([asks(initContainers=[{"name": "first"} | nothing])] * 20)[0] == 12
+
+
 def test_what_no_empty_cluster_could_hold_has_no_place_ever():
     assert room().empty().place([asks(gpus=5)])[0] == 0
 

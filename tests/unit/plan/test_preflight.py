@@ -66,6 +66,17 @@ def test_the_node_is_kept_free_of_later_pods_too():
     assert "node-3" in str(made["spec"]["affinity"])
 
 
+@pytest.mark.parametrize(
+    "own",
+    [{"nodeAffinity": None}, {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": None}}],
+    ids=str,
+)
+def test_it_is_so_too_where_the_template_has_null(own):
+    spec = job(preflight=WANTED, template={"spec": {"affinity": own}})
+    (made,) = decide(started(spec), *THREE, reports=found(bandwidth=3e6)).creates
+    assert "node-3" in str(made["spec"]["affinity"])
+
+
 def test_the_budget_of_restarts_ends_it():
     spec = job(preflight=WANTED, failurePolicy={"maxRestarts": 0})
     answer = decide(started(spec), *THREE, reports=found(bandwidth=3e6))
