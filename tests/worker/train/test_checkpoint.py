@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,6 +130,29 @@ def test_when_all_are_damaged_there_is_none(checkpoints, directory):
         flip_a_byte(directory / f"step-{step:08d}" / "__0_0.distcp")
     assert checkpoints.newest_intact() is None
     assert checkpoints.broken == 2
+
+
+@pytest.mark.parametrize("name", ["__0_0.distcp", "manifest.json"])
+def test_what_cannot_be_read_is_skipped_but_never_forgotten(checkpoints, directory, monkeypatch, name):
+    """As by a network's file system that has lost its server for a moment: it is not known to be broken."""
+    save(checkpoints, 5)
+    save(checkpoints, 10)
+    lost = {directory / "step-00000010" / name}
+
+    whole = Path.open
+
+    def read(path, *words, **more):
+        if path in lost:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return whole(path, *words, **more)
+
+    monkeypatch.setattr(Path, "open", read)
+    assert loaded(checkpoints)[0] == 5
+    lost.add(directory / "step-00000005" / name)
+    with pytest.raises(StorageError, match=rf"{name} cannot be read: Stale file handle: it may be whole, and no other"):
+        checkpoints.newest_intact()
+    lost.clear()
+    assert loaded(checkpoints)[0] == 10
 
 
 def test_a_damaged_one_is_replaced_by_the_next_of_its_step_and_removed_by_a_later_one(checkpoints, directory):

@@ -20,15 +20,15 @@ import torch.distributed.checkpoint as dcp
 
 from muster_worker.train.copies import Copies
 from muster_worker.train.durable import (
+    check,
     discard,
-    fault_of,
     publish,
     read_json,
     record_of,
     temporary_beside,
     write_json,
 )
-from muster_worker.train.errors import StorageError
+from muster_worker.train.errors import StorageError, UnreadableError
 from muster_worker.train.process_group import everywhere, from_rank, gathered, hand_on
 from muster_worker.train.storage import CHECKPOINTS
 
@@ -77,7 +77,7 @@ class _Look:
 
     directory: int
     id: str | None
-    fault: str | None
+    fault: StorageError | None
 
 
 class Checkpoints:
@@ -92,6 +92,7 @@ class Checkpoints:
         self._copies = Copies()
         self._best: int | None = None
         self._broken: set[str] = set()
+        self._unreadable: str | None = None
         self._writing: threading.Thread | None = None
         self._fault: BaseException | None = None
 
@@ -217,10 +218,21 @@ class Checkpoints:
 
         Where each pod has a directory of its own, a pod that has just come has none, and gets it from another. Broken
         ones are logged, and removed by the next save. Each rank verifies a part of the files.
+
+        Raises StorageError where the only ones cannot be read: to begin anew would remove what may be whole.
         """
+        self._unreadable = None
         own = set(self._steps())
-        steps = sorted(set.union(*gathered(own)), reverse=True)
-        return next((found for step in steps if (found := self._intact(step, own=step in own)) is not None), None)
+        for step in sorted(set.union(*gathered(own)), reverse=True):
+            found = self._intact(step, own=step in own)
+            if found is not None:
+                return found
+        if self._unreadable is not None:
+            raise StorageError(
+                f"{self._unreadable}: it may be whole, and no other checkpoint is; mend the storage, or remove"
+                f" {self._directory} for the training to begin anew"
+            )
+        return None
 
     def intact(self, step: int) -> Found | None:
         """The checkpoint of this step, if some directory has it whole; the same on all ranks. Collective."""
@@ -234,7 +246,7 @@ class Checkpoints:
         holders = {look.directory for look in looks} - {look.directory for look in looks if look.id is None}
         faults = [look.fault for look in looks if look.fault]
         if len({looks[rank].id for rank in holders}) > 1:
-            holders, faults = set(), ["the pods hold different checkpoints of this step"]
+            holders, faults = set(), [StorageError("the pods hold different checkpoints of this step")]
         if faults:
             self._note_broken(directory, faults[0])
         if holders:
@@ -251,8 +263,10 @@ class Checkpoints:
         assert state is not None, "whoever has the checkpoint whole has its manifest"
         return Found(step, the_id, self._directory / name_of(step), state, self._storage.first in holders, giver)
 
-    def _note_broken(self, directory: Path, fault: str) -> None:
+    def _note_broken(self, directory: Path, fault: StorageError) -> None:
         self._broken.add(directory.name)
+        if isinstance(fault, UnreadableError):
+            self._unreadable = f"the checkpoint {directory}: {fault}"
         if self._storage.rank == 0:
             log.warning("skipped the broken checkpoint %s: %s", directory, fault)
 
@@ -261,16 +275,16 @@ class Checkpoints:
         """How many broken checkpoints `newest_intact` has skipped."""
         return len(self._broken)
 
-    def _verified(self, directory: Path) -> tuple[dict[str, Any], str | None]:
+    def _verified(self, directory: Path) -> tuple[dict[str, Any], StorageError | None]:
+        """Its manifest, and what is wrong with it or with this rank's part of the files."""
         try:
             manifest = read_json(directory / MANIFEST)
+            _check_format(manifest)
+            for name, wanted in sorted(manifest["files"].items())[self._storage.rank :: self._storage.ranks]:
+                check(directory, name, wanted)
         except StorageError as error:
-            return {}, str(error)
-        if manifest.get("format") != FORMAT:
-            return {}, f"its format is {manifest.get('format')}, wanted {FORMAT}"
-        files = sorted(manifest["files"].items())
-        mine = files[self._storage.rank :: self._storage.ranks]
-        return manifest, next((fault for name, wanted in mine if (fault := fault_of(directory, name, wanted))), None)
+            return {}, error
+        return manifest, None
 
     def load(self, found: Found, tensors: dict[str, Any], *, partial: str | None = None) -> None:
         """Fills the state dict `tensors` in place. Collective.
@@ -296,6 +310,11 @@ class Checkpoints:
         except dcp.CheckpointException as error:
             reason = next(iter(error.failures.values()))[0]
             raise StorageError(f"the checkpoint {found.directory} does not fit the recipe's model: {reason}") from error
+
+
+def _check_format(manifest: dict[str, Any]) -> None:
+    if manifest.get("format") != FORMAT:
+        raise StorageError(f"its format is {manifest.get('format')}, wanted {FORMAT}")
 
 
 def keep_only(entries: dict[str, Any], names: set[str]) -> None:

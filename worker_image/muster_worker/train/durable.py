@@ -9,7 +9,7 @@ import shutil
 import uuid
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from muster_worker.train.errors import StorageError
+from muster_worker.train.errors import StorageError, UnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,14 +36,27 @@ def record_of(path: Path) -> FileRecord:
 def fault_of(directory: Path, name: str, wanted: Mapping[str, Any]) -> str | None:
     """Why `directory/name` is not the file that was recorded; None when it is."""
     try:
+        check(directory, name, wanted)
+    except StorageError as error:
+        return str(error)
+    return None
+
+
+def check(directory: Path, name: str, wanted: Mapping[str, Any]) -> None:
+    """Raises StorageError where `directory/name` is not the file that was recorded."""
+    try:
         size = (directory / name).stat().st_size
         if size != wanted["bytes"]:
-            return f"{name} has {size} bytes instead of {wanted['bytes']}"
+            raise StorageError(f"{name} has {size} bytes instead of {wanted['bytes']}")
         if record_of(directory / name)["sha256"] != wanted["sha256"]:
-            return f"{name} has changed: its checksum differs"
+            raise StorageError(f"{name} has changed: its checksum differs")
     except OSError as error:
-        return f"{name} cannot be read: {error.strerror}"
-    return None
+        raise _not_read(name, error) from error
+
+
+def _not_read(name: str, error: OSError) -> StorageError:
+    kind = StorageError if isinstance(error, FileNotFoundError) else UnreadableError
+    return kind(f"{name} cannot be read: {error.strerror}")
 
 
 def temporary_beside(final: Path, token: str) -> Path:
@@ -67,7 +80,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
         checksum = content.pop("sha256")
     except OSError as error:
-        raise StorageError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise _not_read(path.name, error) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{path.name} is no complete JSON") from error
     if checksum != _content_digest(content):

@@ -20,3 +20,7 @@ class ConfigurationError(TrainingError):
 
 class StorageError(TrainingError):
     """The storage cannot be read or written."""
+
+
+class UnreadableError(StorageError):
+    """Something is there that cannot be read: it may be whole, and be read another time."""
