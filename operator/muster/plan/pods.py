@@ -69,7 +69,7 @@ class Pod:
     @property
     def ended(self) -> bool:
         """Its containers are known to have stopped: nothing of it runs any more."""
-        return self.succeeded or self.failed
+        return self.phase in {"Succeeded", "Failed"}
 
     @property
     def running(self) -> bool:

@@ -97,6 +97,13 @@ def pod(
     }
 
 
+def beside_a_proxy(made: dict[str, Any]) -> dict[str, Any]:
+    """The same pod, in which a container that was put there by something else runs on."""
+    made["status"]["phase"] = "Running"
+    made["status"]["containerStatuses"].append({"name": "proxy", "state": {"running": {}}})
+    return made
+
+
 def node(
     name: str = "node-1", *, ready: str = "True", since: float = NOW - 100, gpus: int = 4, **spec: Any
 ) -> dict[str, Any]:

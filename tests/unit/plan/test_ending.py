@@ -3,7 +3,7 @@
 import pytest
 
 from muster.plan.conditions import find, is_true
-from tests.unit.plan.fixtures import NOW, decide, job, names, node, nodes, pod, started
+from tests.unit.plan.fixtures import NOW, beside_a_proxy, decide, job, names, node, nodes, pod, started
 
 LAST_WORDS = {
     "attempt": 1,
@@ -119,6 +119,16 @@ def test_with_rank_zeros_policy_the_others_are_not_waited_for():
     assert (status["phase"], status["reason"]) == ("Succeeded", "Rank0Succeeded")
     others = decide(started(rank_zero), pod(0), pod(1, phase="Succeeded"), pod(2, phase="Succeeded")).status
     assert others["phase"] != "Succeeded"
+
+
+def test_what_something_else_has_put_into_the_pods_does_not_keep_a_job_from_its_end():
+    pods = [beside_a_proxy(pod(rank, phase="Succeeded", last_words=LAST_WORDS)) for rank in range(3)]
+    status = decide(started(job()), *pods).status
+    assert status["phase"] == "Succeeded"
+    assert status["model"]["path"] == "model"
+    assert [delete.name for delete in decide(ended("Complete"), *pods).deletes] == [
+        one["metadata"]["name"] for one in pods
+    ]
 
 
 def ended(kind="Failed", **spec):

@@ -3,7 +3,7 @@
 import pytest
 
 from muster.plan.model import Delete
-from tests.unit.plan.fixtures import NOW, decide, job, names, node, nodes, pod, report, started
+from tests.unit.plan.fixtures import NOW, beside_a_proxy, decide, job, names, node, nodes, pod, report, started
 
 CUT_OFF = node("node-2", ready="Unknown", since=NOW - 1)
 
@@ -67,6 +67,15 @@ def test_a_pod_whose_node_is_back_is_ended_like_any_other_when_it_has_a_successo
     gang = pod(0), pod(1), pod(1, attempt=2, phase="Pending"), pod(2)
     plan = decide(started(job(), attempt=2), *gang)
     assert [(delete.name, delete.grace_seconds) for delete in plan.deletes] == [("digits-1-1", None)]
+
+
+def test_a_worker_that_has_failed_is_lost_though_something_else_runs_on_in_its_pod():
+    failed = beside_a_proxy(pod(1, phase="Failed", exit_code=137, reason="OOMKilled"))
+    plan = decide(started(job()), pod(0), failed, pod(2))
+    assert names(plan.creates) == ["digits-1-2"]
+    assert plan.status["restarts"][-1]["cause"] == "OutOfMemory"
+    later = decide(started(job(), attempt=2), pod(0), failed, pod(1, 2), pod(2))
+    assert [delete.name for delete in later.deletes] == ["digits-1-1"]
 
 
 def test_a_pod_that_is_being_deleted_may_still_run_so_its_successor_waits():

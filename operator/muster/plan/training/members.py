@@ -27,6 +27,17 @@ class Member(Pod):
     domain: str | None
     last_words: Mapping[str, Any]
 
+    # A container that something else has put into the pod, such as a proxy, may run on beside a worker that has ended.
+    # It is not started again: the pod is as good as ended then, but for its resources.
+
+    @property
+    def succeeded(self) -> bool:
+        return self.phase == "Succeeded" or (self.phase == "Running" and self.exit_code == 0)
+
+    @property
+    def failed(self) -> bool:
+        return self.phase == "Failed" or (self.phase == "Running" and self.exit_code not in {None, 0})
+
 
 def members(pods: Iterable[Manifest], nodes: Mapping[str, Manifest]) -> tuple[Member, ...]:
     """Return the job's pods, by rank and then by attempt."""

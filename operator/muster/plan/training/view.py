@@ -122,7 +122,7 @@ def _group_state(leader: Member | None, observed: Observed) -> Mapping[str, Any]
     """Return what its agent says of the whole group: its last words once it ended, else its last answer."""
     if leader is None:
         return {}
-    if leader.ended and leader.last_words:
+    if (leader.succeeded or leader.failed) and leader.last_words:
         return leader.last_words
     report = observed.reports.get(leader.uid)
     return (report.state if report else None) or {}
