@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from muster.plan.serving.view import View
 
 
+_UNHEARD = (
+    "none of the pods answers the operator, also not those that took the place of others: they stay in the Service, and"
+    " no more are made; let the operator through to their port 8080, which a NetworkPolicy may deny it"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Phase:
     """`reason` and `message` are those of the conditions that follow from it. `progressing`: something changes."""
@@ -39,8 +45,7 @@ def phase(view: View, slots: Sequence[Slot], lost: Sequence[Loss]) -> Phase:
     if done == len(slots) and not _anything_else(view):
         return Phase("Ready", "Ready", f"{_groups(done)} answer{'s' if done == 1 else ''}", progressing=False)
     if open_losses:
-        message = f"{_groups(len(open_losses))} of {len(slots)} lost, being replaced{_trouble(view, slots)}"
-        return Phase("Degraded", "Replacing", message)
+        return _replacing(view, slots, open_losses)
     if view.current is None:
         return Phase("Starting", "Starting", f"{answering} of {_groups(len(slots))} answer{_trouble(view, slots)}")
     if any(one.cordoned for slot in slots for one in slot.old):
@@ -54,6 +59,13 @@ def phase(view: View, slots: Sequence[Slot], lost: Sequence[Loss]) -> Phase:
     if answering < len(slots) and was_whole:
         return Phase("Degraded", "NotAnswering", f"{answering} of {_groups(len(slots))} answer{_trouble(view, slots)}")
     return Phase("RollingOut", "Scaling", f"{answering} of {_groups(len(slots))} answer{_trouble(view, slots)}")
+
+
+def _replacing(view: View, slots: Sequence[Slot], lost: Sequence[Slot]) -> Phase:
+    if any(view.is_unheard(slot.group) for slot in lost):
+        return Phase("Degraded", "Unheard", _UNHEARD, progressing=False)
+    message = f"{_groups(len(lost))} of {len(slots)} lost, being replaced{_trouble(view, slots)}"
+    return Phase("Degraded", "Replacing", message)
 
 
 def _rolling(view: View, slots: Sequence[Slot]) -> Phase:

@@ -4,7 +4,8 @@ Every pod has the readiness gate `muster.dev/reachable`. It is opened as soon as
 the pod, or another of its group, has not answered the operator for `failover.unreachableSeconds` while some other pod
 does: where none answers, it is the operator who is cut off. A kubelet that is there draws its conclusion by itself; for
 one that is not, the pod is called not ready here, as the node controller does much later. With no operator, gates stay
-as they are.
+as they are. They are opened again where the pods that took their place are as silent, and nothing of the deployment is
+heard: something is in the way of the operator alone, such as a NetworkPolicy.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from muster.plan.model import StatusPart
 from muster.plan.timestamps import to_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from muster.plan.model import Manifest, Observed
     from muster.plan.serving.groups import Server, Worker
@@ -45,17 +46,22 @@ def seconds_left(pod: Worker, observed: Observed, patience: float, now: float) -
     return max(0.0, max(missed, report.silent_since + AGAIN) - now)
 
 
-def parts(servers: Iterable[Server], namespace: str, now: float) -> tuple[StatusPart, ...]:
+def parts(
+    servers: Iterable[Server], namespace: str, now: float, unheard: Collection[int] = ()
+) -> tuple[StatusPart, ...]:
     """Return which gates are to be opened or closed, and which pods called not ready.
+
+    `unheard`: the groups of which nothing can be heard, however they are.
 
     Of a group on one node, one pod is found to be cut off first: that closes all gates, and nobody but the operator
     calls the others not ready when their time has come.
     """
-    there = ((one, pod) for one in servers for pod in one.pods if not (pod.ended or pod.deleting))
     return tuple(
-        _part(one, pod, namespace, now)
-        for one, pod in there
-        if pod.gate is not (not one.cut_off) or (pod.cut_off and pod.ready)
+        _part(pod, namespace, now, closed=closed)
+        for one in servers
+        for closed in [one.cut_off and one.group not in unheard]
+        for pod in one.pods
+        if not (pod.ended or pod.deleting) and (pod.gate is closed or pod.gate is None or (closed and _is_amiss(pod)))
     )
 
 
@@ -67,9 +73,14 @@ def opened(created: Iterable[Manifest], now: float) -> tuple[StatusPart, ...]:
     )
 
 
-def _part(server: Server, pod: Worker, namespace: str, now: float) -> StatusPart:
-    said = [_condition(GATE, now, holds=not server.cut_off)]
-    if pod.cut_off:
+def _is_amiss(pod: Worker) -> bool:
+    """Whether it is called ready, and nobody but the operator knows better."""
+    return pod.cut_off and pod.ready
+
+
+def _part(pod: Worker, namespace: str, now: float, *, closed: bool) -> StatusPart:
+    said = [_condition(GATE, now, holds=not closed)]
+    if closed and pod.cut_off:
         said.append(_condition("Ready", now, holds=False))
     return _status({"name": pod.name, "namespace": namespace, "uid": pod.uid}, said)
 

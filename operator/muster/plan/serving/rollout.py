@@ -9,7 +9,7 @@ Invariants, whatever is there when it is looked at:
 - of the groups that answer, only so many are told to leave that spec.replicas - maxUnavailable go on answering;
 - beside those that are leaving there are never more than spec.replicas + maxSurge servers, unless there were before (a
   lost node came back), or more than maxSurge whose number is not wanted any more answer in the place of others; but a
-  group that has none at all always gets one.
+  group that has none at all always gets one, or two where they cannot be heard.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def moves(view: View) -> Moves:
     useless = [one for slot in wanted for one in _useless(view, slot)]
     gone = {one.name for one in useless}
     groups = [slot.without(gone) for slot in wanted]
-    missing = [slot for slot in groups if not slot.servers]
+    missing = [slot for slot in groups if not (slot.servers or view.is_unheard(slot.group))]
     extra = sum(len(slot.servers) - 1 for slot in groups if slot.servers) + len(beyond) - len(surplus)
     # The last first: `partition` keeps the first.
     waiting = [slot for slot in reversed(groups) if slot.old and not slot.good]

@@ -138,6 +138,14 @@ class View:
         """Return what of this group is to stay as far as anybody has said, in the order it was made."""
         return tuple(one for one in self.servers if one.group == group and not one.cut_off and not self.is_over(one))
 
+    def is_unheard(self, group: int) -> bool:
+        """Whether nothing of the deployment answers the operator, also what took the place of this group's first.
+
+        It is the operator then that is not let through, as by a NetworkPolicy: another server would be as silent.
+        """
+        silent = [one for one in self.servers if one.group == group and one.cut_off and not self.is_over(one)]
+        return len(silent) > 1 and all(self.state_now(one) is None for one in self.servers)
+
     @property
     def _revisions(self) -> Mapping[str, Any]:
         return self.recorded.get("revision") or {}

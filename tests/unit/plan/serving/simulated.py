@@ -10,9 +10,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from muster.plan.model import Admission, Demand, Observed, Plan
+from muster.plan.model import Admission, Demand, Observed, Plan, WorkerReport
 from muster.plan.serving.planner import plan
-from muster.plan.timestamps import to_timestamp
+from muster.plan.timestamps import to_epoch, to_timestamp
 from tests.unit.plan.fixtures import NOW, node
 from tests.unit.plan.serving.fixtures import SETTINGS, deployment
 
@@ -38,6 +38,8 @@ class Simulated:
         self.demand: Demand | None = None
         self.routed: frozenset[str] = frozenset()
         self.taken_up: list[tuple[float, set[str]]] = []
+        self.denied = False
+        """Whether a policy lets the operator through to none of the pods, though to others."""
         self.broken: set[tuple[str, str]] = set()
         """Groups, and which attempt at them, that have lost a pod after the status had told that they were made."""
 
@@ -55,7 +57,19 @@ class Simulated:
             admission=self._admission(),
             routed=self.routed,
             routes=of("HTTPRoute"),
+            reports=self._reports() if self.denied else {},
+            heard_at=self.now,
         )
+
+    def _reports(self) -> dict[str, WorkerReport]:
+        """Of pods that are asked: nobody has answered since they began to serve."""
+        serving = (
+            (pod["metadata"]["uid"], to_epoch(one["lastTransitionTime"]))
+            for pod in self.pods.values()
+            for one in pod["status"]["conditions"]
+            if (one["type"], one["status"]) == ("ContainersReady", "True")
+        )
+        return {uid: WorkerReport(None, since, since) for uid, since in serving}
 
     def plan(self) -> Plan:
         return plan(self.observed(), SETTINGS, self.now)

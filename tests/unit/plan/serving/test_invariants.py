@@ -241,6 +241,24 @@ def test_however_long_a_rollout_waits_for_somebody_nothing_that_serves_is_given_
         cluster.now += 7_200
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3), sizes, st.booleans())
+def test_where_the_operator_is_let_through_to_no_pod_it_makes_no_more_than_twice_as_many(replicas, size, served_before):
+    cluster = Simulated()
+    cluster.edit(replicas=replicas, group={"size": size})
+    if served_before:
+        settle(cluster)
+    cluster.denied = True
+    for _ in range(30):
+        cluster.carry_out(cluster.plan())
+        cluster.advance()
+    assert len(cluster.pods) == min(2 * replicas * size, 9 - 9 % size)
+    assert cluster.resource["status"]["reason"] == "Unheard"
+    cluster.denied = False
+    settle(cluster)
+    assert (cluster.resource["status"]["phase"], len(cluster.pods)) == ("Ready", replicas * size)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(steps, max_size=20), rollouts, sizes)
 def test_there_and_back_again_is_where_it_was(history, detour, size):

@@ -93,6 +93,48 @@ def test_while_nobody_answers_no_patience_is_lost(received_at, unheard, left):
     assert (made(answer) == [], answer.look_again) == (left is not None, left)
 
 
+UNHEARD = tuple(
+    pod(group, attempt, ONE, gate="False" if attempt < 3 else "True", serving_since=NOW - 20)
+    for group, attempt in ((0, 1), (1, 2), (0, 3), (1, 4))
+)
+LOST = [
+    {
+        "group": group,
+        "cause": "Unreachable",
+        "message": "m",
+        "pod": f"digits-serve-{group}-{group + 1}",
+        "at": "2027-01-15T07:59:40.000Z",
+    }
+    for group in (0, 1)
+]
+
+
+def unheard(*heard):
+    names = ("digits-serve-0-1", "digits-serve-1-2", "digits-serve-0-3", "digits-serve-1-4")
+    never = {name: WorkerReport(None, NOW - 9, NOW - 9) for name in names}
+    return look(*UNHEARD, reports=never | {name: answered() for name in heard}, status=known(ONE, failovers=LOST))
+
+
+def test_where_what_took_their_place_is_as_silent_they_are_let_in_again_and_no_more_are_made():
+    """As where a NetworkPolicy lets the operator through to none of them."""
+    answer = unheard()
+    assert gates(answer) == {"digits-serve-0-1": {GATE: "True"}, "digits-serve-1-2": {GATE: "True"}}
+    assert (made(answer), leaving(answer)) == ([], [])
+    assert (answer.status["phase"], answer.status["reason"]) == ("Degraded", "Unheard")
+    assert "let the operator through to their port 8080" in answer.status["message"]
+
+
+def test_as_long_as_one_of_the_deployment_is_heard_the_others_are_lost():
+    answer = unheard("digits-serve-1-4")
+    assert gates(answer) == {
+        "digits-serve-0-1": {GATE: "False", "Ready": "False"},
+        "digits-serve-1-2": {GATE: "False", "Ready": "False"},
+        "digits-serve-0-3": {GATE: "False", "Ready": "False"},
+        "digits-serve-0-5": {GATE: "True"},
+    }
+    assert made(answer) == [(0, name_of(ONE))]
+
+
 def test_a_process_that_is_started_again_is_no_silent_one():
     again = pod(0, 1, ONE, gate="True", serving_since=NOW - 1)
     answer = look(again, THERE[1], reports=AWAY)
