@@ -139,7 +139,7 @@ def ended(kind="Failed", **spec):
         "message": "m",
         "lastTransitionTime": "2027-01-15T08:00:00Z",
     }
-    return started(job(**spec), phase=kind, conditions=[over])
+    return started(job(**spec), phase=kind, conditions=[over], observedGeneration=1)
 
 
 def test_what_still_runs_after_the_end_is_removed_and_what_ended_is_kept():
@@ -166,6 +166,15 @@ def test_what_cannot_end_by_itself_any_more_is_removed_by_force():
     cut_off = nodes(node("node-1", ready="Unknown"))
     deletes = decide(ended(), pod(0, deleting=True), nodes=cut_off).deletes
     assert [(delete.grace_seconds, delete.resource_version) for delete in deletes] == [(0, "7")]
+
+
+def test_a_change_of_the_spec_after_the_end_is_looked_at_and_changes_nothing():
+    over = ended("Complete", podCleanup="All")
+    over["metadata"]["generation"] += 1
+    plan = decide(over, pod(0, phase="Succeeded"))
+    assert plan.status == over["status"] | {"observedGeneration": over["metadata"]["generation"]}
+    over["status"] = plan.status
+    assert decide(over).status is None
 
 
 def test_nothing_is_made_after_the_end():

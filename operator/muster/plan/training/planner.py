@@ -185,6 +185,7 @@ def _tidy_up(seen: View) -> Plan:
     return Plan(
         deletes=removal.after_the_end(seen) + retention.removal(seen),
         parts=kueue.reports(seen, over=_ending(seen)),
+        status=status.edited(seen),
         look_again=retention.seconds_left(seen),
     )
 

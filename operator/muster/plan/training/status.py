@@ -130,6 +130,17 @@ def refused(recorded: Manifest, generation: int, message: str, now: float) -> di
     return {"phase": "Pending", **recorded, **said}
 
 
+def edited(view: View) -> dict[str, Any] | None:
+    """Return the status of a job that is over, where its spec was changed since: as it was, but of that generation.
+
+    Whoever waits for a change to be looked at, as those do who apply what a repository holds, would wait for ever.
+    """
+    generation = view.job.metadata.generation
+    if view.recorded.get("observedGeneration") == generation:
+        return None
+    return {**view.recorded, "observedGeneration": generation}
+
+
 def _status(view: View, now: Phase, attempt: int, lost: Sequence[Loss] = (), *, grows: bool = False) -> dict[str, Any]:
     workers = [member for rank, member in view.workers.items() if rank >= view.servers and member is not None]
     ready = sum(member.running and member.ready for member in workers)
