@@ -101,6 +101,11 @@ class Failover(Reported):
     """true where a process died and was started again in its pod."""
     exit_code: Int | None = None
     """The process's exit code, 128 + n for signal n."""
+    in_a_row: Int | None = None
+    """How many of the group have ended soon after one another, this one among them.
+
+    The more they are, the longer it takes until the next one is made: 2 seconds, 4, up to 2 minutes. Absent: one.
+    """
     at: Timestamp
     """When it was noticed; where a process died, when it did."""
     replaced_seconds: str | None = None

@@ -21,6 +21,9 @@ KEPT = 10
 
 PROCESS_DIED = "ProcessDied"
 
+SOON, LONGEST_PAUSE = 60.0, 120.0
+"""Seconds within which the next loss of a group is one in a row, and until another server is made after many."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loss:
@@ -58,6 +61,53 @@ def record(view: View, slots: Sequence[Slot], lost: Sequence[Loss]) -> list[Mapp
     entries += [_entry(view, loss) for loss in lost]
     held, past = _held(view, entries)
     return sorted((*held, *past[-KEPT:]), key=lambda entry: str(entry["at"]))
+
+
+def pauses(view: View, lost: Sequence[Loss]) -> dict[int, float]:
+    """Return of which groups no server is made yet, and for how many seconds.
+
+    Of those whose servers end soon one after the other, as where a node refuses each. A group that is lost is replaced
+    at once, and so would each of these be, without end.
+    """
+    in_a_row = {group: (_times(one), to_epoch(one["at"])) for group, one in _newest(view).items()}
+    in_a_row |= {loss.group: (_in_a_row(view, loss), view.now) for loss in lost if loss.died_at is None}
+    left = {group: (at + _pause(times) - view.now, _pause(times)) for group, (times, at) in in_a_row.items()}
+    # What is in the future was noticed before the clock was set back.
+    return {group: seconds for group, (seconds, whole) in left.items() if 0 < seconds <= whole}
+
+
+def repeated(view: View) -> str | None:
+    """Return the sentence that says how the last of several in a row ended; None where there are not any."""
+    entries = [one for one in _newest(view).values() if _times(one) > 1 and _is_recent(view, one)]
+    last = max(entries, key=lambda one: (_times(one), str(one["at"])), default=None)
+    if last is None:
+        return None
+    return f"{_times(last)} of a group have ended soon after one another, the last of them: {last['message']}"
+
+
+def _newest(view: View) -> dict[int, Mapping[str, Any]]:
+    """Return of each group the last loss that the status tells of; processes that were started again are none."""
+    entries = sorted(view.recorded.get("failovers", []), key=lambda one: str(one["at"]))
+    return {one["group"]: one for one in entries if "restarted" not in one}
+
+
+def _in_a_row(view: View, loss: Loss) -> int:
+    """Return how many of the group have ended by themselves soon after one another, with this one."""
+    before = _newest(view).get(loss.group)
+    by_itself = loss.server is not None and any(pod.ended for pod in loss.server.pods)
+    return _times(before) + 1 if before is not None and by_itself and _is_recent(view, before) else 1
+
+
+def _is_recent(view: View, entry: Mapping[str, Any]) -> bool:
+    return 0 <= view.now - to_epoch(entry["at"]) <= _pause(_times(entry)) + SOON
+
+
+def _times(entry: Mapping[str, Any]) -> int:
+    return int(entry.get("inARow", 1))
+
+
+def _pause(times: int) -> float:
+    return min(LONGEST_PAUSE, 2.0 ** min(times - 1, 10)) if times > 1 else 0.0
 
 
 def is_open(view: View, lost: Sequence[Loss], group: int) -> bool:
@@ -206,6 +256,7 @@ def _entry(view: View, loss: Loss) -> dict[str, Any]:
         "node": loss.node,
         "restarted": True if loss.died_at is not None else None,
         "exitCode": loss.exit_code,
+        "inARow": times if loss.died_at is None and (times := _in_a_row(view, loss)) > 1 else None,
         "at": to_precise_timestamp(loss.died_at if loss.died_at is not None else view.now),
         "replacedSeconds": f"{loss.down_for:.1f}" if loss.down_for is not None else None,
     }

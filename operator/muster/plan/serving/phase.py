@@ -130,6 +130,9 @@ def _why(view: View, slots: Sequence[Slot]) -> str:
 
 def _trouble(view: View, slots: Sequence[Slot]) -> str:
     """Return why a group does not answer, where its pods, the kubelet or the count of room says so."""
+    often = failovers.repeated(view)
+    if often is not None:
+        return f"; {often}"
     silent = (one.troubled for slot in slots for one in slot.good if not one.answers)
     troubled = next((pod for pod in silent if pod is not None), None)
     if troubled is None:

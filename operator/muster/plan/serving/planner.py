@@ -95,7 +95,8 @@ def _serve(seen: View, observed: Observed, missing: Missing | None, work: Work) 
     if missing is None and progress.is_whole(seen, slots):
         seen = replace(seen, current=seen.target)
     lost = failovers.losses(seen, slots)
-    intended = rollout.moves(seen)
+    paused = failovers.pauses(seen, lost)
+    intended = rollout.moves(seen, paused)
     step = gateway.safe(seen, intended)
     frame, besides = _frame(seen, observed), _besides(seen, observed)
     weights = gateway.weights(seen, canary.share(seen, progress.updated(seen, slots)), intended.leaving)
@@ -135,6 +136,7 @@ def _serve(seen: View, observed: Observed, missing: Missing | None, work: Work) 
         look_again=_soonest(
             held,
             work.look_again,
+            *paused.values(),
             failovers.patience(seen),
             progress.seconds_left(seen, slots),
             canary.seconds_left(seen),

@@ -9,7 +9,7 @@ Invariants, whatever is there when it is looked at:
 - of the groups that answer, only so many are told to leave that spec.replicas - maxUnavailable go on answering;
 - beside those that are leaving there are never more than spec.replicas + maxSurge servers, unless there were before (a
   lost node came back), or more than maxSurge whose number is not wanted any more answer in the place of others; but a
-  group that has none at all always gets one, or two where they cannot be heard.
+  group that has none at all always gets one, sooner or later, or two where they cannot be heard.
 """
 
 from __future__ import annotations
@@ -70,21 +70,21 @@ def slots(view: View) -> tuple[Slot, ...]:
     return tuple(_slot(view, group) for group in range(view.replicas))
 
 
-def moves(view: View) -> Moves:
-    """Return the next step."""
+def moves(view: View, paused: Collection[int] = ()) -> Moves:
+    """Return the next step. `paused`: groups that get no server now, whatever they have."""
     wanted, unavailable = slots(view), most_unavailable(view)
     beyond = _beyond(view)
     surplus = beyond[: len(beyond) - _stand_ins(view, wanted, beyond)]
     useless = [one for slot in wanted for one in _useless(view, slot)]
     gone = {one.name for one in useless}
     groups = [slot.without(gone) for slot in wanted]
-    missing = [slot for slot in groups if not (slot.servers or view.is_unheard(slot.group))]
+    missing = [slot for slot in groups if not (slot.servers or slot.group in paused or view.is_unheard(slot.group))]
     extra = sum(len(slot.servers) - 1 for slot in groups if slot.servers) + len(beyond) - len(surplus)
     # The last first: `partition` keeps the first.
-    waiting = [slot for slot in reversed(groups) if slot.old and not slot.good]
+    waiting = [slot for slot in reversed(groups) if slot.old and not slot.good and slot.group not in paused]
     surging = waiting[: max(0, most_surge(view) - extra)]
     # Where there is no room for a surge, what is old makes some.
-    others = [slot for slot in groups if slot not in surging or view.denied is not None]
+    others = [slot for slot in groups if slot.group not in paused and (slot not in surging or view.denied is not None)]
     in_place = _in_place(others, _missing(groups), unavailable)
     made = [*missing, *surging, *(slot for slot in in_place if not slot.good and slot not in surging)]
     leaving = [*surplus, *useless, *(one for slot in in_place for one in slot.old)]

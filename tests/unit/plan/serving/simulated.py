@@ -38,6 +38,8 @@ class Simulated:
         self.demand: Demand | None = None
         self.routed: frozenset[str] = frozenset()
         self.taken_up: list[tuple[float, set[str]]] = []
+        self.refusing = False
+        """Whether the kubelets refuse each pod that comes."""
         self.denied = False
         """Whether a policy lets the operator through to none of the pods, though to others."""
         self.broken: set[tuple[str, str]] = set()
@@ -211,7 +213,10 @@ class Simulated:
     def _is_whole(self, pod: dict[str, Any]) -> bool:
         group = self._group(pod)
         return len(group) == int(pod["metadata"]["labels"]["muster.dev/group-size"]) and all(
-            "deletionTimestamp" not in one["metadata"] and self._reachable(one["metadata"]["name"]) for one in group
+            "deletionTimestamp" not in one["metadata"]
+            and one["status"]["phase"] != "Failed"
+            and self._reachable(one["metadata"]["name"])
+            for one in group
         )
 
     def _leave(self, name: str, seconds: float) -> None:
@@ -267,6 +272,10 @@ class Simulated:
 
     def _run(self, pod: dict[str, Any]) -> None:
         revision = self.kept["ControllerRevision", f"digits-{pod['metadata']['labels']['muster.dev/revision']}"]
+        if self.refusing and pod["status"]["phase"] != "Running":
+            pod["status"] |= {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "no such device"}
+            self._touch(pod)
+            return
         pod["status"]["phase"] = "Running"
         if revision["data"]["shape"].get("rollout", {}).get("restart") == BROKEN:
             container = pod["status"]["containerStatuses"][0]

@@ -259,6 +259,28 @@ def test_where_the_operator_is_let_through_to_no_pod_it_makes_no_more_than_twice
     assert (cluster.resource["status"]["phase"], len(cluster.pods)) == ("Ready", replicas * size)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 3), sizes, st.booleans())
+def test_where_each_pod_is_refused_the_next_are_made_ever_later(replicas, size, rolls):
+    cluster = Simulated()
+    cluster.edit(replicas=replicas, group={"size": size})
+    if rolls:
+        settle(cluster)
+        cluster.edit(rollout={"restart": "a"})
+    cluster.refusing, before = True, cluster.resource.get("status", {}).get("attempt", 0)
+    for _ in range(300):
+        reconcile(cluster)
+        cluster.advance(1.0)
+    status = cluster.resource["status"]
+    tries = (status["attempt"] - before) / (1 if rolls else replicas)
+    assert 7 <= tries <= 10 * (replicas if rolls else 1)
+    assert "of a group have ended soon after one another, the last of them: digits-" in status["message"]
+    cluster.refusing = False
+    cluster.now += 120
+    settle(cluster)
+    assert (cluster.resource["status"]["phase"], len(cluster.pods)) == ("Ready", replicas * size)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(steps, max_size=20), rollouts, sizes)
 def test_there_and_back_again_is_where_it_was(history, detour, size):
