@@ -29,6 +29,12 @@ KNOWN_REASONS = {
 }
 """What the kubelet and the controllers write as a pod's reason, and what we call it."""
 
+FAILED = "PodFailed"
+"""What we call any other."""
+
+ENDED = frozenset({FAILED, *KNOWN_REASONS.values()})
+"""What we call it where a pod has ended by itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pod:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from muster.plan.pods import KNOWN_REASONS
+from muster.plan import backoff
+from muster.plan.pods import FAILED, KNOWN_REASONS
 from muster.plan.serving import placement
 from muster.plan.timestamps import to_epoch, to_precise_timestamp
 
@@ -20,9 +21,6 @@ KEPT = 10
 """Losses that are told of after they are made good, and what is left of them has gone."""
 
 PROCESS_DIED = "ProcessDied"
-
-SOON, LONGEST_PAUSE = 60.0, 120.0
-"""Seconds within which the next loss of a group is one in a row, and until another server is made after many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +62,19 @@ def record(view: View, slots: Sequence[Slot], lost: Sequence[Loss]) -> list[Mapp
 
 
 def pauses(view: View, lost: Sequence[Loss]) -> dict[int, float]:
-    """Return of which groups no server is made yet, and for how many seconds.
-
-    Of those whose servers end soon one after the other, as where a node refuses each. A group that is lost is replaced
-    at once, and so would each of these be, without end.
-    """
+    """Return of which groups no server is made yet, and for how many seconds: see `backoff`."""
     in_a_row = {group: (_times(one), to_epoch(one["at"])) for group, one in _newest(view).items()}
     in_a_row |= {loss.group: (_in_a_row(view, loss), view.now) for loss in lost if loss.died_at is None}
-    left = {group: (at + _pause(times) - view.now, _pause(times)) for group, (times, at) in in_a_row.items()}
+    left = {
+        group: (at + backoff.pause(times) - view.now, backoff.pause(times)) for group, (times, at) in in_a_row.items()
+    }
     # What is in the future was noticed before the clock was set back.
     return {group: seconds for group, (seconds, whole) in left.items() if 0 < seconds <= whole}
 
 
 def repeated(view: View) -> str | None:
     """Return the sentence that says how the last of several in a row ended; None where there are not any."""
-    entries = [one for one in _newest(view).values() if _times(one) > 1 and _is_recent(view, one)]
+    entries = [one for one in _newest(view).values() if _times(one) > 1 and _times_now(view, one) > 1]
     last = max(entries, key=lambda one: (_times(one), str(one["at"])), default=None)
     if last is None:
         return None
@@ -95,19 +91,15 @@ def _in_a_row(view: View, loss: Loss) -> int:
     """Return how many of the group have ended by themselves soon after one another, with this one."""
     before = _newest(view).get(loss.group)
     by_itself = loss.server is not None and any(pod.ended for pod in loss.server.pods)
-    return _times(before) + 1 if before is not None and by_itself and _is_recent(view, before) else 1
+    return _times_now(view, before) if before is not None and by_itself else 1
 
 
-def _is_recent(view: View, entry: Mapping[str, Any]) -> bool:
-    return 0 <= view.now - to_epoch(entry["at"]) <= _pause(_times(entry)) + SOON
+def _times_now(view: View, before: Mapping[str, Any]) -> int:
+    return backoff.in_a_row(_times(before), to_epoch(before["at"]), view.now)
 
 
 def _times(entry: Mapping[str, Any]) -> int:
     return int(entry.get("inARow", 1))
-
-
-def _pause(times: int) -> float:
-    return min(LONGEST_PAUSE, 2.0 ** min(times - 1, 10)) if times > 1 else 0.0
 
 
 def is_open(view: View, lost: Sequence[Loss], group: int) -> bool:
@@ -184,7 +176,7 @@ def _lost(server: Server, pod: Worker) -> Loss:
         cause, said = "Unreachable", f"{pod.name} on node {pod.node} does not answer"
     elif pod.ended:
         why = f": {pod.message}" if pod.message else ""
-        cause, said, code = KNOWN_REASONS.get(pod.reason, "PodFailed"), f"{pod.name} ended{why}", pod.exit_code
+        cause, said, code = KNOWN_REASONS.get(pod.reason, FAILED), f"{pod.name} ended{why}", pod.exit_code
     return Loss(server.group, cause, said, server, pod.name, pod.node, code)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from muster.plan.pods import KNOWN_REASONS
+from muster.plan.pods import FAILED, KNOWN_REASONS
 from muster.plan.training import attempts, preflight
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def _ended(view: View, member: Member) -> Loss:
     )
     message = f"{ending}: {error}" if error else ending
     permanent = member.exit_code in view.job.spec.failure_policy.permanent_exit_codes
-    return Loss(member.rank, KNOWN_REASONS.get(member.reason, "PodFailed"), message, member, permanent)
+    return Loss(member.rank, KNOWN_REASONS.get(member.reason, FAILED), message, member, permanent)
 
 
 def _permanent(lost: Iterable[Loss]) -> Verdict | None:

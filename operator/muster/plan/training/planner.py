@@ -27,6 +27,7 @@ from muster.plan.removal import of_living
 from muster.plan.training import (
     admission,
     attempts,
+    backoff,
     deadline,
     elastic,
     failures,
@@ -175,6 +176,9 @@ def _held_up(seen: View, observed: Observed, lost: tuple[Loss, ...]) -> HeldUp |
     pause = refusals.pause(observed.refusal, seen.now)
     if observed.refusal is not None and pause is not None:
         return HeldUp("PodsRefused", f"are refused: {observed.refusal.message}", pause)
+    wait = backoff.seconds_left(seen, lost) if lost else None
+    if wait is not None:
+        return HeldUp("BackOff", f"wait, as those before ended soon after one another: {lost[0].message}", wait)
     if lost and not kueue.placement_is_known(seen):
         return HeldUp("PlacementUnknown", "wait until it is known where Kueue admitted them", UNKNOWN_PLACEMENT)
     return None
