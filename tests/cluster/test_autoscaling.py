@@ -73,6 +73,7 @@ def _answered(kube: Kube, pod: str) -> float:
     return float(found[1]) if found is not None else 0.0
 
 
+@pytest.mark.long
 def test_under_load_it_gets_more_groups_and_after_it_fewer_and_no_request_fails(scaled: Kube, measure: Measure):
     before = deployments.generation(scaled, NAME)
     assert deployments.status(scaled, NAME)["ready"] == "1/1"

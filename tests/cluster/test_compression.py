@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+import pytest
 import yaml
 
 from tests.cluster import deployments, jobs
@@ -39,6 +40,7 @@ print(json.dumps({
 )
 
 
+@pytest.mark.long
 def test_a_compressed_model_is_told_of_served_and_explained(kube, measure):
     config = {"epochs": 5, "batchSize": 64}
     recipe = {"name": "muster_worker.recipes.digits:Digits", "config": config}
@@ -63,6 +65,7 @@ def test_a_compressed_model_is_told_of_served_and_explained(kube, measure):
         assert found["attributions"] == 64
 
 
+@pytest.mark.long
 def test_a_deployment_compresses_its_model_once_and_serves_nothing_that_lost_too_much(kube, measure):
     config = {"epochs": 5, "batchSize": 64}
     recipe = {"name": "muster_worker.recipes.digits:Digits", "config": config}

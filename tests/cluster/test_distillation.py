@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.cluster import jobs
 
 
+@pytest.mark.long
 def test_a_student_waits_for_its_teacher_and_comes_near_it_and_is_compressed(kube, measure):
     kube.apply(jobs.example("student.yaml"))
     kube.wait_for_phase("student", "Queued", limit=30)

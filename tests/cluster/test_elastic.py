@@ -44,6 +44,7 @@ def scale(kube: Kube, replicas: int) -> float:
     return now
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("elastic", ["ddp", "fsdp"], indirect=True)
 def test_workers_are_added_and_taken_away_in_the_middle_of_an_epoch(elastic, measure):
     asked = scale(elastic, 4)
@@ -80,6 +81,7 @@ def leader_aside() -> Iterator[None]:
         yield
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("of_rank_0", [False, True], ids=["another node", "the node of rank 0"])
 def test_the_others_go_on_without_the_workers_of_a_lost_node(leader_aside, kube, measure, of_rank_0):
     audit.provide(kube)

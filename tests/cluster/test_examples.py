@@ -22,6 +22,7 @@ EXPLAINED = "If the object has a method of that name"
 WRITE_AND_EXPLAIN = (ROOT / "tests" / "cluster" / "chargpt_client.py").read_text()
 
 
+@pytest.mark.long
 def test_digits_ends_with_a_trained_model(kube, measure):
     begun = time.time()
     kube.apply(jobs.example("digits.yaml"))
@@ -48,6 +49,7 @@ def test_digits_ends_with_a_trained_model(kube, measure):
     assert all(size > 0 for size in files.values())
 
 
+@pytest.mark.long
 def test_a_transformer_that_no_worker_has_whole_learns_to_write(kube, measure):
     begun = time.time()
     kube.apply(jobs.example("chargpt.yaml"))
@@ -108,6 +110,7 @@ def test_a_torchrun_script_from_a_configmap_runs_unchanged(kube, measure):
     assert float(status["metrics"]["loss"]) > 0
 
 
+@pytest.mark.long
 def test_the_articles_programs_print_what_they_found_on_rank_zero(kube, measure):
     programs = str(ROOT / "examples" / "article")
     kubectl("create", "configmap", "article", "-n", kube.namespace, f"--from-file={programs}")

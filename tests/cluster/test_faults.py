@@ -18,6 +18,7 @@ def uids(kube: Kube) -> dict[str, str]:
     return {name: pod["metadata"]["uid"] for name, pod in kube.pods("digits").items()}
 
 
+@pytest.mark.long
 def test_a_killed_rank_is_restarted_inside_its_pod(training, measure):
     before, pods = training.state("digits-0-1"), uids(training)
     killed = time.time()
@@ -32,6 +33,7 @@ def test_a_killed_rank_is_restarted_inside_its_pod(training, measure):
     assert after["progress"]["resumedFromStep"] >= before["checkpoint"]["step"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [1, 0])
 def test_a_deleted_pod_is_replaced_and_the_others_stay(training, measure, rank):
     pods, lost = uids(training), f"digits-{rank}-1"
@@ -58,6 +60,7 @@ def leader_aside() -> Iterator[None]:
         yield
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("how", "what", "goal"),
     [("fail", "node lost", "at most 8"), ("hang", "kubelet hung, its pods run on", "")],
@@ -91,6 +94,7 @@ STOP_RANK = KILL_RANK.replace("SIGKILL", "SIGSTOP")
 HANGS_AFTER = 10
 
 
+@pytest.mark.long
 def test_a_rank_that_is_stopped_is_found_named_and_restarted(kube, measure):
     kube.apply(jobs.endless(failurePolicy={"hangTimeoutSeconds": HANGS_AFTER}))
     wait_until_it_trains(kube, "digits-0-1")
@@ -116,6 +120,7 @@ def kill_the_operators() -> float:
     return now
 
 
+@pytest.mark.long
 def test_the_operators_death_while_a_job_starts_runs_and_restarts_touches_no_pod(kube, measure):
     kube.apply(jobs.endless())
     pods = wait_for("the pods are made", lambda: len(uids(kube)) == 3 and uids(kube), 60)
@@ -145,6 +150,7 @@ def test_the_operators_death_while_a_job_starts_runs_and_restarts_touches_no_pod
     assert kube.status("digits")["restartCount"] == 1
 
 
+@pytest.mark.long
 def test_a_job_that_ends_while_no_operator_lives_has_succeeded_under_the_next(kube):
     kube.apply(jobs.example("digits.yaml"))
     kube.wait_for_phase("digits", "Running", limit=120)

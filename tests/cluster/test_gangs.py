@@ -31,6 +31,7 @@ def waits_for_scheduler(kube: Kube, name: str) -> dict[str, Any]:
     return wait_for(f"{name} says that it waits for its scheduler", told, 60)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("gang", schedulers.RUNNING)
 def test_of_two_gangs_that_want_more_than_there_is_one_is_placed_whole_and_the_other_waits_whole(kube, measure, gang):
     begun = time.time()

@@ -50,6 +50,7 @@ def test_without_kueue_and_without_a_queue_a_job_says_so_and_starts_by_itself(ku
         wait_for("the pods are ready", lambda: kueue.says(kube, "digits", "PodsReady") == "True", 60)
 
 
+@pytest.mark.long
 def test_of_two_jobs_beyond_the_quota_the_second_runs_after_the_first(kube, measure, kueue_runs):
     with kueue.queue(kube, gpus=3):
         ends = {"command": ["python3", "-c", "import time; time.sleep(8)"]}
@@ -70,6 +71,7 @@ def test_of_two_jobs_beyond_the_quota_the_second_runs_after_the_first(kube, meas
         wait_for("it says by whom it was admitted", lambda: "Kueue" in admitted(kube, "second")["message"], 30)
 
 
+@pytest.mark.long
 def test_parameter_servers_are_admitted_with_their_workers(kube, kueue_runs):
     strategy = {"type": "parameterServer", "parameterServers": 2}
     recipe = {"name": "muster_worker.recipes.digits:Digits", "config": {"epochs": 2, "batchSize": 64}}
@@ -83,6 +85,7 @@ def test_parameter_servers_are_admitted_with_their_workers(kube, kueue_runs):
         wait_for("Kueue knows that it ended", lambda: kueue.says(kube, "digits", "Finished") == "True", 30)
 
 
+@pytest.mark.long
 def test_a_preempted_or_deactivated_job_saves_leaves_and_goes_on_where_it_was(kube, measure, kueue_runs):
     name = f"{kube.namespace}-high"
     priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1000}

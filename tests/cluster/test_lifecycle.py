@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 import yaml
 
 from tests.cluster import jobs
@@ -35,6 +36,7 @@ def script(code: int, **spec: object) -> str:
     )
 
 
+@pytest.mark.long
 def test_a_suspended_job_gives_its_room_back_and_goes_on_where_it_was(training, measure):
     suspended_at = time.time()
     patch(training, suspend=True)
@@ -63,6 +65,7 @@ def test_a_job_that_is_born_suspended_makes_nothing_until_it_may(kube):
     assert kube.wait_for_phase("digits", "Succeeded", limit=120)["restartCount"] == 0
 
 
+@pytest.mark.long
 def test_a_job_past_its_deadline_fails_and_its_pods_go(kube, measure):
     begun = time.time()
     kube.apply(jobs.endless(activeDeadlineSeconds=15, podCleanup="All"))
@@ -109,6 +112,7 @@ def test_rank_zero_alone_decides_where_the_spec_says_so(kube):
     wait_for("the other has ended as well", lambda: running(kube) == [], 120)
 
 
+@pytest.mark.long
 def test_a_namespace_that_goes_in_the_middle_takes_everything_along(kube):
     kube.apply(jobs.endless())
     wait_until_it_trains(kube, "digits-0-1")

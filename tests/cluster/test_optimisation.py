@@ -60,6 +60,7 @@ def rates_until_it_succeeds(kube: Kube) -> dict[int, float]:
     return seen
 
 
+@pytest.mark.long
 def test_training_follows_its_schedule_ends_early_and_its_best_model_is_served(kube, measure):
     kube.apply(jobs.endless(replicas=2, **LEARNING))
     rates = rates_until_it_succeeds(kube)

@@ -28,6 +28,7 @@ def wait_for_steps(kube: Kube, beyond: int, limit: float = 60) -> int:
     return int(wait_for(f"a step beyond {beyond}", lambda: (found := step(kube)) > beyond and found, limit))
 
 
+@pytest.mark.long
 def test_a_job_of_servers_and_workers_trains_to_the_end(kube, measure):
     begun = time.time()
     recipe = {"name": "muster_worker.recipes.digits:Digits", "config": {"epochs": 4, "batchSize": 64}}
@@ -40,6 +41,7 @@ def test_a_job_of_servers_and_workers_trains_to_the_end(kube, measure):
     assert status["model"]["bytes"] > 0
 
 
+@pytest.mark.long
 def test_a_lost_worker_stops_nobody_and_its_successor_joins(kube):
     kube.apply(served())
     state = wait_until_it_trains(kube, "digits-0-1")
@@ -64,6 +66,7 @@ def test_a_killed_worker_process_is_restarted_by_itself(kube):
     assert kube.state("digits-0-1")["progress"]["resumedFromStep"] == 0
 
 
+@pytest.mark.long
 def test_workers_are_added_and_taken_away_and_nobody_waits(kube, measure):
     audit.provide(kube)
     bounds = {"minReplicas": 1, "maxReplicas": 4}
@@ -94,6 +97,7 @@ APART = {
 }
 
 
+@pytest.mark.long
 def test_a_worker_that_comes_to_a_bad_node_is_replaced_elsewhere_and_nobody_waits(kube, measure):
     """A server and two workers, on three nodes; the last one's network gets slow before its successor comes there."""
     preferred = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": APART}]}
@@ -131,6 +135,7 @@ def test_a_worker_that_comes_to_a_bad_node_is_replaced_elsewhere_and_nobody_wait
     assert kube.state("digits-0-1")["progress"]["resumedFromStep"] == 0, "nobody went back"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_server_process_comes_back_from_the_checkpoint(kube, measure, rank):
     kube.apply(served())
@@ -145,6 +150,7 @@ def test_a_killed_server_process_comes_back_from_the_checkpoint(kube, measure, r
     assert sorted(running(kube)) == [f"digits-{number}-1" for number in range(4)], "in the same pods"
 
 
+@pytest.mark.long
 def test_a_lost_server_pod_is_replaced_and_the_workers_wait_for_it(kube, measure):
     kube.apply(served())
     wait_until_it_trains(kube, "digits-0-1")

@@ -58,6 +58,7 @@ def ephemeral(**volume: Any) -> str:
     )
 
 
+@pytest.mark.long
 def test_with_a_volume_for_each_pod_a_lost_pod_goes_on_from_the_others_checkpoint(kube, measure):
     kube.apply(ephemeral(storageClassName="nowhere"))
     told = waits(kube, "digits", "StorageClassNotFound")
@@ -78,6 +79,7 @@ def test_with_a_volume_for_each_pod_a_lost_pod_goes_on_from_the_others_checkpoin
     assert record["stepsLost"] <= jobs.CHECKPOINT_STEPS
 
 
+@pytest.mark.long
 def test_a_job_waits_for_the_model_that_it_names_and_starts_from_it(kube, measure):
     student = yaml.safe_load(jobs.example("digits.yaml").split("---")[1])
     student["metadata"]["name"] = "student"

@@ -71,6 +71,7 @@ def served(under_load: Load) -> Kube:
     return kube
 
 
+@pytest.mark.long
 def test_a_rolling_restart_fails_no_request(served: Kube, load: Load, measure: Measure):
     before = deployments.pods(served).keys()
     begun = time.monotonic()
@@ -87,6 +88,7 @@ def test_a_rolling_restart_fails_no_request(served: Kube, load: Load, measure: M
     assert (status["rollout"]["requests"] > 100, status["rollout"]["failedRequests"]) == (True, 0)
 
 
+@pytest.mark.long
 def test_scaling_up_and_down_fails_no_request(served: Kube, load: Load, measure: Measure):
     begun = time.monotonic()
     kubectl("scale", "modeldeployment/digits", "--replicas=4", "-n", served.namespace)
@@ -99,6 +101,7 @@ def test_scaling_up_and_down_fails_no_request(served: Kube, load: Load, measure:
     assert load.failures() == []
 
 
+@pytest.mark.long
 def test_five_edits_within_a_second_end_as_the_last_and_fail_no_request(served: Kube, load: Load, measure: Measure):
     begun = time.monotonic()
     for size in (2, 4, 8, 16, 64):
@@ -111,6 +114,7 @@ def test_five_edits_within_a_second_end_as_the_last_and_fail_no_request(served: 
     assert load.failures() == []
 
 
+@pytest.mark.long
 def test_a_revision_that_does_not_load_is_rolled_back_and_fails_no_request(served: Kube, load: Load, measure: Measure):
     before = deployments.status(served)["revision"]["current"]
     begun = time.monotonic()
@@ -150,6 +154,7 @@ def test_a_model_that_loads_and_answers_wrong_is_rolled_back_and_nobody_gets_a_w
     assert load.failures() == []
 
 
+@pytest.mark.long
 def test_a_canary_that_is_too_slow_is_given_up_and_a_good_one_goes_on(served: Kube, load: Load, measure: Measure):
     before = deployments.status(served)["revision"]["current"]
     canary = {"steps": [{"weight": 50, "pauseSeconds": 10}], "analysis": {"maxLatencyP99Milliseconds": 1000}}
@@ -173,6 +178,7 @@ def test_a_canary_that_is_too_slow_is_given_up_and_a_good_one_goes_on(served: Ku
     assert load.failures() == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("replicas", [2, 1])
 def test_a_drained_node_fails_no_request(served: Kube, load: Load, measure: Measure, replicas: int):
     kubectl("scale", "modeldeployment/digits", f"--replicas={replicas}", "-n", served.namespace)
@@ -195,6 +201,7 @@ def test_a_drained_node_fails_no_request(served: Kube, load: Load, measure: Meas
         kubectl("scale", "modeldeployment/digits", "--replicas=2", "-n", served.namespace)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("process", "what", "goal"),
     [("the server", "serving process killed", "those inside it"), (None, "container killed", "")],
@@ -246,6 +253,7 @@ def away(served: Kube, load: Load) -> tuple[str, str]:
     return next((name, node) for name, node in where.items() if node not in {leader, LOADS_NODE})
 
 
+@pytest.mark.long
 def test_an_unreachable_node_is_left_and_its_group_replaced(
     served: Kube, load: Load, away: tuple[str, str], measure: Measure
 ):
@@ -272,6 +280,7 @@ def test_an_unreachable_node_is_left_and_its_group_replaced(
     assert_it_is_back(served, node)
 
 
+@pytest.mark.long
 def test_the_group_on_a_node_whose_kubelet_hangs_is_replaced(
     served: Kube, load: Load, away: tuple[str, str], measure: Measure
 ):
@@ -298,6 +307,7 @@ def assert_it_is_back(served: Kube, node: str) -> None:
     assert all(pod["spec"]["nodeName"] != node for pod in deployments.living(served).values())
 
 
+@pytest.mark.long
 def test_operators_killed_in_the_middle_of_a_rollout(served: Kube, load: Load):
     before = deployments.pods(served).keys()
     deployments.patch(served, '{"rollout": {"restart": "again"}}')
@@ -310,6 +320,7 @@ def test_operators_killed_in_the_middle_of_a_rollout(served: Kube, load: Load):
     assert load.failures() == []
 
 
+@pytest.mark.long
 def test_without_room_for_a_surge_it_waits_and_says_why_or_goes_in_place(trained: Kube):
     whole = {"limits": {"nvidia.com/gpu": 4}, "requests": {"cpu": "100m", "memory": "256Mi"}}
     trained.apply(yaml.safe_dump(deployments.manifest("full", replicas=3, resources=whole)))
@@ -339,6 +350,7 @@ def test_without_room_for_a_surge_it_waits_and_says_why_or_goes_in_place(trained
         kubectl("delete", "modeldeployment", "full", "-n", trained.namespace)
 
 
+@pytest.mark.long
 def test_suspended_it_keeps_its_service_and_comes_back(served: Kube):
     deployments.patch(served, '{"suspend": true}')
     status = deployments.wait_for_phase(served, "Suspended", reason="Suspended")

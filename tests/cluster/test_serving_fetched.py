@@ -72,6 +72,7 @@ def kept() -> Iterator[None]:
     _install("")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("kept")
 def test_a_node_that_keeps_models_fetches_each_once_for_all_pods_and_restarts(trained: Kube, web: str):
     here = {"spec": {"nodeSelector": {"kubernetes.io/hostname": "node-2"}}}

@@ -95,6 +95,7 @@ def share(kube: Kube, load: Load, of: str, step: int) -> float:
     return 100 * new / (after["answered"] - before["answered"])
 
 
+@pytest.mark.long
 def test_without_the_gateway_api_or_the_gateway_nothing_is_rolled_out_and_the_status_says_why(trained: Kube):
     trained.apply(yaml.safe_dump(deployments.manifest("waits", replicas=1, canary=canary())))
     try:
@@ -116,6 +117,7 @@ def test_without_the_gateway_api_or_the_gateway_nothing_is_rolled_out_and_the_st
         kubectl("delete", "modeldeployment", "waits", "-n", trained.namespace)
 
 
+@pytest.mark.long
 def test_each_step_has_exactly_its_share_of_the_requests_and_none_fails(under_load: Load, measure: Measure):
     load, kube = under_load, under_load.kube
     new = version(kube, "other")
@@ -157,6 +159,7 @@ def services(kube: Kube) -> set[str]:
     return {one["metadata"]["name"] for one in kube.list(("v1", "Service"), "muster.dev/revision")}
 
 
+@pytest.mark.long
 def test_a_revision_that_does_not_keep_its_limits_gets_nothing_at_once_and_none_fails(
     under_load: Load, measure: Measure
 ):

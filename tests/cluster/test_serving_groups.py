@@ -56,6 +56,7 @@ def member_of(kube: Kube) -> str:
     return next(name for name in names if deployments.lost(kube, name, NAME, died=True) is None)
 
 
+@pytest.mark.long
 def test_a_rolling_restart_of_groups_fails_no_request(served: Kube, load: Load, measure: Measure):
     before = deployments.pods(served, NAME).keys()
     begun = time.monotonic()
@@ -125,6 +126,7 @@ def test_a_deleted_member_takes_its_group_along_and_fails_no_request(served: Kub
     assert load.failures() == []
 
 
+@pytest.mark.long
 def test_a_drained_node_fails_no_request(served: Kube, load: Load, measure: Measure):
     node = next(pod["node"] for group in groups(served).values() for name, pod in group.items())
     begun = time.monotonic()
@@ -143,6 +145,7 @@ def test_a_drained_node_fails_no_request(served: Kube, load: Load, measure: Meas
         kubectl("uncordon", node)
 
 
+@pytest.mark.long
 def test_a_group_with_a_pod_on_an_unreachable_node_is_left_and_replaced(served: Kube, load: Load, measure: Measure):
     with keep_workers_off_the_leader():
         deployments.patch(served, json.dumps({"rollout": {"restart": f"spread anew at {time.time()}"}}), NAME)

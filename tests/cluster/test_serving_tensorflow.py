@@ -129,6 +129,7 @@ def read_by_the_real_messages(annotations: dict[str, str]) -> dict[str, Any]:
     return dict(zip(texts, map(json.loads, said.stdout.splitlines()), strict=True))
 
 
+@pytest.mark.long
 def test_a_rolling_restart_fails_no_request_by_rest_or_grpc(load: Load, measure: Measure):
     kube, begun = load.kube, time.monotonic()
     before = deployments.pods(kube, "linear").keys()
@@ -151,6 +152,7 @@ def test_what_it_was_told_has_reached_it(under_load: Load):
     assert ':tensorflow:serving:request_count{model_name="linear",status="OK"}' in metrics
 
 
+@pytest.mark.long
 def test_a_directory_without_a_saved_model_is_rolled_back_and_fails_no_request(load: Load):
     kube = load.kube
     good = deployments.status(kube, "linear")["revision"]["current"]

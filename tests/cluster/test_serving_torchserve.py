@@ -41,6 +41,7 @@ def served(under_load: Load) -> Kube:
     return under_load.kube
 
 
+@pytest.mark.long
 def test_its_pods_have_its_image_and_tell_what_they_answer(served: Kube, load: Load):
     containers = [pod["spec"]["containers"][0] for pod in deployments.living(served, NAME).values()]
     assert {(one["image"], one["args"][0]) for one in containers} == {(IMAGE, "torchserve")}
@@ -56,6 +57,7 @@ def test_its_pods_have_its_image_and_tell_what_they_answer(served: Kube, load: L
     assert load.failures() == []
 
 
+@pytest.mark.long
 def test_a_rolling_restart_fails_no_request(served: Kube, load: Load, measure: Measure):
     before = deployments.pods(served, NAME).keys()
     begun = time.monotonic()

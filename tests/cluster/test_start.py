@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 
+import pytest
 import yaml
 
 from tests.cluster import jobs
@@ -56,6 +57,7 @@ def planned_by_muster(manifest: str) -> str:
     return yaml.safe_dump_all(objects)
 
 
+@pytest.mark.long
 def test_a_job_starts_about_as_fast_as_the_same_pods_applied_by_hand(kube, measure):
     kube.apply(jobs.CLAIM)
     ours, theirs = [], []

@@ -13,6 +13,7 @@ from tests.cluster.nodes import slow_link, slowed_down
 RECIPE = {"name": "muster_worker.recipes.digits:Digits", "config": {"epochs": 5000, "batchSize": 512}}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("strategy", "replicas"), [("ddp", 3), ("parameterServer", 2), ("fsdp", 2), ("tensor", 2), ("pipeline", 2)]
 )
@@ -38,6 +39,7 @@ def test_a_slow_worker_is_named_until_it_is_as_fast_as_the_others(kube, measure,
     assert kube.get(JOB, "digits")["status"]["attempt"] == 1, "slowness is no failure"
 
 
+@pytest.mark.long
 def test_a_node_whose_network_is_slow_is_found_before_the_first_step_and_avoided(kube, measure):
     node = "node-3"
     with slow_link(node, "40mbit"):

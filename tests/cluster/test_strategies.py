@@ -22,6 +22,7 @@ def chargpt(epochs: int, replicas: int, strategy: dict[str, object], **spec: obj
     return jobs.endless(recipe=recipe, replicas=replicas, strategy=strategy, checkpoint=checkpoint, **spec)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["fsdp", "pipeline"])
 def test_a_divided_training_goes_on_after_a_death_and_publishes_the_whole_model(kube, measure, strategy):
     kube.apply(chargpt(30, 2, {"type": strategy}))
@@ -36,6 +37,7 @@ def test_a_divided_training_goes_on_after_a_death_and_publishes_the_whole_model(
     assert status["model"]["bytes"] > 4 * parameters
 
 
+@pytest.mark.long
 def test_tensor_parallel_goes_on_from_what_replicas_have_saved(kube, measure):
     kube.apply(chargpt(400, 3, {"type": "ddp"}))
     saved = wait_until_it_trains(kube, "digits-0-1")["checkpoint"]["step"]

@@ -145,6 +145,7 @@ def test_a_claim_is_bound_and_its_data_goes_with_it(cluster):
     eventually("the volume is gone", lambda: not api.items("/api/v1/persistentvolumes"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("harm", ["fail", "hang"])
 def test_a_harmed_node_is_noticed_and_heals(cluster, harm):
     cluster.run("node", harm, "node-2")
@@ -184,6 +185,7 @@ def test_down_leaves_nothing(cluster, before):
     assert settings() == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("signum", "tidies_itself"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGKILL, False)]
 )

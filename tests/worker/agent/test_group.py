@@ -60,6 +60,7 @@ def test_a_killed_rank_comes_back_with_the_whole_group_inside_the_same_pods(star
     assert all(pod.process.poll() is None for pod in (leader, second, third))
 
 
+@pytest.mark.long
 def test_a_rank_that_raises_is_told_with_its_words(started):
     state = trains(started("raise").pods[0], attempt=2)
     record = state["restarts"][0]
@@ -67,6 +68,7 @@ def test_a_rank_that_raises_is_told_with_its_words(started):
     assert "a bad batch" in record["message"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [1, 0])
 def test_the_successor_of_a_lost_pod_is_let_in_and_the_others_stay(started, rank):
     group = started()
@@ -80,6 +82,7 @@ def test_the_successor_of_a_lost_pod_is_let_in_and_the_others_stay(started, rank
     assert all(pod.process.poll() is None for pod in stayed)
 
 
+@pytest.mark.long
 def test_a_zombie_is_refused_for_good_and_says_so(started):
     group = started()
     trains(group.pods[0])
@@ -92,6 +95,7 @@ def test_a_zombie_is_refused_for_good_and_says_so(started):
     trains(group.pods[0], attempt=2, beyond=group.pods[0].state()["progress"]["step"])
 
 
+@pytest.mark.long
 def test_a_pod_that_is_to_stop_saves_leaves_with_143_and_loses_no_step(started):
     group = started()
     trains(group.pods[0], beyond=5)
@@ -102,6 +106,7 @@ def test_a_pod_that_is_to_stop_saves_leaves_with_143_and_loses_no_step(started):
     assert trains(group.pods[0], attempt=2)["progress"]["resumedFromStep"] == saved
 
 
+@pytest.mark.long
 def test_the_whole_group_ends_with_zero_and_says_how_far_it_came(started):
     group = started(STEPS="20")
     assert [pod.wait() for pod in group.pods] == [0, 0, 0]
@@ -110,6 +115,7 @@ def test_the_whole_group_ends_with_zero_and_says_how_far_it_came(started):
     assert words["progress"]["step"] == 20
 
 
+@pytest.mark.long
 def test_a_permanent_exit_code_ends_the_agents_with_that_code(started):
     group = started("exit2")
     assert group.pods[1].wait() == 2
@@ -128,6 +134,7 @@ def test_where_rank_zero_decides_the_others_are_asked_to_leave_once_it_has_ended
     assert group.pods[0].last_words["phase"] == "Succeeded"
 
 
+@pytest.mark.long
 def test_a_rank_that_hangs_is_found_told_and_started_again(started):
     # A script's hang counts from its first step: however slow the machine, its start is none.
     group = started("hang", script=True, MUSTER_HANG_TIMEOUT_SECONDS="10")
@@ -150,6 +157,7 @@ def of_size(pod, size, beyond=0):
     return eventually(found, f"steps with {size} ranks")
 
 
+@pytest.mark.long
 def test_an_elastic_group_goes_on_without_a_lost_pod_and_takes_its_successor_in(started):
     group = started(most=4)
     leader = group.pods[0]
@@ -168,6 +176,7 @@ def test_an_elastic_group_goes_on_without_a_lost_pod_and_takes_its_successor_in(
     assert before > 5
 
 
+@pytest.mark.long
 def test_an_elastic_group_that_lost_rank_0_goes_on_by_itself_and_hands_over_to_its_successor(started):
     group = started(most=4)
     of_size(group.pods[0], 3, beyond=5)
@@ -186,6 +195,7 @@ def test_an_elastic_group_that_lost_rank_0_goes_on_by_itself_and_hands_over_to_i
     assert not group.pods[1].state()["coordinates"]
 
 
+@pytest.mark.long
 def test_an_elastic_group_grows_and_shrinks_without_losing_a_step(started):
     group = started(replicas=2, most=4)
     leader = group.pods[0]
@@ -204,12 +214,14 @@ def test_an_elastic_group_grows_and_shrinks_without_losing_a_step(started):
     assert shrunk["restarts"] == []
 
 
+@pytest.mark.long
 def test_a_torchrun_script_runs_unchanged(started):
     group = started(script=True, STEPS="20")
     assert [pod.wait() for pod in group.pods] == [0, 0, 0]
     assert group.pods[0].last_words["progress"]["totalSteps"] == 20
 
 
+@pytest.mark.long
 def test_the_metrics_tell_what_the_state_tells(started):
     leader = started().pods[0]
     trains(leader)

@@ -53,6 +53,7 @@ def processes(pods):
     return [pod.rank_pid() for pod in pods]
 
 
+@pytest.mark.long
 def test_a_killed_worker_comes_back_by_itself_and_the_others_go_on(started):
     group = started()
     leader = group.pods[0]
@@ -68,6 +69,7 @@ def test_a_killed_worker_comes_back_by_itself_and_the_others_go_on(started):
     assert state["progress"]["resumedFromStep"] == 0
 
 
+@pytest.mark.long
 def test_the_successor_of_a_lost_worker_is_let_into_the_running_round(started):
     group = started()
     leader = group.pods[0]
@@ -81,6 +83,7 @@ def test_the_successor_of_a_lost_worker_is_let_into_the_running_round(started):
     assert state["progress"]["resumedFromStep"] == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_lost_server_has_the_servers_go_back_and_the_workers_wait(started, rank):
     group = started()
@@ -95,6 +98,7 @@ def test_a_lost_server_has_the_servers_go_back_and_the_workers_wait(started, ran
     assert [pod.rank_pid() for pod in group.pods[2:4]] == before, "the workers have only waited"
 
 
+@pytest.mark.long
 def test_a_killed_server_comes_back_inside_its_pod(started):
     group = started()
     trains(group.pods[0], beyond=15)
@@ -106,6 +110,7 @@ def test_a_killed_server_comes_back_inside_its_pod(started):
     assert [pod.rank_pid() for pod in group.pods[2:]] == before
 
 
+@pytest.mark.long
 def test_all_end_with_zero(started):
     group = started(epochs=3)
     assert [pod.wait(60) for pod in group.pods] == [0] * 4
@@ -114,6 +119,7 @@ def test_all_end_with_zero(started):
     assert words["metrics"]["pushedBytes"] > 0
 
 
+@pytest.mark.long
 def test_all_that_are_told_to_stop_leave_a_checkpoint(started):
     group = started()
     trains(group.pods[0], beyond=5)
@@ -123,6 +129,7 @@ def test_all_that_are_told_to_stop_leave_a_checkpoint(started):
     assert sorted((group.folder / "storage" / "checkpoints").iterdir())
 
 
+@pytest.mark.long
 def test_a_worker_that_fails_again_and_again_is_told_each_time(started):
     group = started(FAILS="3")
 

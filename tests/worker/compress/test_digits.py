@@ -16,12 +16,14 @@ EIGHT, FOUR = {"quantize": {"bits": 8}}, {"quantize": {"bits": 4}}
 DYNAMIC = {"quantize": {"mode": "dynamic"}}
 
 
+@pytest.mark.long
 def test_training_measured_what_is_measured_here(reader):
     measured = reader.evaluate(reader.trained.model)
     assert {name: reader.trained.metrics[name] for name in measured} == pytest.approx(measured, abs=1e-6)
     assert measured["validationAccuracy"] > 0.95
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("steps", "bytes_", "memory", "drop"),
     [

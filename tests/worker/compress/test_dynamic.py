@@ -33,6 +33,7 @@ def integers_of(rows, largest):
     return np.round(rows / scales).astype(np.int64), scales
 
 
+@pytest.mark.long
 @given(st.integers(2, 40), st.integers(1, 20), st.integers(1, 9), st.booleans())
 def test_it_is_the_formula_whatever_the_sizes(inputs, outputs, samples, bias):
     torch.manual_seed(inputs)
@@ -132,6 +133,7 @@ for points in (torch.ones(3, 512), -torch.ones(3, 512)):
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("instructions", ["DEFAULT", "AVX512_CORE", "AVX2", "SSE41"])
 def test_the_largest_integers_are_multiplied_exactly_on_older_cpus(instructions):
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}

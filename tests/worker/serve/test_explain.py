@@ -149,6 +149,7 @@ def counted(served, name):
     return {tuple(sorted(one.labels.values())): one.value for one in samples if one.name == name}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", [None, 0, 1, [1, 0, 1]], ids=str)
 @pytest.mark.parametrize(
     ("method", "of"),
@@ -412,6 +413,7 @@ def test_more_than_may_wait_are_sent_away(pondering):
     assert {status for status, _, _ in found} == {200, 503}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [

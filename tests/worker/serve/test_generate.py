@@ -184,6 +184,7 @@ def test_a_model_that_does_not_generate_says_why(serve, affine):
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("steps", [[{"quantize": {"bits": 8}}], [{"quantize": {"mode": "dynamic"}}]])
 def test_a_model_of_integers_writes(serve, tmp_path, steps):
     model = publish(tmp_path / "chargpt", steps)
@@ -274,6 +275,7 @@ def test_a_text_that_takes_too_long_ends_with_an_error(serve, long):
     assert (status, answer["error"]) == (504, "no answer within 0.5 s")
 
 
+@pytest.mark.long
 def test_told_to_leave_it_finishes_what_it_writes(serve, long):
     served = serve(long)
     count = LONG // 4  # written before its time to leave is over, also on a busy machine

@@ -182,6 +182,7 @@ def long(serve, tmp_path):
     return serve(tmp_path / "chargpt")
 
 
+@pytest.mark.long
 def test_whoever_goes_frees_the_slot(long):
     with contextlib.closing(long.grpc_client()) as client:
         with stream(client) as answers:
@@ -195,6 +196,7 @@ def test_whoever_goes_frees_the_slot(long):
             assert time.monotonic() - begun < 2
 
 
+@pytest.mark.long
 def test_told_to_leave_it_ends_what_streams_and_waits_for_none_that_is_idle(long):
     with (
         contextlib.closing(long.grpc_client()) as idle,

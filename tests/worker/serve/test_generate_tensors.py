@@ -65,6 +65,7 @@ def test_without_outputs_all_is_as_the_request_says(chargpt):
     assert "id" not in answer
 
 
+@pytest.mark.long
 def test_a_model_that_does_not_generate_says_why(serve, affine):
     with (
         contextlib.closing(serve(affine).client()) as client,

@@ -23,6 +23,7 @@ from tests.worker.train.recipes import DataDependent
 POINT = np.array([[1, 2, 3, 4]], dtype=np.float32)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("ranks", "count"), [(1, 1), (2, 1), (4, 1), (2, 2), (4, 2)])
 def test_a_group_answers_as_its_model_does_whatever_the_size_of_a_batch(group, affine, ranks, count):
     pods = group(affine, "--data", str(ranks), "--max-batch-size", "8", count=count)
@@ -35,6 +36,7 @@ def test_a_group_answers_as_its_model_does_whatever_the_size_of_a_batch(group, a
     assert pods.state()["group"] == known
 
 
+@pytest.mark.long
 def test_a_rank_that_is_killed_under_load_costs_no_request(group, affine):
     pods = group(affine, "--data", "2", "--max-batch-size", "8")
     with Load(pods.port) as load:
@@ -53,6 +55,7 @@ def test_a_rank_that_is_killed_under_load_costs_no_request(group, affine):
     assert 0 < death["seconds"] < LIMIT
 
 
+@pytest.mark.long
 def test_while_nobody_is_there_to_compute_requests_wait(group, affine):
     pods = group(affine, "--data", "2")
     with Load(pods.port) as load:
@@ -65,6 +68,7 @@ def test_while_nobody_is_there_to_compute_requests_wait(group, affine):
     assert pods.state()["death"]["count"] == 2
 
 
+@pytest.mark.long
 def test_a_rank_that_stands_still_is_passed_over_and_forgiven(group, affine):
     pods = group(affine, "--data", "2")
     with Load(pods.port) as load:
@@ -81,6 +85,7 @@ def test_a_rank_that_stands_still_is_passed_over_and_forgiven(group, affine):
     assert pods.state()["death"] is None
 
 
+@pytest.mark.long
 def test_a_rank_that_stands_still_for_long_is_given_up(group, affine):
     pods = group(affine, "--data", "2")
     stopped = pods.process("rank 0")
@@ -91,6 +96,7 @@ def test_a_rank_that_stands_still_for_long_is_given_up(group, affine):
     assert pods.process("rank 0") != stopped
 
 
+@pytest.mark.long
 def test_a_pod_beside_the_leader_may_be_killed_and_started_anew(group, affine):
     pods = group(affine, "--data", "4", count=2)
     with Load(pods.port) as load:
@@ -107,6 +113,7 @@ def test_a_pod_beside_the_leader_may_be_killed_and_started_anew(group, affine):
     assert load.wrong == []
 
 
+@pytest.mark.long
 def test_when_the_front_dies_clients_wait_for_the_next(group, affine):
     pods = group(affine, "--data", "2", count=2)
     pods.signal(signal.SIGKILL, "the server")
@@ -119,6 +126,7 @@ def test_when_the_front_dies_clients_wait_for_the_next(group, affine):
     assert 0 < death["seconds"] < LIMIT
 
 
+@pytest.mark.long
 def test_a_leader_that_is_told_to_leave_answers_until_nobody_asks_and_its_ranks_end_last(group, affine):
     pods = group(affine, "--data", "2", count=2)
     pods.pods[0].process.terminate()
@@ -132,6 +140,7 @@ def test_a_leader_that_is_told_to_leave_answers_until_nobody_asks_and_its_ranks_
     assert pods.pods[1].process.wait(10) == 0
 
 
+@pytest.mark.long
 def test_a_member_that_is_told_to_leave_says_so_at_once_and_computes_until_the_leader_ends(group, affine):
     pods = group(affine, "--data", "2", count=2)
     pods.pods[1].process.terminate()
@@ -144,6 +153,7 @@ def test_a_member_that_is_told_to_leave_says_so_at_once_and_computes_until_the_l
     assert pods.pods[1].process.wait(10) == 0
 
 
+@pytest.mark.long
 def test_a_member_does_not_stay_longer_than_leaving_may_take(group, affine):
     pods = group(affine, "--data", "2", "--drain-seconds", "1", count=2)
     pods.pods[1].process.terminate()
@@ -152,6 +162,7 @@ def test_a_member_does_not_stay_longer_than_leaving_may_take(group, affine):
     assert pods.state()["death"] is None
 
 
+@pytest.mark.long
 def test_a_leader_without_anybody_to_compute_does_not_linger(group, affine):
     pods = group(affine, "--data", "2")
     for rank in ("rank 0", "rank 1"):
@@ -173,6 +184,7 @@ def test_a_member_that_has_no_leader_waits_for_it_and_leaves_when_told(group, af
     assert pods.pods[1].process.wait(10) == 0
 
 
+@pytest.mark.long
 def test_a_member_tells_of_the_group_and_leaves_inference_to_the_leader(group, affine):
     pods = group(affine, "--data", "2", count=2)
     until(lambda: pods.is_ready(pod=1))
@@ -187,6 +199,7 @@ def test_a_member_tells_of_the_group_and_leaves_inference_to_the_leader(group, a
     assert pods.state(pod=1)["reason"] == "rank 0 (pod 0) does not answer"
 
 
+@pytest.mark.long
 def test_a_model_that_ranks_cannot_load_ends_all(group, tmp_path):
     """The recipe has another model than the weights are of, which the front does not notice: it loads none."""
     origin = ORIGIN | {"recipe": "tests.worker.train.recipes:Line", "config": {"epochs": 1}}
@@ -196,6 +209,7 @@ def test_a_model_that_ranks_cannot_load_ends_all(group, tmp_path):
     assert pod.process.returncode == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
@@ -232,6 +246,7 @@ def test_a_request_that_ranks_die_of_fails_alone(group, tmp_path):
     assert pods.state()["death"]["count"] >= 3
 
 
+@pytest.mark.long
 def test_a_rank_whose_device_has_failed_is_followed_by_another(group, failing):
     pods = group(failing, "--data", "2")
     before = pods.process("rank 0"), pods.process("rank 1")
@@ -244,6 +259,7 @@ def test_a_rank_whose_device_has_failed_is_followed_by_another(group, failing):
     assert pods.state()["death"] is None
 
 
+@pytest.mark.long
 def test_a_computation_that_hangs_does_not_stay_in_the_way(group, sleeping):
     pods = group(sleeping, "--data", "2", "--request-seconds", "5", "--max-batch-size", "8")
     before = pods.process("rank 0"), pods.process("rank 1")
@@ -253,6 +269,7 @@ def test_a_computation_that_hangs_does_not_stay_in_the_way(group, sleeping):
     assert infer(pods.port, POINT)[0] == 200
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [

@@ -47,6 +47,7 @@ def explained_by_one(directory, inputs, method, target=None):
     return dict(zip((spec.name for spec in explainer.question.signature.outputs), outputs, strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target", [None, [1, 0, 1]], ids=str)
 @pytest.mark.parametrize("method", ["integratedGradients", "occlusion"])
 def test_they_are_those_of_one_process(group, tmp_path, method, target):
@@ -77,6 +78,7 @@ DIVIDED = [
 WAYS = pytest.mark.parametrize("words", DIVIDED, ids=" ".join)
 
 
+@pytest.mark.long
 @WAYS
 @pytest.mark.parametrize("method", METHODS)
 def test_a_divided_model_is_explained_as_the_whole_one(group, reading, words, method):
@@ -90,6 +92,7 @@ def test_a_divided_model_is_explained_as_the_whole_one(group, reading, words, me
         torch.testing.assert_close(found[name], numbers, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [("--tensor", "2"), ("--pipeline", "2"), ("--pipeline", "3")], ids=" ".join)
 def test_a_model_without_gradients_says_so_and_infers_as_before(group, tmp_path, words):
     recipe = "tests.worker.serve.reading:Undifferentiable"
@@ -103,6 +106,7 @@ def test_a_model_without_gradients_says_so_and_infers_as_before(group, tmp_path,
     assert pods.state()["death"] is None
 
 
+@pytest.mark.long
 @WAYS
 def test_a_divided_model_that_loses_a_rank_is_explained_by_those_who_come(group, reading, words):
     pods = group(reading, *words, "--explain", "integratedGradients")
@@ -113,6 +117,7 @@ def test_a_divided_model_that_loses_a_rank_is_explained_by_those_who_come(group,
     assert pods.state()["death"]["count"] == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bits", [32, 8])
 @pytest.mark.parametrize("words", [("--data", "2"), *DIVIDED], ids=" ".join)
 def test_a_text_is_explained(group, tmp_path, words, bits):
@@ -125,6 +130,7 @@ def test_a_text_is_explained(group, tmp_path, words, bits):
         torch.testing.assert_close(found[name], numbers, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 def test_texts_are_explained_together_as_each_alone(group, tmp_path):
     """A pipeline computes a batch in pieces, which are as many as its next power of two has room for."""
     writing.publish(tmp_path / "chargpt")
@@ -138,12 +144,14 @@ def test_texts_are_explained_together_as_each_alone(group, tmp_path):
             torch.testing.assert_close(found[name], numbers, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 def test_what_does_not_fit_is_told_by_the_leader(group, tmp_path):
     pods = group(publish(tmp_path / "weighted", Weighted(), torch.randn(3, 4)), "--data", "2", "--explain", "saliency")
     points = tensor("points", POINTS)
     assert explain(pods, points, target=2) == (400, "parameters.target: found 2, wanted the number of a class, below 2")
 
 
+@pytest.mark.long
 def test_inference_goes_on_meanwhile(group, pondering):
     pods = group(pondering, "--data", "2", "--explain", "saliency")
     points = torch.tensor([[1.5, 0, 0, 0]])
@@ -159,6 +167,7 @@ def test_inference_goes_on_meanwhile(group, pondering):
     assert slowest < 1.0, "one waited for the explanation"
 
 
+@pytest.mark.long
 def test_a_late_one_is_given_up_and_the_next_is_computed(group, pondering):
     """It would take six seconds, has two, and what it has begun then lasts a fifth of one."""
     pods = group(pondering, "--data", "2", "--explain", "saliency", "--request-seconds", "2")
@@ -172,6 +181,7 @@ def test_a_late_one_is_given_up_and_the_next_is_computed(group, pondering):
     assert pods.state()["death"] is None
 
 
+@pytest.mark.long
 def test_a_rank_that_is_killed_costs_no_explanation(group, pondering):
     pods = group(pondering, "--data", "2", "--explain", "saliency")
     found = []

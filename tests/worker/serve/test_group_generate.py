@@ -79,6 +79,7 @@ def at_once(number, asks):
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "count"),
     [
@@ -102,6 +103,7 @@ def test_a_group_writes_what_one_process_does(group, directory, wanted, words, c
         assert json.loads(one.getresponse().read())["properties"] == {"generate": "true", "context": "48"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [("--tensor", "2"), ("--pipeline", "2")])
 def test_quantized_layers_that_are_divided_write_what_one_process_does(group, serve, tmp_path, words):
     publish(tmp_path / "chargpt", [{"quantize": {"bits": 4}}])
@@ -111,6 +113,7 @@ def test_quantized_layers_that_are_divided_write_what_one_process_does(group, se
         assert found[0] == found[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [("--data", "2"), ("--tensor", "2"), ("--pipeline", "2")])
 def test_a_group_infers_texts_of_any_length(group, directory, words):
     pods, model = group(directory, *words, *NAMED), chargpt()
@@ -123,6 +126,7 @@ def test_a_group_infers_texts_of_any_length(group, directory, words):
             torch.testing.assert_close(found, model(tokens), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [("--data", "2"), ("--tensor", "2"), ("--pipeline", "2")])
 def test_a_rank_that_is_killed_costs_no_text(group, long, alone, words):
     asked = [("The", {"max_tokens": 200, "temperature": 0}), ("def f(x", {"max_tokens": 200, "seed": 3})] * 2
@@ -141,6 +145,7 @@ def test_a_rank_that_is_killed_costs_no_text(group, long, alone, words):
     assert ask(pods, asked[0][0], **asked[0][1])[2]["text_output"] == texts[0]
 
 
+@pytest.mark.long
 def test_a_rank_that_stands_still_is_left_by_its_texts(group, long, alone):
     parameters = {"max_tokens": 200, "temperature": 0}
     wanted = ask(alone, "The", **parameters)[2]["text_output"]
@@ -162,6 +167,7 @@ def test_while_nobody_is_there_to_compute_texts_wait(group, directory, wanted):
     assert ask(pods, text, **parameters)[2]["text_output"] == wanted[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [("--data", "2"), ("--tensor", "2"), ("--pipeline", "2")])
 def test_a_client_that_goes_frees_the_slot(group, long, alone, words):
     pods = group(long, *words, *NAMED)
@@ -174,6 +180,7 @@ def test_a_client_that_goes_frees_the_slot(group, long, alone, words):
     assert ask(pods, "The", **parameters)[2]["text_output"] == ask(alone, "The", **parameters)[2]["text_output"]
 
 
+@pytest.mark.long
 def test_told_to_leave_it_finishes_what_it_writes(group, long):
     pods = group(long, "--tensor", "2", *NAMED, count=2)
     one, answer, _ = begin(pods, "a", max_tokens=300)
@@ -186,6 +193,7 @@ def test_told_to_leave_it_finishes_what_it_writes(group, long):
     assert [pod.process.wait(LIMIT) for pod in pods.pods] == [0, 0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "words", [("--tensor", "2"), ("--pipeline", "2"), ("--pipeline", "3"), ("--tensor", "2", "--pipeline", "2")]
 )

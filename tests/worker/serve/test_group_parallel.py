@@ -46,6 +46,7 @@ def reading(publish):
     return publish()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "count"),
     [
@@ -73,6 +74,7 @@ def test_layers_are_divided_that_are_given_or_give_whole_vectors(group, publish)
     np.testing.assert_allclose(found, wanted(points), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [("--tensor", "2"), ("--pipeline", "2")])
 def test_a_rank_that_is_killed_takes_its_shard_with_it_and_all_come_back(group, reading, words):
     pods = group(reading, *words, "--max-batch-size", "4")
@@ -101,6 +103,7 @@ def test_a_rank_that_is_killed_leaves_the_other_shards_alone(group, reading):
     assert [pods.process(name, pod=1) for name in ("rank 2", "rank 3")] == others
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
@@ -137,6 +140,7 @@ def test_the_digits_can_be_divided(group, tmp_path, words):
     np.testing.assert_allclose(found, model(images).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("recipe", "words", "told"),
     [
@@ -165,6 +169,7 @@ def quantized(tmp_path):
     return make
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [

@@ -89,6 +89,7 @@ def test_an_error_with_many_words_is_told_by_its_first_and_its_last(asked, name)
     assert len(told.value.message()) < 3000
 
 
+@pytest.mark.long
 def test_clients_change_their_connection_all_the_time_and_lose_nothing(serve, affine):
     served = serve(affine, "--name", "sums")
     array = np.ones((1, 4), dtype=np.float32)

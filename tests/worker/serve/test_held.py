@@ -72,6 +72,7 @@ def test_who_waited_is_led_to_the_server_both_ways(host, held):
     assert asyncio.run(talk()) == b"WAITS FOR THE NEXT\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("connected", [True, False], ids=["a connection breaks", "a new connection"])
 def test_who_asks_while_there_is_nobody_is_answered_by_the_next_process(serve, affine, connected):
     served = serve(affine)

@@ -173,6 +173,7 @@ def test_requests_at_once_are_computed_together_and_each_gets_its_own(serve, aff
     assert float(count) < 160, "no two requests were computed together"
 
 
+@pytest.mark.long
 def test_told_to_leave_it_answers_until_nobody_asks_and_no_request_fails(serve, affine):
     """The client comes back to it for some seconds, as one does whose Service still lists it among others, then stays
     away.
@@ -220,6 +221,7 @@ def test_whoever_goes_on_asking_is_left_after_the_longest_that_leaving_may_take(
     assert served.process.wait(5) == 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fault", "code", "wanted"),
     [

@@ -73,6 +73,7 @@ def test_it_learns(start_ranks):
     assert description["generation"] == {"context": 16}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ['{"type": "fsdp"}', '{"type": "tensor"}', '{"type": "pipeline"}'])
 def test_every_strategy_learns_the_same(start_ranks, strategy):
     alone = load_model(train(start_ranks, "alone", 1).storage / "model").weights()

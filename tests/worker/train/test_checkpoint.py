@@ -94,6 +94,7 @@ def test_a_damaged_one_is_skipped_for_the_one_before(checkpoints, directory, dam
     assert f"skipped the broken checkpoint {directory / 'step-00000010'}: {name}" in caplog.text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "manifest.json"])
 def test_torn_or_changed_at_any_byte_it_is_skipped_for_the_one_before(checkpoints, directory, name):
     for step in (5, 10):

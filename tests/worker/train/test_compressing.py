@@ -37,6 +37,7 @@ def test_it_publishes_the_compressed_model_and_tells_what_each_step_did(start_ra
     assert (group.storage / "model" / "model.json").stat().st_mtime_ns == published
 
 
+@pytest.mark.long
 def test_the_others_wait_for_as_long_as_it_takes(start_ranks):
     """Of two, one measures all samples alone, twice: nine seconds and more, where five are the limit of all else."""
     group = train(start_ranks, STEPS[1:], recipe="tests.worker.train.recipes:Impatient", PAUSE="1.5")

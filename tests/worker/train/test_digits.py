@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from muster_worker.recipes.digits import load_digits
@@ -15,6 +16,7 @@ def test_the_images_are_scikit_learns():
     assert torch.bincount(digits).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
+@pytest.mark.long
 def test_three_ranks_learn_to_read_digits(start_ranks):
     group = start_ranks("storage", 3, recipe="muster_worker.recipes.digits:Digits")
     assert group.wait() == [0, 0, 0], group.output()

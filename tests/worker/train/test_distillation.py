@@ -36,6 +36,7 @@ def accuracy(group):
     return load_model(group.storage / "model").description["metrics"]["validationAccuracy"]
 
 
+@pytest.mark.long
 def test_a_student_of_a_tenth_of_the_size_comes_near_its_teacher_and_is_better_than_alone(start_ranks):
     teacher = finish(start_ranks("teacher", 1, recipe=DIGITS, config={"epochs": 20}))
     options = {"recipe": DIGITS, "config": STUDENT, "optimisation": COSINE}
@@ -56,6 +57,7 @@ def teacher(start_ranks):
     return finish(start_ranks("teacher", 1, recipe=LOGITS, config={"width": 16}))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "count"), [("ddp", 3), ("fsdp", 2), ("tensor", 2), ("pipeline", 2)])
 def test_every_strategy_learns_the_same_of_it(start_ranks, teacher, kind, count):
     alone = finish(start_ranks("one", 1, recipe=LOGITS, **taught_by(teacher)))
@@ -66,6 +68,7 @@ def test_every_strategy_learns_the_same_of_it(start_ranks, teacher, kind, count)
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_what_is_learned_depends_on_the_teacher(start_ranks, teacher):
     with_it = finish(start_ranks("with", 1, recipe=LOGITS, **taught_by(teacher)))
     without = finish(start_ranks("without", 1, recipe=LOGITS, **taught_by(teacher, alpha="0")))
@@ -92,6 +95,7 @@ def test_who_begins_to_learn_otherwise_needs_another_path(start_ranks, teacher):
     assert "were made with distillation = {'temperature': 2.0, 'alpha': 0.9}, this job has" in group.output()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("recipe", "config", "message"),
     [

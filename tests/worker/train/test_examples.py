@@ -63,6 +63,7 @@ def test_the_articles_inference_divides_the_samples_and_prints_on_rank_0(run):
     assert "samples" not in second
 
 
+@pytest.mark.long
 def test_the_plain_script_learns_and_reports(run, tmp_path):
     first, _ = run("script/train.py", "--epochs", "3")
     learned = json.loads(re.search(r"learned (\S+ \S+ \S+) wanted", first)[1])

@@ -17,6 +17,7 @@ def run(program):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("module", ["muster_worker.train.main", "muster_worker.recipes.digits"])
 def test_importing_starts_no_thread_and_prints_nothing(module):
     result = run(f"import os, {module}; print(len(os.listdir('/proc/self/task')))")

@@ -78,6 +78,7 @@ def assert_each_sample_once(tmp_path, config=LONG):
 # --- what is measured ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("servers", [1, 2])
 def test_of_servers_and_workers_there_are_figures(start, servers):
     group = start(servers, 2, LOCAL_RANK="0")  # each in a pod of its own
@@ -139,6 +140,7 @@ def test_links_are_measured_anew_when_a_server_is_somewhere_else(monkeypatch):
 # --- who is lost ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP], ids=lambda one: one.name)
 def test_a_lost_worker_stops_nobody(start, alone, tmp_path, number):
     group = start(2, 3)
@@ -152,6 +154,7 @@ def test_a_lost_worker_stops_nobody(start, alone, tmp_path, number):
     assert "worker 2 (rank 4) is lost: share" in group.output()
 
 
+@pytest.mark.long
 def test_a_worker_may_come_later(start, alone, tmp_path):
     group = start(1, 3, only=[0, 1])
     group.until_step(50)
@@ -162,6 +165,7 @@ def test_a_worker_may_come_later(start, alone, tmp_path):
     assert_each_sample_once(tmp_path)
 
 
+@pytest.mark.long
 def test_workers_may_be_added_and_taken_away_and_share_each_step_among_those_that_are_there(start, alone, tmp_path):
     elastic = {"MUSTER_MIN_REPLICAS": "1"}
     group = start(2, 3, only=[0, 1, 2], **elastic)
@@ -182,6 +186,7 @@ def test_with_one_worker_of_several_that_there_can_be_each_step_is_one_share(sta
     assert group.reports()[-1]["pushedBytes"] == 10 * (size + len(weights(group)))
 
 
+@pytest.mark.long
 def test_a_lost_server_comes_back_from_the_checkpoint_and_the_workers_wait_for_it(start, alone, tmp_path):
     options = {"checkpoint": {"everySteps": 40, "asynchronous": True}}
     group = start(2, 2, **options)
@@ -201,6 +206,7 @@ def test_a_lost_server_comes_back_from_the_checkpoint_and_the_workers_wait_for_i
     assert_each_sample_once(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("servers", [1, 2])
 def test_checkpoints_are_made_by_the_clock_however_long_the_servers_wait_for_a_step(start, servers):
     config = {"epochs": 1, "samples": 24, "batchSize": 8}
@@ -219,6 +225,7 @@ def evaluations(group):
     return manifest["state"]["progress"]["history"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("staleness", "compression"), [(3, "none"), (0, "int8"), (2, "int8")])
 def test_it_learns_with_stale_or_small_gradients(start, tmp_path, staleness, compression):
     config = LONG | {"epochs": 60}

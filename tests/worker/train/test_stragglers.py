@@ -83,6 +83,7 @@ def test_one_rank_waits_for_nobody():
     assert Training().go_on(2 * WINDOW, 0.01) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("servers", [0, 1], ids=["average", "have a server"])
 def test_of_two_ranks_that_the_slow_one_is_reported(start_ranks, tmp_path, servers):
     epochs = {"epochs": 40, "batchSize": 6}  # some 9 steps of 0.03 s each
@@ -102,6 +103,7 @@ def test_of_two_ranks_that_the_slow_one_is_reported(start_ranks, tmp_path, serve
     assert slow["slowdown"] > SLOW
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("strategy", "how"),
     [("fsdp", "SlowToCompute"), ("tensor", "SlowToCompute"), ("fsdp", "SlowToRead")],
@@ -120,6 +122,7 @@ def test_of_ranks_that_divide_a_model_the_slow_one_is_reported(start_ranks, tmp_
     assert slow["slowdown"] > SLOW
 
 
+@pytest.mark.long
 def test_of_two_pipelines_the_slow_rank_is_reported(start_ranks, tmp_path):
     group = start_ranks(
         *(tmp_path / "storage", 4),

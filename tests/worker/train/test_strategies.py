@@ -93,6 +93,7 @@ def alone(tmp_path_factory):
     return learned
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "mesh", "count", "accumulation"), WAYS, ids=str)
 def test_it_learns_what_one_process_learns(start_ranks, alone, kind, mesh, count, accumulation):
     recipe = DEEP if kind == "pipeline" else COUNTING
@@ -106,6 +107,7 @@ def test_it_learns_what_one_process_learns(start_ranks, alone, kind, mesh, count
     assert_same(weights(group), alone(accumulation=accumulation, recipe=recipe), **TOLERANCE)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "mesh", "count"),
     [
@@ -128,6 +130,7 @@ def test_gradients_are_clipped_by_the_norm_of_all(start_ranks, alone, kind, mesh
     assert not torch.allclose(free["last.weight"], wanted["last.weight"], rtol=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "mesh", "count"),
     [
@@ -153,6 +156,7 @@ def test_gradients_scaled_for_float16_are_those_of_one_process(start_ranks, alon
     assert set(scales) == {2.0**16}, "or a step was left out"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "mesh", "count"),
     [
@@ -178,6 +182,7 @@ def test_a_recipe_may_group_its_parameters(start_ranks, kind, mesh, count):
     assert not torch.allclose(weights(plain)["blocks.0.up.weight"], weights(wanted)["blocks.0.up.weight"], rtol=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -209,6 +214,7 @@ def test_one_goes_on_from_what_another_has_saved(start_ranks, alone, before, aft
     assert_same(weights(second), alone(epochs=20), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "mesh", "count", "share"),
     [
@@ -245,6 +251,7 @@ KEEPING = [
 """Each with two shares of the data, of which each has statistics of its own."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "mesh", "count", "recipe"),
     [
@@ -264,6 +271,7 @@ def test_what_is_told_of_a_model_is_so_of_the_one_that_is_published(start_ranks,
     assert {name: last[name] for name in alone} == pytest.approx(alone, rel=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "mesh", "count"), KEEPING, ids=str)
 def test_going_on_with_running_statistics_is_as_if_nothing_had_been(start_ranks, kind, mesh, count):
     config = {"batchSize": 16, "samples": 48}
@@ -287,6 +295,7 @@ def test_each_share_of_a_step_begins_with_the_same_buffers_whoever_computes_it(s
 # --- parameters without a gradient ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", ["ReachedLate", "Frozen"])
 @pytest.mark.parametrize(
     ("kind", "mesh", "count"),
@@ -310,6 +319,7 @@ def test_going_on_before_a_gradient_reached_all_parameters_is_as_if_nothing_had_
     assert_same(weights(parts), weights(whole), rtol=0, atol=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "mesh", "count"),
     [("fsdp", None, 2), ("pipeline", {"pipeline": 3}, 6), ("parameterServer", {"parameterServers": 3}, 4)],
@@ -325,6 +335,7 @@ def test_a_recipe_may_leave_out_what_is_not_trained(start_ranks, kind, mesh, cou
     assert_same(weights(group), weights(alone), **TOLERANCE)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "mesh", "count"),
     [

@@ -74,6 +74,7 @@ def test_metrics_are_exact_at_any_world_size(start_ranks):
 # --- going on ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_an_interrupted_training_ends_like_an_uninterrupted_one(start_ranks, asynchronous):
     """Bit for bit: with dropout, momentum, a plateau schedule, and an interruption in the middle of an epoch."""
@@ -110,6 +111,7 @@ def test_training_goes_on_at_another_world_size(start_ranks, tmp_path):
         assert sorted(samples) == list(range(301))
 
 
+@pytest.mark.long
 def test_after_a_rank_was_killed_no_sample_of_the_surviving_history_is_used_twice_or_left_out(start_ranks, tmp_path):
     options = {
         "config": {"epochs": 20, "samples": 501},
@@ -195,6 +197,7 @@ def test_a_broken_checkpoint_is_skipped_said_and_replaced(start_ranks):
     assert reported[0]["resumedFromStep"] == (left_at - 1) // 20 * 20
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("lost", [0, 1])
 def test_without_shared_storage_a_pod_that_has_no_checkpoint_gets_it_from_one_that_has(start_ranks, tmp_path, lost):
     plateau = {"schedule": "plateau", "metric": "validationLoss", "factor": "0.5", "patience": 2}
@@ -241,6 +244,7 @@ def initial(group):
     return {"MUSTER_INITIAL_MODEL": str(directory), "MUSTER_INITIAL_MODEL_SHA256": checksum}
 
 
+@pytest.mark.long
 def test_a_job_starts_from_the_model_it_names_and_resumes_from_its_own_checkpoints(start_ranks):
     first = finish(start_ranks("first", 1, config={"epochs": 20}))
     options = {"config": {"epochs": 60}, "checkpoint": {"everySteps": 20}, **initial(first)}
@@ -323,6 +327,7 @@ def test_on_sigterm_to_all_ranks_all_say_so(start_ranks):
     assert group.wait() == [143, 143], group.output()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp", "pipeline"])
 def test_on_sigterm_in_an_evaluation_nobody_waits_for_its_end(start_ranks, strategy):
     """It is made again by those who go on."""
