@@ -23,8 +23,8 @@ SERVING_IMAGE := localhost/muster-bench-serving:dev
 STRATEGIES_IMAGE := localhost/muster-bench-strategies:dev
 KSERVE_IMAGE := localhost/muster-kserve:test
 NAMESPACE := muster-system
-# Of the tests, beside those on the cluster: the longest first, as two run side by side.
-PARTS := serving training unit torchserve kserve
+# Of the tests, beside those on the cluster: two run side by side, and in this order they end about together.
+PARTS := serving unit training torchserve kserve
 RELEASE := muster
 # By which hypothesis knows that it is to try the same cases each time, inside of images too.
 TELL_CI := $(if $(CI),--env CI=$(CI))
