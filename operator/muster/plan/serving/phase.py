@@ -62,7 +62,7 @@ def phase(view: View, slots: Sequence[Slot], lost: Sequence[Loss]) -> Phase:
 
 
 def _replacing(view: View, slots: Sequence[Slot], lost: Sequence[Slot]) -> Phase:
-    if any(view.is_unheard(slot.group) for slot in lost):
+    if view.unheard & {slot.group for slot in lost}:
         return Phase("Degraded", "Unheard", _UNHEARD, progressing=False)
     message = f"{_groups(len(lost))} of {len(slots)} lost, being replaced{_trouble(view, slots)}"
     return Phase("Degraded", "Replacing", message)

@@ -124,12 +124,7 @@ def _serve(seen: View, observed: Observed, missing: Missing | None, work: Work) 
         besides=(*besides, *routing) if held is None else routing if observed.routes else (),
         demand=demand,
         parts=(
-            *reachability.parts(
-                seen.servers,
-                seen.deployment.metadata.namespace,
-                seen.now,
-                {one.group for one in seen.servers if seen.is_unheard(one.group)},
-            ),
+            *reachability.parts(seen.servers, seen.deployment.metadata.namespace, seen.now, seen.unheard),
             *reachability.opened(creates, seen.now),
         ),
         scrape=_targets(seen),

@@ -78,7 +78,8 @@ def moves(view: View, paused: Collection[int] = ()) -> Moves:
     useless = [one for slot in wanted for one in _useless(view, slot)]
     gone = {one.name for one in useless}
     groups = [slot.without(gone) for slot in wanted]
-    missing = [slot for slot in groups if not (slot.servers or slot.group in paused or view.is_unheard(slot.group))]
+    unheard = view.unheard
+    missing = [slot for slot in groups if not (slot.servers or slot.group in paused or slot.group in unheard)]
     extra = sum(len(slot.servers) - 1 for slot in groups if slot.servers) + len(beyond) - len(surplus)
     # The last first: `partition` keeps the first.
     waiting = [slot for slot in reversed(groups) if slot.old and not slot.good and slot.group not in paused]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -138,13 +139,16 @@ class View:
         """Return what of this group is to stay as far as anybody has said, in the order it was made."""
         return tuple(one for one in self.servers if one.group == group and not one.cut_off and not self.is_over(one))
 
-    def is_unheard(self, group: int) -> bool:
-        """Whether nothing of the deployment answers the operator, also what took the place of this group's first.
+    @property
+    def unheard(self) -> frozenset[int]:
+        """The groups of which what took the place of the first is silent as well, as is all of the deployment.
 
         It is the operator then that is not let through, as by a NetworkPolicy: another server would be as silent.
         """
-        silent = [one for one in self.servers if one.group == group and one.cut_off and not self.is_over(one)]
-        return len(silent) > 1 and all(self.state_now(one) is None for one in self.servers)
+        if any(self.state_now(one) is not None for one in self.servers):
+            return frozenset()
+        silent = Counter(one.group for one in self.servers if one.cut_off and not self.is_over(one))
+        return frozenset(group for group, servers in silent.items() if servers > 1)
 
     @property
     def _revisions(self) -> Mapping[str, Any]:
