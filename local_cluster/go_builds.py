@@ -123,6 +123,8 @@ KUEUE = GoBuild(
     ),
     seconds=240,
 )
+# Of Kubernetes' own tests: it plays devices that pods can claim.
+DRA_TEST_DRIVER = GoBuild("dra_test_driver", version_of="k8s.io/kubernetes", seconds=120)
 METRICS_SERVER = GoBuild("metrics-server", version_of="sigs.k8s.io/metrics-server", seconds=200)
 TRAEFIK = GoBuild(
     "traefik",

@@ -38,12 +38,12 @@ def admitted(kube: Kube, name: str) -> dict[str, Any]:
     return next((c for c in kube.status(name).get("conditions", []) if c["type"] == "Admitted"), {})
 
 
-def waits(kube: Kube, name: str, reason: str) -> dict[str, Any]:
+def waits(kube: Kube, name: str, reason: str, limit: float = 60) -> dict[str, Any]:
     def told() -> dict[str, Any] | None:
         condition = admitted(kube, name)
         return condition if condition.get("reason") == reason else None
 
-    return wait_for(f"{name} says {reason}", told, 60)
+    return wait_for(f"{name} says {reason}", told, limit)
 
 
 def test_of_two_jobs_that_want_more_than_there_is_never_both_hold_a_part(kube, measure):

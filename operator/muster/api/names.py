@@ -36,6 +36,12 @@ ObjectName = Annotated[
     ),
 ]
 
+DnsLabel = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=63),
+    matches(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "write lower-case letters, digits and -, with no - at the ends"),
+]
+
 # Decimal numbers are strings: the Kubernetes API has no floats that survive every client.
 _DECIMAL = r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]{1,2})?$"
 

@@ -5,6 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from muster.api.base import WITHOUT_NULLS, Model
+from muster.api.lists import ListType
+from muster.api.names import DnsLabel, ObjectName
 from muster.api.quantity import Quantity, parse_quantity
 from muster.api.rules import Rule
 
@@ -41,6 +43,33 @@ def _devices_are_limited(resources: "Resources") -> bool:
 
 # With more than 7 the API server before 1.34 takes the rules about them for too costly.
 Amounts = Annotated[dict[str, Quantity], Field(max_length=7), WITHOUT_NULLS]
+
+
+class ResourceClaim(Model):
+    """Devices by Dynamic Resource Allocation: what a pod says in `resourceClaims`, and its container in `resources`.
+
+    What is claimed is written in another object, of the same namespace. How many devices that are is not counted.
+    """
+
+    rules = (
+        Rule(
+            cel="has(self.resourceClaimTemplateName) != has(self.resourceClaimName)",
+            holds=lambda claim: (claim.resource_claim_template_name is None) != (claim.resource_claim_name is None),
+            message=(
+                "write resourceClaimTemplateName for a claim of each pod's own, or resourceClaimName for one that all"
+                " share"
+            ),
+        ),
+    )
+
+    name: DnsLabel
+    """What the claim is called in the pod, for example `gpus`."""
+    resource_claim_template_name: ObjectName | None = None
+    """The ResourceClaimTemplate of which each pod gets a claim of its own."""
+    resource_claim_name: ObjectName | None = None
+    """The ResourceClaim that all pods share."""
+    request: DnsLabel | None = None
+    """Which of the requests in the claim is the container's. Absent: all."""
 
 
 class Resources(Model):
@@ -87,6 +116,12 @@ class Resources(Model):
     """
     requests: Amounts = Field(default_factory=dict)
     """What the node must have free, where that is less than the limit, for example `{cpu: 500m, memory: 2Gi}`."""
+    claims: Annotated[tuple[ResourceClaim, ...], Field(max_length=8), ListType(keys=("name",))] | None = None
+    """Devices of which a cluster knows more than their number: `[{name: gpus, resourceClaimTemplateName: two-gpus}]`.
+
+    That is Dynamic Resource Allocation, of Kubernetes 1.34 and later. Muster does not count these devices: jobs that
+    claim some start one at a time, and one that lacks some after a minute is taken back and tries again later.
+    """
 
     @property
     def gpus(self) -> int:

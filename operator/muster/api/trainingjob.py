@@ -167,7 +167,7 @@ class Scheduling(Model):
 
 
 def _nccl_has_gpus(spec: "TrainingJobSpec") -> bool:
-    return spec.backend != "nccl" or spec.resources.gpus > 0
+    return spec.backend != "nccl" or spec.resources.gpus > 0 or bool(spec.resources.claims)
 
 
 # 0 where it depends on the pod's GPUs or TPUs: the worker counts them.
@@ -242,13 +242,14 @@ class TrainingJobSpec(Model):
     processes_per_worker: AutoOrCount = "auto"
     """How many processes (ranks) each worker runs: `auto` or a number. auto: one a GPU or TPU, at least one.
 
-    With parameter servers it is one.
+    With parameter servers it is one. Of GPUs that `resources.claims` has, write the number that a pod gets.
     """
     backend: Literal["auto", "nccl", "gloo", "xla"] = "auto"
     """How processes exchange gradients: nccl between GPUs, xla between TPUs, gloo anywhere.
 
-    auto: xla where pods ask for google.com/tpu, nccl where they ask for GPUs. xla is for recipes with strategy ddp, and
-    computes by torch_xla, which the image must have; without TPUs it is one process.
+    auto: xla where pods ask for google.com/tpu, nccl where they ask for GPUs or find that they have claimed some. xla
+    is for recipes with strategy ddp, and computes by torch_xla, which the image must have; without TPUs it is one
+    process.
     """
     recipe: Recipe | None = None
     """What runs: this or `script`."""
@@ -407,14 +408,15 @@ class TrainingJobSpec(Model):
         ),
         Rule(
             cel=(
-                "self.backend != 'nccl' || has(self.resources) && has(self.resources.limits) &&"
+                "self.backend != 'nccl' || has(self.resources) && ("
+                "has(self.resources.claims) && size(self.resources.claims) > 0 || has(self.resources.limits) &&"
                 f" self.resources.limits.exists(k, {IS_GPU}"
-                " && sign(quantity(string(self.resources.limits[k]))) > 0)"
+                " && sign(quantity(string(self.resources.limits[k]))) > 0))"
             ),
             holds=_nccl_has_gpus,
             message=(
-                "nccl needs GPUs and spec.resources.limits asks for none:"
-                " write gloo, or add nvidia.com/gpu to the limits"
+                "nccl needs GPUs and spec.resources asks for none:"
+                " write gloo, or add nvidia.com/gpu to its limits, or a claim"
             ),
             at=".backend",
         ),

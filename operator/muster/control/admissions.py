@@ -21,6 +21,8 @@ from muster.client import (
     LOCAL_QUEUES,
     PODS,
     PRIORITY_CLASSES,
+    RESOURCE_CLAIM_TEMPLATES,
+    RESOURCE_CLAIMS,
     STORAGE_CLASSES,
     VOLUME_CLAIMS,
     ApiError,
@@ -51,7 +53,16 @@ TRY_AGAIN = 1.0
 COUNT_AGE, FOUND_AGE, MISSING_AGE = 1.0, 60.0, 2.0
 
 _ALIVE = "status.phase!=Succeeded,status.phase!=Failed"
-_NAMED = (CONFIG_MAPS, DEFINITIONS, LOCAL_QUEUES, PRIORITY_CLASSES, STORAGE_CLASSES, VOLUME_CLAIMS)
+_NAMED = (
+    CONFIG_MAPS,
+    DEFINITIONS,
+    LOCAL_QUEUES,
+    PRIORITY_CLASSES,
+    RESOURCE_CLAIMS,
+    RESOURCE_CLAIM_TEMPLATES,
+    STORAGE_CLASSES,
+    VOLUME_CLAIMS,
+)
 _KINDS = {kind.kind: kind for kind in _NAMED}
 
 
@@ -157,7 +168,8 @@ class Admissions:
         # Pods made while they are listed need not be in the list; those that are watched are known at once.
         before = {} if self._everywhere else self._held()
         pods = (await self._client.list(PODS, label_selector=others, field_selector=_ALIVE, each=_taken)).items
-        capacity = Capacity.count(self._store.nodes.values(), chain(pods, self._store.pods if self._everywhere else ()))
+        ours = self._store.pods if self._everywhere else ()
+        capacity = Capacity.count(self._store.nodes.values(), chain(pods, ours), self._now())
         for demand, domain in (before | self._held()).values():
             capacity = queue.taken(demand, capacity, domain)
         ended = time.monotonic()
@@ -199,4 +211,8 @@ class Admissions:
 
 def _taken(pod: Object) -> Object:
     """What a count needs of somebody else's pod."""
-    return {"spec": requests.wanted(pod["spec"]), "status": {"phase": pod.get("status", {}).get("phase")}}
+    return {
+        "metadata": {"creationTimestamp": pod["metadata"]["creationTimestamp"]},
+        "spec": requests.wanted(pod["spec"]),
+        "status": {"phase": pod.get("status", {}).get("phase")},
+    }

@@ -2,7 +2,7 @@
 
 The answer errs on the side of the scheduler: pods that are made but not yet placed hold their room, a node
 counts only if the pods tolerate it and select it. What cannot be judged here (affinity between pods, volume
-topology) is left to the scheduler.
+topology, devices that are claimed) is left to the scheduler.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from muster.plan import requests
+from muster.plan import claims, requests
 from muster.plan.nodes import is_named_by, takes_new_pods
 
 if TYPE_CHECKING:
@@ -32,14 +32,17 @@ class Capacity:
     nodes: Mapping[str, Manifest]
     whole: Mapping[str, dict[str, Decimal]]
     free: Mapping[str, dict[str, Decimal]]
+    unsettled: bool = False
+    """Whether the scheduler looks for devices that some pods claim."""
 
     @classmethod
-    def count(cls, nodes: Iterable[Manifest], pods: Iterable[Manifest]) -> Capacity:
+    def count(cls, nodes: Iterable[Manifest], pods: Iterable[Manifest], now: float) -> Capacity:
         """Return what everybody's pods leave; those without a node yet take the first that has room for them."""
         by_name = {node["metadata"]["name"]: node for node in nodes}
         whole = {name: _allocatable(node) for name, node in by_name.items()}
         free = dict(whole)
         unplaced: list[Mapping[str, Any]] = []
+        unsettled = False
         for pod in pods:
             if pod.get("status", {}).get("phase") in FINISHED:
                 continue
@@ -48,7 +51,8 @@ class Capacity:
                 free[node] = requests.subtract(free[node], requests.of_pod(pod["spec"]))
             elif not node and not pod["spec"].get("schedulingGates"):  # else the scheduler does not look at it yet
                 unplaced.append(pod["spec"])
-        return cls(by_name, whole, free).place(unplaced)[1]
+                unsettled = unsettled or claims.settles(pod, now)
+        return cls(by_name, whole, free, unsettled).place(unplaced)[1]
 
     def place(self, gang: Gang, among: Iterable[str] | None = None) -> tuple[int, Capacity]:
         """Put each pod on the first node (of these) with room for it; return how many found one, and what is left.

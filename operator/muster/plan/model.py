@@ -58,6 +58,8 @@ class Reference:
         "LocalQueue",
         "PersistentVolumeClaim",
         "PriorityClass",
+        "ResourceClaim",
+        "ResourceClaimTemplate",
         "StorageClass",
     ]
     name: str

@@ -6,6 +6,9 @@ could place already, and who comes after it has to fit into the rest: so it gets
 
 Pods that are to be together, in one zone or on one switch, are placed in whichever domain takes the most of them.
 
+Devices that pods claim are not counted. So gangs that claim some are admitted one at a time, the next one when the
+scheduler has found those of the one before, or has not within a minute: no two have a part of theirs each.
+
 Invariants: what is admitted together fits together; nobody is admitted with fewer pods than it needs; of two that
 ask for the same, the one with the better place in the order is admitted first.
 """
@@ -16,7 +19,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from muster.plan import requests
+from muster.plan import claims, requests
 from muster.plan.model import Admission
 
 if TYPE_CHECKING:
@@ -75,6 +78,9 @@ def admit(
         if demand.uncounted is not None:
             answers[key] = replace(demand.uncounted, priority=priorities.of(demand))
             continue
+        if _claims(demand) and capacity.unsettled:
+            answers[key] = _waits_for_others(demand)
+            continue
         try:
             answers[key], rest = _counted(demand, offered, capacity, holder)
         except MALFORMED:
@@ -109,9 +115,19 @@ def place(demand: Demand, capacity: Capacity, domain: str | None = None) -> tupl
 def taken(demand: Demand, capacity: Capacity, domain: str | None) -> Capacity:
     """Return what is left once the demand has its places."""
     try:
-        return place(demand, capacity, domain)[1]
+        left = place(demand, capacity, domain)[1]
     except MALFORMED:
         return capacity
+    return replace(left, unsettled=left.unsettled or _claims(demand))
+
+
+def _claims(demand: Demand) -> bool:
+    return any(map(claims.claims_devices, demand.pods))
+
+
+def _waits_for_others(demand: Demand) -> Admission:
+    message = f"wanted: {_asked_for(demand)}; the scheduler looks for devices that others claim, who came first"
+    return Admission(granted=False, reason="Queued", message=message)
 
 
 def _place_in_line(demand: Demand, priorities: Priorities) -> tuple[int, float, str]:

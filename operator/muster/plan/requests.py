@@ -47,7 +47,7 @@ def wanted(spec: Mapping[str, Any]) -> dict[str, Any]:
         for kind in ("initContainers", "containers")
         if kind in spec
     }
-    unplaced = ("resources", "overhead", "nodeSelector", "affinity", "tolerations", "schedulingGates")
+    unplaced = ("resources", "overhead", "nodeSelector", "affinity", "tolerations", "schedulingGates", "resourceClaims")
     placing = ("nodeName", "resources", "overhead") if spec.get("nodeName") else unplaced
     return kept | {name: spec[name] for name in placing if name in spec}
 

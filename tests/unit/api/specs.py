@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Spec = dict[str, Any]
 
 _NAME = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?)?", fullmatch=True)
+_LABEL = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
 _TEXT = st.text(string.ascii_letters + string.digits + " -_./:=é世\U0001f600\n'\"\\", max_size=20)
 _IDENTIFIER = st.from_regex(r"[A-Za-z_][0-9A-Za-z_]{0,10}", fullmatch=True)
 _QUANTITY = st.one_of(
@@ -50,7 +51,19 @@ def _resources() -> st.SearchStrategy[Spec]:
         max_size=2,
     )
     requests = st.dictionaries(st.sampled_from(["hugepages-2Mi", "example"]), _QUANTITY, max_size=2)
-    return _block(limits=st.tuples(limits, devices).map(lambda both: both[0] | both[1]), requests=requests)
+    claim = st.fixed_dictionaries(
+        {"name": _LABEL},
+        optional={"request": _LABEL},
+    ).flatmap(
+        lambda one: st.sampled_from(["resourceClaimName", "resourceClaimTemplateName"]).flatmap(
+            lambda kind: _NAME.map(lambda name: one | {kind: name})
+        )
+    )
+    return _block(
+        limits=st.tuples(limits, devices).map(lambda both: both[0] | both[1]),
+        requests=requests,
+        claims=st.lists(claim, max_size=3, unique_by=lambda one: one["name"]),
+    )
 
 
 def _template() -> st.SearchStrategy[Spec]:

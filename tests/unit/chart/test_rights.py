@@ -55,6 +55,8 @@ JOB_RIGHTS = {
     ("events.k8s.io", "events", "create"),
     ("", "configmaps", "get"),  # whether what a job names is there
     ("", "persistentvolumeclaims", "get"),
+    ("resource.k8s.io", "resourceclaims", "get"),
+    ("resource.k8s.io", "resourceclaimtemplates", "get"),
     ("scheduling.x-k8s.io", "podgroups", "create"),  # server-side apply of what is not there yet
     ("scheduling.x-k8s.io", "podgroups", "patch"),
     ("scheduling.volcano.sh", "podgroups", "create"),

@@ -142,7 +142,7 @@ def observed(resource: dict[str, Any], *pods: dict[str, Any], **more: Any) -> Ob
 
 
 def room(*pods: dict[str, Any], of: tuple[dict[str, Any], ...] | None = None) -> Capacity:
-    return Capacity.count(of if of is not None else (node("node-1"), node("node-2"), node("node-3")), pods)
+    return Capacity.count(of if of is not None else (node("node-1"), node("node-2"), node("node-3")), pods, NOW)
 
 
 def admitted(demand: Demand, capacity: Capacity, now: float = NOW) -> Admission:

@@ -61,7 +61,7 @@ class Cluster:
         seen = self.past[-1 - min(staleness, len(self.past) - 1)]
         answer = plan(seen, SETTINGS, self.now)
         if answer.demand is not None:
-            capacity = Capacity.count(self.nodes().values(), self.pods.values())
+            capacity = Capacity.count(self.nodes().values(), self.pods.values(), self.now)
             seen = replace(seen, admission=admitted(answer.demand, capacity, self.now))
             answer = plan(seen, SETTINGS, self.now)
         self.given_up = {name for name, one in seen.nodes.items() if unreachable_since(one) is not None}

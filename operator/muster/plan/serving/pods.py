@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from muster.plan import claims
 from muster.plan.ownership import owner
 from muster.plan.pod_parts import hardened_pod, keep_off
 from muster.plan.pods import ATTEMPT, RANK
@@ -151,6 +152,7 @@ def _pod_spec(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: 
             {"name": "storage", **_storage(revision)},
             *([{"name": "muster-cache", "hostPath": _kept_at(revision.cache)}] if revision.cache else []),
         ],
+        **claims.of_pod(spec.resources),
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from muster.plan.conditions import find
 from muster.plan.model import Admission, Demand
 from muster.plan.timestamps import to_epoch
 from muster.plan.training import kueue, pod_groups, servers
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from muster.plan.model import Manifest
     from muster.plan.training.members import Member
     from muster.plan.training.view import View
+
+
+TAKEN_BACK = "TakenBack"
 
 
 def demand(view: View, gang: Iterable[Manifest]) -> Demand:
@@ -83,8 +87,15 @@ def refused(message: str) -> Admission:
     return Admission(granted=False, reason="PodsRefused", message=f"its pods are refused: {message}")
 
 
-def taken_back(stuck: Member) -> Admission:
-    """Somebody else was faster: there was room, and there is no more."""
+def taken_back(stuck: Member, pause: float) -> Admission:
+    """Somebody else was faster: there was room, and there is no more. `pause`: seconds until the next try."""
     why = stuck.message or "no node takes it"
-    message = f"all workers were taken back, since {stuck.name} found no place: {why}"
-    return Admission(granted=False, reason="TakenBack", message=message)
+    again = f"; the next try is after {pause:.0f} s" if pause else ""
+    message = f"all workers were taken back, since {stuck.name} found no place: {why}{again}"
+    return Admission(granted=False, reason=TAKEN_BACK, message=message)
+
+
+def still_taken_back(view: View) -> Admission:
+    """Until the next try, in the words that are recorded."""
+    said = find(view.recorded.get("conditions", []), "Admitted")
+    return Admission(granted=False, reason=TAKEN_BACK, message=said["message"] if said else "")

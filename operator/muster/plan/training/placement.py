@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from muster.plan.conditions import find
+from muster.plan.timestamps import to_epoch
 from muster.plan.training import admission, elastic, servers
 
 if TYPE_CHECKING:
@@ -42,5 +44,27 @@ def stuck(view: View) -> Member | None:
     return min(unplaced, key=lambda member: member.unplaced_since or 0.0)
 
 
+def pause(view: View) -> float:
+    """Return for how many seconds a gang that is taken back now is not tried again.
+
+    Whether there are the devices that it claims only a try tells. Whoever comes after it has its turn meanwhile.
+    """
+    return _longer_each_time(view) if view.job.spec.resources.claims else 0.0
+
+
+def pause_left(view: View) -> float | None:
+    """Return the seconds until a gang that was taken back may be tried again; None when it may now, or was not."""
+    said = find(view.recorded.get("conditions", []), "Admitted")
+    if said is None or said["status"] == "True" or said["reason"] != admission.TAKEN_BACK:
+        return None
+    left = to_epoch(said["lastTransitionTime"]) + pause(view) - view.now
+    return left if left > 0 else None
+
+
 def _patience(view: View) -> float:
+    """What keeps others from being admitted is tried for no longer than they wait for it."""
+    return PATIENCE if view.job.spec.resources.claims else _longer_each_time(view)
+
+
+def _longer_each_time(view: View) -> float:
     return float(min(LONGEST_PATIENCE, PATIENCE * 2.0 ** min(10, int(view.recorded.get("plannedAttempts", 0)))))

@@ -102,6 +102,9 @@ def _start(seen: View, observed: Observed) -> Plan:
     if observed.refusal is not None and (pause := refusals.pause(observed.refusal, seen.now)):
         actions = Plan(deletes=of_living(seen.members), look_again=pause)
         return _write(seen, actions, status.waiting(seen, admission.refused(observed.refusal.message)))
+    if (pause := placement.pause_left(seen)) is not None:
+        actions = Plan(deletes=of_living(seen.members), look_again=pause)
+        return _write(seen, actions, status.waiting(seen, admission.still_taken_back(seen)))
     leaving = [member for member in seen.members if not member.ended and member.attempt < attempt]
     if leaving:
         return _write(seen, Plan(deletes=of_living(leaving)), status.waiting(seen, admission.after(leaving)))
@@ -142,7 +145,7 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
         return _write(seen, Plan(), status.over(seen, verdict))
     stuck = placement.stuck(seen)
     if stuck is not None:
-        answer = admission.taken_back(stuck)
+        answer = admission.taken_back(stuck, placement.pause(seen))
         return _write(seen, Plan(deletes=of_living(seen.members)), status.waiting(seen, answer))
     added = elastic.added(seen)
     held_up = _held_up(seen, observed, lost) if lost or added else None

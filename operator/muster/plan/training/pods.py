@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from muster.plan import claims
 from muster.plan.ownership import owner
 from muster.plan.pod_parts import complete_environment, hardened_container, hardened_pod, keep_off
 from muster.plan.pods import ATTEMPT, RANK
@@ -95,13 +96,18 @@ def build_pod(
     }
 
 
-def backend(job: TrainingJob) -> str:
-    """NCCL speaks between GPUs only; gloo does everywhere. TPUs speak among themselves, by the programs of XLA."""
+def backend(job: TrainingJob) -> str | None:
+    """NCCL speaks between GPUs only; gloo does everywhere. TPUs speak among themselves, by the programs of XLA.
+
+    None: the workers see what it is that they have claimed.
+    """
     if job.spec.on_xla:
         return "xla"
     if job.spec.backend != "auto":
         return job.spec.backend
-    return "nccl" if job.spec.resources.gpus else "gloo"
+    if job.spec.resources.gpus:
+        return "nccl"
+    return None if job.spec.resources.claims else "gloo"
 
 
 def processes_per_worker(job: TrainingJob) -> int:
@@ -121,6 +127,8 @@ def _pod_spec(job: TrainingJob, settings: Settings, rank: int) -> dict[str, Any]
         "containers": [_container(job, settings, rank)],
         "volumes": _volumes(job),
     }
+    if rank >= servers.count(job):
+        spec |= claims.of_pod(job.spec.resources)
     if job.spec.scheduling.priority_class_name:
         spec["priorityClassName"] = job.spec.scheduling.priority_class_name
     if (scheduler := pod_groups.scheduler(job)) is not None:
@@ -144,7 +152,7 @@ def _container(job: TrainingJob, settings: Settings, rank: int) -> dict[str, Any
         "livenessProbe": _probe(
             periodSeconds=10, failureThreshold=6, timeoutSeconds=5, terminationGracePeriodSeconds=1
         ),
-        "resources": servers.without_gpus(_resources(job)) if serves else _resources(job),
+        "resources": (servers.without_devices if serves else claims.of_container)(job.spec.resources),
         "securityContext": hardened_container(),
         "volumeMounts": _mounts(job),
     }
@@ -172,14 +180,13 @@ def _environment(job: TrainingJob, rank: int, attempt: int) -> dict[str, str]:
         "MUSTER_REPLICAS": str(servers.most(job) if servers.count(job) else job.spec.replicas),
         "MUSTER_ATTEMPT": str(attempt),
         "MUSTER_PROCESSES": str(processes_per_worker(job)),
-        "MUSTER_BACKEND": backend(job),
         "MUSTER_COORDINATOR": f"{job.metadata.name}-0.{identity.group_name(job)}:{AGENT_PORT}",
         "MUSTER_PORT": str(AGENT_PORT),
         "MUSTER_REPORT": f"{SCRATCH}/report.jsonl",
         "MUSTER_PERMANENT_EXIT_CODES": ",".join(str(code) for code in spec.failure_policy.permanent_exit_codes),
         "MUSTER_SUCCESS_POLICY": spec.success_policy,
     }
-    environment |= _of_network(job) | tpu.environment(job, rank)
+    environment |= _of_backend(job) | _of_network(job) | tpu.environment(job, rank)
     if servers.count(job):
         environment["MUSTER_PARAMETER_SERVERS"] = servers.addresses(job)
     # What does not apply is left out: the API server keeps the owner of each variable beside it.
@@ -204,6 +211,11 @@ def _environment(job: TrainingJob, rank: int, attempt: int) -> dict[str, str]:
         if spec.strategy is not None:
             environment["MUSTER_STRATEGY"] = _json(spec.strategy)
     return environment
+
+
+def _of_backend(job: TrainingJob) -> dict[str, str]:
+    chosen = backend(job)
+    return {} if chosen is None else {"MUSTER_BACKEND": chosen}
 
 
 def _of_network(job: TrainingJob) -> dict[str, str]:
@@ -269,10 +281,6 @@ def _mounts(job: TrainingJob) -> list[dict[str, Any]]:
     if job.spec.source is not None:
         mounts.append({"name": "source", "mountPath": SOURCE, "readOnly": True})
     return mounts
-
-
-def _resources(job: TrainingJob) -> dict[str, Any]:
-    return {name: amounts for name, amounts in job.spec.resources.manifest().items() if amounts}
 
 
 def _json(part: Model | None) -> str:

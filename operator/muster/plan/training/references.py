@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from muster.plan import claims
 from muster.plan.model import Reference
 from muster.plan.training import kueue, pod_groups
 
@@ -23,6 +24,7 @@ def references(job: TrainingJob) -> tuple[Reference, ...]:
     if spec.storage is not None and spec.storage.ephemeral is not None and spec.storage.ephemeral.storage_class_name:
         of = spec.storage.ephemeral.storage_class_name
         found.append(Reference("StorageClass", of, "spec.storage.ephemeral.storageClassName"))
+    found += claims.references(spec.resources)
     if spec.scheduling.priority_class_name is not None:
         found.append(
             Reference("PriorityClass", spec.scheduling.priority_class_name, "spec.scheduling.priorityClassName")

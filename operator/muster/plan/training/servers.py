@@ -12,9 +12,8 @@ from muster.api.resources import is_gpu
 from muster.plan.training import identity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from muster.api import TrainingJob
+    from muster.api.resources import Resources
     from muster.plan.training.view import View
 
 PORT = 7071
@@ -55,11 +54,10 @@ def addresses(job: TrainingJob) -> str:
     return ",".join(f"{name}:{PORT}" for name in names)
 
 
-def without_gpus(resources: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+def without_devices(resources: Resources) -> dict[str, dict[str, str]]:
     """Return what a server gets of what a worker does: it only adds up gradients, and makes updates."""
-    kept = {
-        kind: {name: one for name, one in amounts.items() if not is_gpu(name)} for kind, amounts in resources.items()
-    }
+    given = {"limits": resources.limits, "requests": resources.requests}
+    kept = {kind: {name: one for name, one in amounts.items() if not is_gpu(name)} for kind, amounts in given.items()}
     return {kind: amounts for kind, amounts in kept.items() if amounts}
 
 

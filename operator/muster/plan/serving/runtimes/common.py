@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from muster.plan import claims
 from muster.plan.pod_parts import hardened_container
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def common(spec: ModelDeploymentSpec, revision: Revision, mounted_at: str = MODE
         "env": [{"name": "HOME", "value": SCRATCH}, {"name": "TMPDIR", "value": SCRATCH}],
         # The last lines of the log say why a process would not serve.
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": {name: amounts for name, amounts in spec.resources.manifest().items() if amounts},
+        "resources": claims.of_container(spec.resources),
         "securityContext": hardened_container(),
         "volumeMounts": [
             {"name": "run", "mountPath": SCRATCH},
