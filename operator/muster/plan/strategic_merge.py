@@ -48,7 +48,12 @@ def _merge_value(name: str, base: Any, patch: Any) -> Any:
 
 
 def _merge_list(key: str, base: list[Any], patch: list[Any]) -> list[Any]:
-    """Items of the same key merge in place, new ones follow in the patch's order."""
+    """Items of the same key merge in place, new ones follow in the patch's order.
+
+    A list of anything else is left as it is: the API server says what is wrong with it.
+    """
+    if not all(isinstance(item, dict) for item in patch):
+        return patch
     merged = {item.get(key): item for item in base}
     for item in patch:
         known = merged.get(item.get(key))

@@ -157,9 +157,14 @@ def _pod_spec(deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: 
 
 
 def _gate(spec: dict[str, Any]) -> None:
-    """Add Muster's own readiness gate to those of the template, whose list would take its place."""
-    others = (one for one in spec.get("readinessGates") or () if one.get("conditionType") != GATE)
-    spec["readinessGates"] = [{"conditionType": GATE}, *others]
+    """Add Muster's own readiness gate to those of the template, whose list would take its place.
+
+    What is no list of gates is left as it is: the API server says what is wrong with it.
+    """
+    gates = spec.get("readinessGates") or []
+    if isinstance(gates, list) and all(isinstance(one, dict) for one in gates):
+        others = (one for one in gates if one.get("conditionType") != GATE)
+        spec["readinessGates"] = [{"conditionType": GATE}, *others]
 
 
 def _storage(revision: Revision) -> dict[str, Any]:
