@@ -162,6 +162,10 @@ test-cluster: .venv/ready ## On the real cluster; one that had to be brought up 
 	helm test $(RELEASE) --namespace $(NAMESPACE) --hide-notes
 	$(BIN)/pytest tests/cluster tests/unit tests/local_cluster -m "cluster $(BUT)"
 
+.PHONY: chaos
+chaos: .venv/ready ## A random history of 120 jobs on simulated nodes, with operators that are killed; SEED=2
+	@exec $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED))
+
 .PHONY: bench
 bench: .venv/ready ## Muster beside a floor on 200 simulated nodes; JOBS=50 for a quick run, PEERS=jobset,pytorchjob, RECORD=1
 	@exec $(BIN)/python -m tests.bench --jobs $(or $(JOBS),1000) \

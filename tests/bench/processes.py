@@ -70,20 +70,24 @@ class Operator:
 
 
 @contextlib.asynccontextmanager
-async def operator(system: System, *words: str, jobs: int = 0, idle: bool = True) -> AsyncIterator[Operator]:
-    """Run a system's operator with leader election, from when it rests until this ends.
-
-    One that is told to compare all the time is never `idle`.
-    """
+async def started(system: System, *words: str, by: signal.Signals = signal.SIGTERM) -> AsyncIterator[Process]:
+    """Run a system's operator with leader election, from now on until this ends it `by` a signal."""
     LOGS.mkdir(parents=True, exist_ok=True)
     with (LOGS / f"{system.name.split()[0].lower()}.log").open("ab") as log:
         command = (*_WITH_US, *system.command(), *words)
         process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, cwd=ROOT)
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{METRICS_PORT}") as session:
+    async with _ending(process, by):
+        yield process
+
+
+@contextlib.asynccontextmanager
+async def operator(system: System, *words: str, jobs: int = 0, idle: bool = True) -> AsyncIterator[Operator]:
+    """The same, from when it rests. One that is told to compare all the time is never `idle`."""
+    address = f"http://127.0.0.1:{METRICS_PORT}"
+    async with aiohttp.ClientSession(address) as session, started(system, *words) as process:
         one = Operator(system, process, session)
-        async with _ending(process):
-            await until(f"the operator of {system.name} rests", partial(one.rests, jobs, idle=idle), _READY_LIMIT)
-            yield one
+        await until(f"the operator of {system.name} rests", partial(one.rests, jobs, idle=idle), _READY_LIMIT)
+        yield one
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,8 @@ async def floor() -> AsyncIterator[Floor]:
 
 
 @contextlib.asynccontextmanager
-async def _ending(process: Process) -> AsyncIterator[None]:
-    """The process ends with this: in good order, or at once when this program is told to end."""
+async def _ending(process: Process, by: signal.Signals = signal.SIGTERM) -> AsyncIterator[None]:
+    """The process ends with this: by that signal, or at once when this program is told to end."""
     try:
         yield
     except asyncio.CancelledError:
@@ -119,7 +123,7 @@ async def _ending(process: Process) -> AsyncIterator[None]:
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(by)
             try:
                 await asyncio.wait_for(process.wait(), _STOP_LIMIT)
             except TimeoutError:

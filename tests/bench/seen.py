@@ -53,6 +53,9 @@ class Seen:
     job_phases: Counter[str] = field(default_factory=Counter)
     pod_phases: Counter[str] = field(default_factory=Counter)
     last_event: float = field(default_factory=time.monotonic)
+    told_of_new: list[Callable[[Pod], None]] = field(default_factory=list)
+    """Are called with each pod when it is seen first."""
+
     _interruptions: Counter[tuple[str, str]] = field(default_factory=Counter)
     _waiting: list[tuple[Callable[[], bool], asyncio.Future[float]]] = field(default_factory=list)
 
@@ -127,7 +130,7 @@ class Seen:
     def _take_pod(self, manifest: dict[str, Any], *, gone: bool) -> None:
         meta, status = manifest["metadata"], manifest.get("status", {})
         key = meta["namespace"], meta["name"]
-        self._drop_pod(key)
+        before = self._drop_pod(key)
         if gone:
             return
         member = self.system.member(meta["labels"])
@@ -137,20 +140,24 @@ class Seen:
         self.pod_phases[pod.phase] += 1
         if pod.address is not None and pod.phase in {"Running", "Ready"}:
             self.by_address[pod.address] = pod
+        if before is None or before.uid != pod.uid:
+            for tell in self.told_of_new:
+                tell(pod)
 
     def _drop_job(self, key: tuple[str, str]) -> None:
         before = self.jobs.pop(key, None)
         if before is not None:
             self.job_phases[before.phase] -= 1
 
-    def _drop_pod(self, key: tuple[str, str]) -> None:
+    def _drop_pod(self, key: tuple[str, str]) -> Pod | None:
         before = self.pods.pop(key, None)
         if before is None:
-            return
+            return None
         self.pod_phases[before.phase] -= 1
         del self.of_job[before.namespace, before.job][before.name]
         if before.address is not None and self.by_address.get(before.address) is before:
             del self.by_address[before.address]
+        return before
 
 
 @contextlib.asynccontextmanager
