@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from muster_worker.train import checkpoint, durable
 from muster_worker.train.checkpoint import Checkpoints
-from muster_worker.train.errors import StorageError
+from muster_worker.train.errors import ConfigurationError, StorageError
 from muster_worker.train.storage import Storage
 
 
@@ -176,11 +176,15 @@ def test_one_that_was_being_written_is_not_seen(checkpoints, directory):
     assert sorted(path.name for path in directory.iterdir()) == ["step-00000005", "step-1"]
 
 
-def test_one_of_another_format_is_skipped(checkpoints, directory, monkeypatch, caplog):
+def test_one_of_another_format_is_refused_and_stays(checkpoints, directory, monkeypatch):
+    """Also where an older one could be gone on from: what comes after that would be removed."""
     save(checkpoints, 5)
-    monkeypatch.setattr(checkpoint, "FORMAT", 3)
-    assert checkpoints.newest_intact() is None
-    assert "its format is 2, wanted 3" in caplog.text
+    with monkeypatch.context() as newer:
+        newer.setattr(checkpoint, "FORMAT", 3)
+        save(checkpoints, 10)
+    with pytest.raises(ConfigurationError, match=r"step-00000010 .* its format is 3, wanted 2; use an image of that"):
+        checkpoints.newest_intact()
+    assert (directory / "step-00000010").is_dir()
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

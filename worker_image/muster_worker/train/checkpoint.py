@@ -28,7 +28,7 @@ from muster_worker.train.durable import (
     temporary_beside,
     write_json,
 )
-from muster_worker.train.errors import StorageError, UnreadableError
+from muster_worker.train.errors import ConfigurationError, FormatError, StorageError, UnreadableError
 from muster_worker.train.process_group import everywhere, from_rank, gathered, hand_on
 from muster_worker.train.storage import CHECKPOINTS
 
@@ -219,7 +219,8 @@ class Checkpoints:
         Where each pod has a directory of its own, a pod that has just come has none, and gets it from another. Broken
         ones are logged, and removed by the next save. Each rank verifies a part of the files.
 
-        Raises StorageError where the only ones cannot be read: to begin anew would remove what may be whole.
+        Raises StorageError where the only ones cannot be read, and ConfigurationError where a newer one is of another
+        format: to begin anew, or go on from an older one, would remove what may be whole.
         """
         self._unreadable = None
         own = set(self._steps())
@@ -245,6 +246,12 @@ class Checkpoints:
         looks = gathered(_Look(self._storage.first, None if fault else manifest.get("id"), fault))
         holders = {look.directory for look in looks} - {look.directory for look in looks if look.id is None}
         faults = [look.fault for look in looks if look.fault]
+        for fault in faults:
+            if isinstance(fault, FormatError):
+                raise ConfigurationError(
+                    f"spec.storage.path: the checkpoint {directory} was made by another version of the worker's image:"
+                    f" {fault}; use an image of that version, or give the job another path"
+                ) from fault
         if len({looks[rank].id for rank in holders}) > 1:
             holders, faults = set(), [StorageError("the pods hold different checkpoints of this step")]
         if faults:
@@ -314,7 +321,7 @@ class Checkpoints:
 
 def _check_format(manifest: dict[str, Any]) -> None:
     if manifest.get("format") != FORMAT:
-        raise StorageError(f"its format is {manifest.get('format')}, wanted {FORMAT}")
+        raise FormatError(f"its format is {manifest.get('format')}, wanted {FORMAT}")
 
 
 def keep_only(entries: dict[str, Any], names: set[str]) -> None:

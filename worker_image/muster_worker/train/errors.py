@@ -24,3 +24,7 @@ class StorageError(TrainingError):
 
 class UnreadableError(StorageError):
     """Something is there that cannot be read: it may be whole, and be read another time."""
+
+
+class FormatError(StorageError):
+    """Something is there that another version has written, and this one cannot read: it may be whole."""
