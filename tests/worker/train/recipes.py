@@ -524,6 +524,19 @@ class Growth(nn.Module):
         return self.first(points) + (self.second(points) if self.seen > 10 else 0)
 
 
+class ReachedInTurns(ReachedLate):
+    """Has a layer that is called for every other batch."""
+
+    def model(self):
+        return Alternating()
+
+
+class Alternating(Growth):
+    def forward(self, points):
+        self.seen += self.training
+        return self.first(points) + (self.second(points) if self.seen % 2 == 1 else 0)
+
+
 class Frozen(ReachedLate):
     """Has a layer that is not trained."""
 

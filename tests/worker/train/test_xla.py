@@ -143,6 +143,13 @@ def test_steps_of_the_same_shapes_are_not_compiled_again(start_ranks):
     assert set(after_two_epochs) == {after_two_epochs[0]}, counted
 
 
+def test_a_parameter_that_a_step_does_not_reach_is_named(start_ranks):
+    """On another rank it may be reached: what they do together has to be one program."""
+    group = start_ranks(count=1, recipe="tests.worker.train.recipes:ReachedLate", **ON_XLA)
+    assert group.wait() == [2]
+    assert "one has not reached second.weight: wanted requires_grad_(False) for what is not to" in group.output()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

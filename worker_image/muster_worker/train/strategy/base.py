@@ -10,8 +10,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
+from muster_worker.train.errors import ConfigurationError
+from muster_worker.train.strategy.layout import FIELD
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
@@ -98,6 +101,17 @@ def reached(module: nn.Module, group: dist.ProcessGroup) -> list[int]:
     dist.all_reduce(counts, group=group)
     found: list[int] = counts.tolist()
     return found
+
+
+def check_reached(module: nn.Module, found: Collection[nn.Parameter]) -> None:
+    """Raises ConfigurationError where a parameter that is trained is not among them: all ranks are to send the same."""
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and parameter not in found:
+            raise ConfigurationError(
+                f"{FIELD}.type: found ddp, with which each batch has to reach all parameters that are trained, but one"
+                f" has not reached {name}: wanted requires_grad_(False) for what is not to be trained, or type"
+                " parameterServer"
+            )
 
 
 def divide_groups(optimizer: Optimizer) -> None:

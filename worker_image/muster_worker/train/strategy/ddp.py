@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from muster_worker.train.errors import ConfigurationError
-from muster_worker.train.strategy.base import Strategy
+from muster_worker.train.strategy.base import Strategy, check_reached
 from muster_worker.train.strategy.buffers import Buffers
-from muster_worker.train.strategy.layout import FIELD
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 class Replicated(Strategy):
@@ -24,6 +22,10 @@ class Replicated(Strategy):
         # Not as an argument, by which the ranks would not begin with rank 0's either.
         self._replica.broadcast_buffers = False
         self._buffers = Buffers(model, dist.group.WORLD)
+        self._reached: set[Tensor] = set()
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(self._reached.add)
         super().__init__(self._replica)
 
     def evaluated(self) -> nn.Module:
@@ -33,17 +35,9 @@ class Replicated(Strategy):
 
     def start_batch(self, *, last: bool) -> None:
         self._replica.require_backward_grad_sync = last  # what its no_sync() sets
+        self._reached.clear()
 
     def finish_step(self) -> None:
-        self._check_gradients()
+        """By the last batch alone: DDP sends nothing of what that has not reached, whatever others have added to it."""
+        check_reached(self._replica.module, self._reached)
         self._buffers.take_the_first_shares()
-
-    def _check_gradients(self) -> None:
-        """Raises ConfigurationError. DDP would refuse the next step, and advise what no recipe can do."""
-        for name, parameter in self._replica.module.named_parameters():
-            if parameter.requires_grad and parameter.grad is None:
-                raise ConfigurationError(
-                    f"{FIELD}.type: found ddp, with which each step has to reach all parameters that are trained, but"
-                    f" it has not reached {name}: wanted requires_grad_(False) for what is not to be trained, or type"
-                    " parameterServer"
-                )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from muster_worker.train import xla
-from muster_worker.train.strategy.base import Batch, Strategy
+from muster_worker.train.strategy.base import Batch, Strategy, check_reached
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,8 @@ class ReplicatedOnXla(Strategy):
         for told, loss in self._losses:
             told(loss.item())
         self._losses.clear()
+        # Before the second program, which would be another one on a rank that has other gradients.
+        check_reached(self.module, {one for one in self.module.parameters() if one.grad is not None})
         xla.add_up(self.gradients(), scale=1 / self._ranks)
         self._take_buffers_of_the_first()
 
