@@ -107,6 +107,17 @@ def test_it_learns_what_one_process_learns(start_ranks, alone, kind, mesh, count
     assert_same(weights(group), alone(accumulation=accumulation, recipe=recipe), **TOLERANCE)
 
 
+def test_a_pipeline_tells_the_loss_of_each_piece_once(start_ranks):
+    """Torch computes the first one of each shape twice."""
+    alone = finish(train(start_ranks, "alone", 1, "ddp", config=CONFIG | {"epochs": 2}))
+    group = finish(train(start_ranks, "together", 2, "pipeline", config=CONFIG | {"epochs": 2}))
+    assert epoch_losses(group) == pytest.approx(epoch_losses(alone), rel=1e-4)
+
+
+def epoch_losses(group):
+    return [line["loss"] for line in group.reports() if "validationLoss" in line and "model" not in line]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "mesh", "count"),

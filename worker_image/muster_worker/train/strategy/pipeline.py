@@ -134,12 +134,13 @@ class _Pipe(nn.Module):
         """Forward and backward; gives the mean loss, at the last stage."""
         samples = len(batch.inputs[0])
         pieces, length = _cut(samples, self._stages)
-        self._batch, self._precision, self._length, self._mean = batch, precision, length, 0.0
+        self._batch, self._precision, self._length = batch, precision, length
+        self._losses: dict[int, float] = {}
         schedule = self._to_train(pieces, tuple(tensor.shape[1:] for tensor in batch.inputs), length)
         # A piece's target is its number, by which `_loss_of_piece` finds it.
         target = torch.arange(pieces) if self._is_last else None
         schedule.step(*self._first_inputs(batch.inputs, pieces * length), target=target)
-        return self._mean
+        return sum(self._losses.values())
 
     def forward(self, *inputs: Tensor) -> Any:
         samples = len(inputs[0])
@@ -158,13 +159,13 @@ class _Pipe(nn.Module):
         return tuple(_filled(tensor, length) for tensor in inputs) if self._number == 0 else ()
 
     def _loss_of_piece(self, output: Any, number: Tensor) -> Tensor:
-        """What the piece adds to the step's loss."""
+        """What the piece adds to the step's loss. Of the first, torch asks twice where it learns the shapes."""
         batch, samples = self._batch, len(self._batch.inputs[0])
         start = int(number) * self._length
         count = min(self._length, samples - start)
         target = tree_map(lambda tensor: tensor[start : start + count], batch.target)
         loss = batch.loss(tree_map(lambda tensor: tensor[:count], output), target) * (count / samples)
-        self._mean += loss.item()
+        self._losses[int(number)] = loss.item()
         return self._precision.scaled(loss * batch.weight)
 
     def _training(self, pieces: int, _shapes: tuple[torch.Size, ...], _length: int) -> Schedule1F1B | ScheduleGPipe:
