@@ -467,6 +467,23 @@ class Tied(Deep):
         return [model.first, *model.blocks, model.first]
 
 
+class SharingALayer(Line):
+    """Two of its layers have one weight."""
+
+    def model(self):
+        layers = [nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 4)]
+        model = nn.Sequential(*layers, nn.Linear(4, 4), nn.Linear(4, 1))
+        model[5].weight = model[0].weight
+        return model
+
+    def tensor_plan(self, model):
+        del model
+        from torch.distributed.tensor import Replicate
+        from torch.distributed.tensor.parallel import RowwiseParallel
+
+        return {"5": RowwiseParallel(input_layouts=Replicate())}
+
+
 class Normalised(Line):
     """Keeps running statistics of what its first layer gives, in which each rank differs until all take one's."""
 

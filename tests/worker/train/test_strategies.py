@@ -424,6 +424,14 @@ def test_a_recipe_without_a_plan_is_named(start_ranks):
     assert "spec.strategy.mesh.tensor: found 2, wanted 1, or a recipe that says how: " in group.output()
 
 
+@pytest.mark.parametrize(("kind", "mesh"), [("tensor", None), ("fsdp", {"tensor": 2})], ids=str)
+def test_a_plan_that_divides_what_layers_share_is_named(start_ranks, kind, mesh):
+    """Each would go on with a weight of its own."""
+    group = train(start_ranks, "storage", 2, kind, mesh, f"{recipes.__name__}:SharingALayer")
+    assert set(group.wait()) == {2}
+    assert "the recipe's tensor_plan divides what layers share, 0.weight and 5.weight, wanted" in group.output()
+
+
 @pytest.mark.parametrize(
     ("recipe", "count", "message"),
     [
@@ -444,6 +452,14 @@ def test_parts_are_not_kept_in_directories_of_different_pods(start_ranks):
     group = train(start_ranks, ["first", "second"], 2, "fsdp")
     assert set(group.wait()) == {2}
     assert "spec.storage: each pod has a directory of its own, and type fsdp leaves no pod with" in group.output()
+
+
+def test_layers_that_share_a_weight_go_on_sharing_it(start_ranks):
+    options = {"recipe": f"{recipes.__name__}:SharingALayer", "config": {"samples": 48, "batchSize": 16}}
+    alone = finish(train(start_ranks, "alone", 1, "ddp", **options))
+    group = finish(train(start_ranks, "together", 2, "fsdp", **options))
+    assert torch.equal(weights(group)["0.weight"], weights(group)["5.weight"])
+    assert_same(weights(group), weights(alone), **TOLERANCE)
 
 
 def test_small_layers_are_gathered_with_the_whole():

@@ -114,6 +114,15 @@ def check_reached(module: nn.Module, found: Collection[nn.Parameter]) -> None:
             )
 
 
+def places(model: nn.Module) -> dict[nn.Parameter, list[str]]:
+    """Its parameters, each with all of its names: layers may share one."""
+    found: dict[nn.Parameter, list[str]] = {}
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            found.setdefault(parameter, []).append(name)
+    return found
+
+
 def divide_groups(optimizer: Optimizer) -> None:
     """Has each group of its parameters hold such as are divided alike, with the settings that the recipe gave it.
 

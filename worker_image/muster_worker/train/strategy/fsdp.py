@@ -2,7 +2,7 @@
 
 ZeRO's third stage (Rajbhandari et al. 2020) by torch's FSDP2. Each item of the model's lists of layers (ModuleList,
 Sequential) is gathered and let go by itself, and what remains with the whole. So are the smallest items: each would
-cost three messages a step, and save no memory to speak of.
+cost three messages a step, and save no memory to speak of. And so are those that share a parameter with other layers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 
 from muster_worker.train.errors import ConfigurationError
-from muster_worker.train.strategy.base import Strategy, reached
+from muster_worker.train.strategy.base import Strategy, places, reached
 from muster_worker.train.strategy.buffers import Buffers
 from muster_worker.train.strategy.layout import FIELD
 from muster_worker.train.strategy.tensor import divided
@@ -65,8 +65,13 @@ class FullySharded(Strategy):
 
 
 def apart(model: nn.Module) -> list[nn.Module]:
-    """The outermost items of lists of layers, but for the smallest."""
-    sizes = {layer: sum(one.numel() for one in layer.parameters()) for layer in _items(model)}
+    """The outermost items of lists of layers, but for the smallest, and for those that share a parameter."""
+    shared = {one for one, names in places(model).items() if len(names) > 1}
+    sizes = {
+        layer: sum(one.numel() for one in layer.parameters())
+        for layer in _items(model)
+        if shared.isdisjoint(layer.parameters())
+    }
     most = SMALL * max(sizes.values(), default=0)
     upwards = sorted(sizes, key=sizes.__getitem__)
     together = itertools.accumulate(sizes[layer] for layer in upwards)

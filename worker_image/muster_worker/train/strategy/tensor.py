@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from torch.distributed.tensor.parallel import parallelize_module
 
 from muster_worker.parallel.layers import plan_of
+from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.strategy.averaged import Averaged
-from muster_worker.train.strategy.base import as_on_rank_0, mesh_of
+from muster_worker.train.strategy.base import as_on_rank_0, mesh_of, places
 from muster_worker.train.strategy.layout import FIELD
 
 if TYPE_CHECKING:
@@ -38,8 +39,20 @@ def divided(layout: Layout, recipe: Recipe, model: nn.Module, part: nn.Module, d
     Raises ConfigurationError before that: a rank that ended later would take others with it before they have said why.
     """
     plan = plan_of(recipe, model, part, layout.tensor, f"{FIELD}.mesh") if layout.tensor > 1 else {}
+    _check_apart(model, set(plan))
     as_on_rank_0(model)
     mesh = mesh_of(layout, device.type)
     if plan:
         parallelize_module(model, mesh["tensor"], plan)
     return mesh
+
+
+def _check_apart(model: nn.Module, divided_layers: set[str]) -> None:
+    """Raises ConfigurationError where one of these shares a parameter: once divided, it would have one of its own."""
+    for names in places(model).values():
+        layers = {name.rpartition(".")[0] for name in names}
+        if len(names) > 1 and not layers.isdisjoint(divided_layers):
+            raise ConfigurationError(
+                f"{FIELD}.mesh.tensor: the recipe's tensor_plan divides what layers share, {' and '.join(names)},"
+                " wanted a plan without them, or layers that share no parameter"
+            )
