@@ -157,6 +157,18 @@ class Stream(IterableDataset):
         return iter(self._samples)
 
 
+class Named(Line):
+    """Its samples are dicts."""
+
+    def datasets(self):
+        return tuple([{"points": points, "height": height} for points, height in one] for one in super().datasets())
+
+
+class NamedInputs(Line):
+    def datasets(self):
+        return tuple([({"points": points}, height) for points, height in one] for one in super().datasets())
+
+
 class SingleSet(Line):
     def datasets(self):
         return self._points(self.config.samples)

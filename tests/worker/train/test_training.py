@@ -398,6 +398,16 @@ def test_progress_is_reported(start_ranks):
             "recipes:Streamed: its training set is a Stream, which is read one by one, wanted one that has a length",
         ),
         (
+            {"recipe": "tests.worker.train.recipes:Named"},
+            2,
+            "the recipe's datasets: a sample is a dict of 2, wanted a pair: (input, target)",
+        ),
+        (
+            {"recipe": "tests.worker.train.recipes:NamedInputs"},
+            2,
+            "recipes:NamedInputs: a sample's input is a dict, wanted a tensor, or a tuple of those that forward takes",
+        ),
+        (
             {"recipe": "tests.worker.train.recipes:SingleSet"},
             2,
             "recipes:SingleSet: its datasets() gives a TensorDataset, wanted a pair: samples for training",

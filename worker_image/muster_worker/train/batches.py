@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader, default_collate
 
+from muster_worker.train.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -20,6 +22,10 @@ def batches(dataset: Dataset[Any], indices: Iterable[Sequence[int]]) -> Iterator
 
 
 def collated(samples: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
+    for sample in samples:
+        if not isinstance(sample, (tuple, list)) or len(sample) != 2:
+            found = f"{type(sample).__name__} of {len(sample)}" if hasattr(sample, "__len__") else type(sample).__name__
+            raise ConfigurationError(f"the recipe's datasets: a sample is a {found}, wanted a pair: (input, target)")
     inputs, targets = zip(*samples, strict=True)
     if isinstance(inputs[0], tuple):
         return tuple(default_collate(parts) for parts in zip(*inputs, strict=True)), default_collate(targets)

@@ -177,6 +177,12 @@ class Trainer:
             self._count("validation", self._validation)
         samples = self._training if self._validation is None else self._validation
         input_, target = to_device(next(batches(samples, [[0]])), self._built_on)
+        for one in input_ if isinstance(input_, tuple) else (input_,):
+            if not isinstance(one, torch.Tensor):
+                raise ConfigurationError(
+                    f"{self._reference}: a sample's input is a {type(one).__name__}, wanted a tensor, or a tuple of"
+                    " those that forward takes"
+                )
         # Now, and not when it is published, which may be days later.
         look = self.model.register_forward_hook(lambda _, __, output: check_outputs(named_outputs(output), 1))
         self.model.eval()
