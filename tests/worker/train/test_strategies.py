@@ -418,6 +418,37 @@ def test_ways_that_do_not_fit_the_processes_are_named(chosen, ranks, message):
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("kind", "mesh", "count", "samples", "batch"),
+    [
+        ("ddp", None, 2, 50, 8),
+        ("fsdp", None, 3, 50, 15),
+        ("pipeline", None, 2, 50, 23),
+        ("pipeline", {"pipeline": 2}, 4, 48, 8),
+        ("parameterServer", {"parameterServers": 1}, 3, 50, 8),
+    ],
+    ids=str,
+)
+def test_a_batch_that_leaves_a_process_one_sample_of_which_a_layer_makes_no_mean_is_named(
+    start_ranks, kind, mesh, count, samples, batch
+):
+    config = {"samples": samples, "batchSize": batch}
+    only = [0] if kind == "parameterServer" else None
+    group = train(start_ranks, "alone", count, kind, mesh, f"{recipes.__name__}:Normalised", config=config, only=only)
+    assert set(group.wait()) == {2}
+    assert (
+        f"spec.recipe.config.batchSize: found {batch}, by which a process computes one of {samples}" in group.output()
+    )
+    assert "1 (BatchNorm1d) has no statistics of one" in group.output()
+    assert not any("step" in line for line in group.reports())
+
+
+@pytest.mark.parametrize(("kind", "samples", "batch"), [("ddp", 52, 8), ("pipeline", 45, 10)])
+def test_two_samples_are_enough_for_a_mean(start_ranks, kind, samples, batch):
+    config = {"samples": samples, "batchSize": batch, "epochs": 1}
+    finish(train(start_ranks, "together", 2, kind, recipe=f"{recipes.__name__}:Normalised", config=config))
+
+
 def test_a_recipe_without_a_plan_is_named(start_ranks):
     group = train(start_ranks, "storage", 2, "tensor", recipe=LINE)
     assert set(group.wait()) == {2}

@@ -42,6 +42,11 @@ class EpochPlan:
     def steps(self) -> int:
         return -(-self.samples // (self.batch_size * self.accumulation))
 
+    @property
+    def smallest_batch(self) -> int:
+        """Samples in the last of an epoch, which may be as large as the others."""
+        return self.samples % self.batch_size or self.batch_size
+
     def steps_from(self, position: int) -> Iterator[Step]:
         """The steps that are left when the first `position` samples of the epoch have been used."""
         while position < self.samples:

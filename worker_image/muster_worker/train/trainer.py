@@ -22,11 +22,12 @@ from torch.optim import SGD
 from torch.utils.data import IterableDataset
 
 from muster_worker.train.batches import batches, to_device
-from muster_worker.train.config import config_as_json
+from muster_worker.train.config import FIELD, config_as_json
 from muster_worker.train.device import XLA, carry_out, seed_device
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.evaluation import evaluate, evaluate_alone, measured
 from muster_worker.train.export import Trained, check_outputs, named_outputs
+from muster_worker.train.norms import of_one_number
 from muster_worker.train.own_time import Awake, UpToTheFirstWait
 from muster_worker.train.precision import Precision
 from muster_worker.train.process_group import StepAgreement, everywhere, leave_together
@@ -185,11 +186,12 @@ class Trainer:
                 )
         # Now, and not when it is published, which may be days later.
         look = self.model.register_forward_hook(lambda _, __, output: check_outputs(named_outputs(output), 1))
-        self.model.eval()
-        with torch.no_grad():
+        with of_one_number(self.model) as norms, torch.no_grad():
+            self.model.eval()
             values = measured(self.recipe, self.model, input_, target, self._precision)
         self.model.train()
         look.remove()
+        self._check_norms(norms)
         for name, value in values.items():
             if value.ndim:
                 raise ConfigurationError(
@@ -197,6 +199,25 @@ class Trainer:
                     " the samples of a batch"
                 )
         return {"loss"} if self._validation is None else {"loss", *values}
+
+    def _check_norms(self, norms: dict[str, nn.Module]) -> None:
+        """Raises ConfigurationError where a process computes one sample of a batch alone, of which these make nothing.
+
+        torch would raise at that batch, which is the last of an epoch.
+        """
+        # Those that a recipe keeps in evaluation have theirs.
+        name, layer = next(((name, layer) for name, layer in norms.items() if layer.training), ("", None))
+        if layer is None or self._computed_together(self._plan.smallest_batch) > 1:
+            return
+        raise ConfigurationError(
+            f"{FIELD}.batchSize: found {self._plan.batch_size}, by which a process computes one of {self._plan.samples}"
+            f" samples alone, and {name} ({type(layer).__name__}) has no statistics of one, wanted a batchSize or a"
+            " number of processes that leaves each two in every batch, or another layer, such as GroupNorm"
+        )
+
+    def _computed_together(self, samples: int) -> int:
+        """Of a batch of so many samples, by one process at once; where these differ, the fewest."""
+        return self.layout.computed_together(samples)
 
     @property
     def total_steps(self) -> int:

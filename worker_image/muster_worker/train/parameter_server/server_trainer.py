@@ -57,13 +57,16 @@ class ServerTrainer(Trainer):
     """Its ranks are the servers. `workers`: how many there are, or can be: in so many shares each step is computed."""
 
     def __init__(self, recipe: Recipe, environment: Environment, *, workers: int) -> None:
+        self._workers = workers
         super().__init__(recipe, environment, torch.device("cpu"))
         self._address = environment.parameter_servers[environment.rank]
         self._staleness = environment.strategy.staleness
         self._elastic = environment.elastic
-        self._workers = workers
         self.bytes_pushed = self.bytes_pulled = 0
         """By all workers, to and from all servers, since the servers started."""
+
+    def _computed_together(self, samples: int) -> int:
+        return max(1, samples // self._workers)
 
     @property
     def compares_ranks(self) -> bool:

@@ -90,7 +90,18 @@ class Layout:
         """Whether each of several ranks computes a batch's outputs by itself."""
         return self.data > 1 and self.strategy == "ddp"
 
+    def computed_together(self, samples: int) -> int:
+        """Of a batch of so many, the fewest that a rank computes at once: its share, or in a pipeline a piece of it."""
+        mine = max(1, samples // self.data)
+        return cut(mine, self.pipeline)[1] if self.strategy == "pipeline" else mine
+
     @property
     def divides(self) -> bool:
         """Whether no rank has the whole model."""
         return self.tensor > 1 or self.pipeline > 1 or (self.strategy in ("fsdp", PARAMETER_SERVER) and self.data > 1)
+
+
+def cut(samples: int, stages: int) -> tuple[int, int]:
+    """In how many pieces they pass a pipeline, and how many are in each: two for each stage at most, none empty."""
+    length = -(-samples // min(samples, 2 * stages))
+    return -(-samples // length), length

@@ -22,7 +22,7 @@ from muster_worker.parallel.layers import layers_of
 from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.strategy.averaged import Averaged
 from muster_worker.train.strategy.base import keep_only, summed
-from muster_worker.train.strategy.layout import FIELD
+from muster_worker.train.strategy.layout import FIELD, cut
 from muster_worker.train.strategy.tensor import divided
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class _Pipe(nn.Module):
     def train_on(self, batch: Batch, precision: Precision) -> float:
         """Forward and backward; gives the mean loss, at the last stage."""
         samples = len(batch.inputs[0])
-        pieces, length = _cut(samples, self._stages)
+        pieces, length = cut(samples, self._stages)
         self._batch, self._precision, self._length = batch, precision, length
         self._losses: dict[int, float] = {}
         schedule = self._to_train(pieces, tuple(tensor.shape[1:] for tensor in batch.inputs), length)
@@ -144,7 +144,7 @@ class _Pipe(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         samples = len(inputs[0])
-        pieces, length = _cut(samples, self._stages)
+        pieces, length = cut(samples, self._stages)
         schedule = self._to_evaluate(pieces, tuple(tensor.shape[1:] for tensor in inputs), length)
         output = schedule.eval(*self._first_inputs(inputs, pieces * length))
         told = [tree_map(lambda tensor: tensor[:samples].cpu(), output) if self._is_last else None]
@@ -177,12 +177,6 @@ class _Pipe(nn.Module):
 
     def _stage_of_schedule(self) -> PipelineStage:
         return PipelineStage(self._stage, self._number, self._stages, self._device, group=self.group)
-
-
-def _cut(samples: int, stages: int) -> tuple[int, int]:
-    """How many pieces, and how many samples in each: up to two pieces for each stage, none of them empty."""
-    length = -(-samples // min(samples, 2 * stages))
-    return -(-samples // length), length
 
 
 def _filled(tensor: Tensor, length: int) -> Tensor:
