@@ -45,6 +45,12 @@ def test_layers_that_share_a_weight_still_do():
     assert (model.left.weight == 0).sum() == 8
 
 
+def test_weights_may_lie_in_memory_as_images_with_channels_last():
+    layer = nn.Conv2d(3, 7, 3).to(memory_format=torch.channels_last)
+    Prune(fraction=0.5).compress(layer)
+    assert (layer.weight == 0).sum() == round(0.5 * layer.weight.numel())
+
+
 def test_a_recurrent_layer_computes_with_what_was_pruned():
     torch.manual_seed(0)
     layer, wanted = nn.LSTM(3, 4), nn.LSTM(3, 4)

@@ -32,6 +32,8 @@ class Prune(Technique):
     def compress(self, model: nn.Module) -> int:
         found = weights(model)
         for weight in found:
+            # torch looks at it as one row, which one of another memory format, such as channels_last, is not.
+            weight.value.data = weight.value.data.contiguous()
             # Where layers share a weight, it is changed in place for all of them.
             module, name = weight.places[0]
             prune.l1_unstructured(module, name, amount=self.fraction)
