@@ -127,6 +127,12 @@ def test_numbers_that_do_not_fit_are_named(datatype, data, wanted):
         TensorSpec("x", datatype, (-1, 2)).from_json([2, 2], data)
 
 
+@pytest.mark.parametrize("data", [["x" * 100_000, *["y"] * 100_000], [[1, 2], ["x" * 100_000, 3]] * 50_000])
+def test_texts_in_the_place_of_numbers_take_no_memory_of_their_own(data):
+    with pytest.raises(RequestError, match="its data is not numbers throughout"):
+        TensorSpec("x", "FP32", (-1, 2)).from_json([2, 2], data)
+
+
 def test_too_few_bytes_are_named():
     with pytest.raises(RequestError, match=r"input x: 15 bytes, wanted 16 for \[2, 2\] of FP32"):
         TensorSpec("x", "FP32", (-1, 2)).from_bytes([2, 2], b"x" * 15)

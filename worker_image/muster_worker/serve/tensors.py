@@ -131,7 +131,19 @@ def _array(data: Any, kinds: str) -> np.ndarray[Any, Any]:
             return np.frombuffer(array(_IN_A_ROW[kinds], data), _IN_A_ROW[kinds])
         except (TypeError, OverflowError):
             pass
-    return np.asarray(data)
+    # To numpy, texts are an array in which each takes as much memory as the longest.
+    return np.asarray(None if _has_texts(data) else data)
+
+
+def _has_texts(data: Any) -> bool:
+    """In whatever lists."""
+    lists = [[data]]
+    while lists:
+        kinds = set().union(*(set(map(type, one)) for one in lists))
+        if str in kinds:
+            return True
+        lists = [one for each in lists for one in each if isinstance(one, list)] if list in kinds else []
+    return False
 
 
 def _whole(found: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
