@@ -166,6 +166,11 @@ def test_the_text_may_come_as_contents():
         (request(b"a", b"b"), "input text_input: its contents have 2 elements, wanted one"),
         (request(b"\xff"), "input text_input: it is no UTF-8 text: "),
         (request(raw=[b"\x05\0\0\0abc"]), "input text_input: its bytes end within an element"),
+        (
+            request(raw=[b"\x01\0\0\0a" * 2]),
+            "input text_input: its first element ends 5 bytes before its end, wanted one",
+        ),
+        (request(raw=[bytes(16 << 20)]), "input text_input: its first element ends 16777212 bytes before its end"),
         (request(b"[]", name="sampling_parameters"), "input text_input: missing"),
         (request(b"a", name="prompt"), "input prompt: there is none of that name, wanted text_input and sampling_par"),
         (request(b"a", outputs=["logits"]), "output logits: there is none of that name, wanted text_output"),

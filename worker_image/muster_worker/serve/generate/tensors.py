@@ -71,17 +71,14 @@ def request_of(
 
 
 def elements(name: str, raw: bytes | memoryview) -> list[bytes]:
-    """Of the input of that name. Raises RequestError."""
-    found = []
-    while raw:
-        if len(raw) < _LENGTH.size or len(raw) < _LENGTH.size + _LENGTH.unpack_from(raw)[0]:
-            raise RequestError(
-                f"input {name}: its bytes end within an element, wanted a length of four bytes before it"
-            )
-        end = _LENGTH.size + _LENGTH.unpack_from(raw)[0]
-        found.append(bytes(raw[_LENGTH.size : end]))
-        raw = raw[end:]
-    return found
+    """Of the input of that name, which has one at most. Raises RequestError."""
+    if not raw:
+        return []
+    if len(raw) < _LENGTH.size or len(raw) < (end := _LENGTH.size + _LENGTH.unpack_from(raw)[0]):
+        raise RequestError(f"input {name}: its bytes end within an element, wanted a length of four bytes before it")
+    if len(raw) > end:
+        raise RequestError(f"input {name}: its first element ends {len(raw) - end} bytes before its end, wanted one")
+    return [bytes(raw[_LENGTH.size :])]
 
 
 def packed(text: str) -> bytes:
