@@ -182,6 +182,17 @@ def test_a_late_one_is_given_up_and_the_next_is_computed(group, pondering):
 
 
 @pytest.mark.long
+def test_a_rank_whose_device_has_failed_by_an_explanation_is_followed_by_another(group, failing):
+    pods = group(failing, "--data", "2", "--explain", "saliency")
+    before = pods.process("rank 0"), pods.process("rank 1")
+    words = "the model was not explained: AcceleratorError: device-side assert triggered"
+    assert explain(pods, tensor("points", -torch.ones(1, 4))) == (500, words)
+    until(pods.is_ready)
+    assert len({*before, pods.process("rank 0"), pods.process("rank 1")}) == 3
+    assert pods.state()["death"] is None
+
+
+@pytest.mark.long
 def test_a_rank_that_is_killed_costs_no_explanation(group, pondering):
     pods = group(pondering, "--data", "2", "--explain", "saliency")
     found = []

@@ -93,6 +93,21 @@ def test_a_process_whose_device_has_failed_is_followed_by_another(serve, failing
     assert served.process.poll() is None
 
 
+def test_a_process_whose_device_has_failed_by_an_explanation_is_followed_by_another(serve, failing):
+    served = serve(failing, "--name", "affine", "--explain", "saliency")
+    first = server_of(served.process.pid)
+    point = {"name": "points", "datatype": "FP32", "shape": [1, 4], "data": [-1, -2, -3, -4]}
+    with contextlib.closing(http.client.HTTPConnection("localhost", served.port, timeout=LIMIT)) as connection:
+        status, answer = ask(connection, "POST", "/v2/models/affine/explain", json.dumps({"inputs": [point]}))
+        assert (status, answer["error"]) == (
+            500,
+            "the model was not explained: AcceleratorError: device-side assert triggered",
+        )
+    until(lambda: not runs(first))
+    with contextlib.closing(http.client.HTTPConnection("localhost", served.port, timeout=LIMIT)) as connection:
+        assert infer(connection, [1, 2, 3, 4])[0] == 200
+
+
 def test_whoever_never_served_is_not_tried_again(serve, affine, tmp_path):
     shutil.copytree(affine, tmp_path / "broken")
     (tmp_path / "broken" / "model.json").write_text("{}")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from muster_worker.serve.errors import ComputationError, RequestError, TimedOutError
+from muster_worker.serve.generate.decoder import is_of_device
 from muster_worker.serve.model import Signature
 from muster_worker.serve.tensors import ANY, TensorSpec
 from muster_worker.train.errors import ConfigurationError
@@ -141,6 +142,10 @@ class Explained(Protocol):
     embedded: Embedded | None
     """Where it makes vectors of token ids."""
 
+    @property
+    def lost(self) -> Callable[[], None]:
+        """See ServedModel."""
+
     def forward(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]: ...
 
 
@@ -170,15 +175,17 @@ class Explainer:
 
         Raises ComputationError with the words of the model or of captum, and TimedOutError where nobody waits.
         """
-        pieces = zip(*(self._split(tensor) for tensor in inputs), strict=True)
-        targets = itertools.repeat(None) if target is None else self._split(target)
         try:
+            pieces = zip(*(self._split(tensor) for tensor in inputs), strict=True)
+            targets = itertools.repeat(None) if target is None else self._split(target)
             explained = [self._explain(*both, goes_on) for both in zip(pieces, targets, strict=False)]
+            return [torch.cat(parts).cpu() for parts in zip(*explained, strict=True)]
         except RequestError:
             raise
         except Exception as error:  # whatever a model raises
+            if is_of_device(error):
+                self._model.lost()
             raise ComputationError(f"the model was not explained: {type(error).__name__}: {error}") from error
-        return [torch.cat(parts).cpu() for parts in zip(*explained, strict=True)]
 
     def _split(self, tensor: Tensor) -> Sequence[Tensor]:
         pieces: Sequence[Tensor] = tensor.to(self._model.device).split(self._at_once)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from muster_worker.serve.errors import ComputationError, TimedOutError
+from muster_worker.serve.generate.decoder import is_of_device
 from muster_worker.serve.group.wire import Frame
 from muster_worker.serve.model import Embedded
 
@@ -47,6 +48,9 @@ class AsOne:
         self.signature = model.signature
         self.embedded = Embedded(module := _FromIds(model), module.embedding) if model.embeds else None
         self._model = model
+
+    def lost(self) -> None:
+        """Nothing: it computes nothing here."""
 
     def forward(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """The first output by its name."""
@@ -93,10 +97,19 @@ class _ByGroup(torch.autograd.Function):
 
 
 class RankExplanations:
-    """A rank's side. `prepare` is called by the thread first; `send` brings answers to the front."""
+    """A rank's side. `prepare` is called by the thread first; `send` brings answers to the front.
 
-    def __init__(self, explainer: Explainer, send: Callable[[Frame], None], prepare: Callable[[], None]) -> None:
-        self._explainer, self._send = explainer, send
+    `lose` is called once the front has been told by what the device has failed.
+    """
+
+    def __init__(
+        self,
+        explainer: Explainer,
+        send: Callable[[Frame], None],
+        prepare: Callable[[], None],
+        lose: Callable[[], None],
+    ) -> None:
+        self._explainer, self._send, self._lose = explainer, send, lose
         self._wanted: set[int] = set()
         self._thread = ThreadPoolExecutor(1, "explain", prepare)
 
@@ -117,7 +130,10 @@ class RankExplanations:
         except TimedOutError:
             return
         except ComputationError as error:
-            self._send(Frame("answer", {"task": task, "error": str(error)}))
+            of_device = is_of_device(error)
+            self._send(Frame("answer", {"task": task, "error": str(error), "ends": of_device}))
+            if of_device:
+                self._lose()
         else:
             self._send(Frame("answer", {"task": task}, outputs))
         finally:

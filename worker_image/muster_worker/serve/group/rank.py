@@ -108,7 +108,7 @@ class Rank:
         decoders = model.decoders(self._config.limits.slots)
         if self._config.explain is not None and self._group.layout.shard_size == 1:
             explainer = explainer_of(model, self._config.explain, self._config.limits.batching.max_size)
-            self._explanations = RankExplanations(explainer, link.send, self._share_cores)
+            self._explanations = RankExplanations(explainer, link.send, self._share_cores, self._lose_device)
         told.serving()
         link.send(Frame("loaded", {"sha256": model.sha256, "seconds": seconds}))
         log.info("rank %d is there: %.2g ms a sample", self._rank, seconds * 1000)
@@ -149,10 +149,15 @@ class Rank:
         ends = of_device or is_out_of_step(error)
         link.send(Frame("answer", {"task": task, "error": str(error), "ends": ends}))
         if of_device:
-            link.finish(GONE)
-            self._end("its device computes nothing any more")
+            self._lose_device()
         if self._group.layout.shard_size > 1:
             self._going_on.get()
+
+    def _lose_device(self) -> NoReturn:
+        """Once all is sent that the front is to know."""
+        assert self._link is not None, "tasks come by it"
+        self._link.finish(GONE)
+        self._end("its device computes nothing any more")
 
     def _leave_signals_to_a_thread(self) -> None:
         """The main thread may compute for long. In the pod of the front, ranks stay until that has left."""
