@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from muster_worker.serve.generate.decoder import LostError
 from muster_worker.serve.generate.parameters import Parameters
 from muster_worker.serve.generate.sampling import Draws, Rules
 from muster_worker.serve.group.decoder import ShardDecoder
+from muster_worker.serve.group.link import Link
 from tests.worker.serve.fake_ranks import LIMIT, FakeRank, gathering
 from tests.worker.serve.pods import until
 
@@ -76,9 +79,26 @@ def test_what_was_filled_before_a_rank_was_replaced_is_lost(group):
     after.link.close()
 
 
+def test_a_rank_that_stands_still_has_not_died(group, monkeypatch):
+    front, (still, _) = group("hang", "double")
+    decoder, link = decoder_of(front), front.shards[0].members[0].link
+
+    def fall_silent():
+        until(lambda: still.kinds)
+        monkeypatch.setattr(Link, "silent", property(lambda one: one is link))
+
+    threading.Thread(target=fall_silent).start()
+    for kinds in (["prefill"], ["prefill"]):  # it falls silent while it computes, and then is not asked any more
+        with pytest.raises(LostError) as lost:
+            prefill(decoder, 0, 5)
+        assert not lost.value.died
+        assert still.kinds == kinds
+
+
 def test_a_rank_that_hangs_is_ended(group):
     front, (hanging,) = group("hang")
-    with pytest.raises(LostError):
+    with pytest.raises(LostError) as lost:
         prefill(decoder_of(front, limit=0.3), 0, 5)
+    assert lost.value.died
     assert hanging.ended.wait(LIMIT)
     assert front.absent == [0]

@@ -49,8 +49,10 @@ class ShardDecoder(Decoder):
         task = Task(inputs, kind, {"decoder": self._number})
         deadline = time.monotonic() + self._limit
         with front.changed:
-            if not shard.able or any(self._lives[slot] != shard.life for slot in slots):
+            if any(self._lives[slot] != shard.life for slot in slots):
                 raise LostError(died=shard.died)
+            if not shard.able:
+                raise LostError(died=False)
             shard.begin(task)
             if not front.wait(lambda: task.settled or front.stands_still(task), deadline):
                 shard.close()  # it hangs, in the way of whoever asks next
@@ -58,6 +60,6 @@ class ShardDecoder(Decoder):
         if task.error is not None:
             raise ComputationError(task.error)
         if task.outputs is None:
-            raise LostError(died=task.died or not task.lost)
+            raise LostError(died=task.died)
         chosen, logprobs, *_ = task.outputs
         return chosen, logprobs
