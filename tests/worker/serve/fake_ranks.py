@@ -34,7 +34,7 @@ class FakeRank:
             self.link.send(Frame("loaded", {"sha256": sha256, "seconds": 0.001}))
 
     def _hear(self, frame):
-        if frame.kind not in ("compute", "prefill", "step"):
+        if frame.kind not in ("compute", "prefill", "step", "explain"):
             self.told.put(frame)
             return
         self.kinds.append(frame.kind)

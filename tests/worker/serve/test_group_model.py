@@ -51,6 +51,14 @@ def test_when_there_are_fewer_samples_than_shards_they_take_turns(group):
     assert [rank.sizes for rank in ranks] == [[1, 1], [1, 1]]
 
 
+def test_an_explanation_of_many_samples_has_all_its_targets(group):
+    front, _ = group("double")
+    targets = torch.arange(300_000)
+    points, found = model_of(front).explain(samples(300_000), targets, lambda: True)
+    assert torch.equal(points, samples(300_000)[0] * 2)
+    assert torch.equal(found, targets * 2)
+
+
 def test_what_is_no_batch_is_computed_whole_by_one(group):
     front, ranks = group("double", "double")
     (output,) = model_of(front, ALONE).compute(samples(4))

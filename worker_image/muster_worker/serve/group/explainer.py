@@ -122,11 +122,10 @@ class RankExplanations:
         self._thread.submit(self._explain, frame)
 
     def _explain(self, frame: Frame) -> None:
-        task, target = frame.words["task"], frame.words["target"]
+        task, count = frame.words["task"], frame.words["inputs"]
+        inputs, target = frame.tensors[:count], next(iter(frame.tensors[count:]), None)
         try:
-            outputs = self._explainer.explain(
-                frame.tensors, None if target is None else torch.tensor(target), lambda: task in self._wanted
-            )
+            outputs = self._explainer.explain(inputs, target, lambda: task in self._wanted)
         except TimedOutError:
             return
         except ComputationError as error:

@@ -95,7 +95,7 @@ class GroupModel(Model):
     def explain(self, inputs: Sequence[Tensor], target: Tensor | None, goes_on: GoesOn) -> list[Tensor]:
         """By one shard, beside what it computes otherwise. Raises what `compute` does."""
         deadline = time.monotonic() + self._limit
-        task = Task(inputs, EXPLAIN, {"target": None if target is None else target.tolist()})
+        task = Task([*inputs, *([] if target is None else [target])], EXPLAIN, {"inputs": len(inputs)})
         with self._front.changed:
             self._shards(deadline)[0].begin(task)
             try:
