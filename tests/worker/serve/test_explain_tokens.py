@@ -84,6 +84,7 @@ def test_what_is_served_beside_it_sees_nothing_of_it(tmp_path):
     [
         ("saliency", 0.0, "the method is saliency, wanted integratedGradients"),
         ("integratedGradients", 0.5, "the baseline is 0.5, wanted the id of a token"),
+        ("integratedGradients", 96.0, "the baseline is 96, wanted the id of a token"),
     ],
 )
 def test_what_cannot_be_explained_says_why(tmp_path, method, baseline, message):

@@ -140,6 +140,13 @@ def test_a_text_that_is_too_long_to_infer_is_refused(served):
     assert answer["error"] == "input tokens: its shape is [1, 49], wanted a text of at most 48 tokens"
 
 
+@pytest.mark.parametrize("token", [96, -1])
+def test_a_token_that_there_is_not_is_refused(served, token):
+    status, answer = infer(served, torch.tensor([[3, token, 95]]))
+    assert status == 400
+    assert answer["error"] == f"input tokens: found the token {token}, wanted tokens from 0 to 95"
+
+
 @pytest.mark.parametrize("path", ["generate", "generate_stream"])
 @pytest.mark.parametrize(
     ("body", "wanted"),

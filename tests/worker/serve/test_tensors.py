@@ -133,6 +133,17 @@ def test_texts_in_the_place_of_numbers_take_no_memory_of_their_own(data):
         TensorSpec("x", "FP32", (-1, 2)).from_json([2, 2], data)
 
 
+@pytest.mark.parametrize("datatype", ["UINT8", "UINT16", "INT32", "INT64", "UINT64"])
+def test_tokens_that_there_are_not_are_named(datatype):
+    spec = TensorSpec("x", datatype, (-1, 2), vocabulary=7)
+    for data in ([0, 6], [6, 0]):
+        assert spec.from_json([1, 2], data).tolist() == [data]
+    content = to_bytes(torch.tensor([7, 0]).to(TYPES[datatype]))
+    for tokens in (lambda: spec.from_json([1, 2], [7, 0]), lambda: spec.from_bytes([1, 2], content)):
+        with pytest.raises(RequestError, match="input x: found the token 7, wanted tokens from 0 to 6"):
+            tokens()
+
+
 def test_too_few_bytes_are_named():
     with pytest.raises(RequestError, match=r"input x: 15 bytes, wanted 16 for \[2, 2\] of FP32"):
         TensorSpec("x", "FP32", (-1, 2)).from_bytes([2, 2], b"x" * 15)

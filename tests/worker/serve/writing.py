@@ -53,7 +53,9 @@ class Refusing(Writer):
 
 class Particular(CharGPT):
     def language_model(self, model):
-        return Refusing(self.config, model)
+        found = Refusing(self.config, model)
+        found.vocabulary = None  # its layers refuse tokens, too
+        return found
 
 
 def publish(directory, steps=(), config=CONFIG, recipe=RECIPE):

@@ -185,7 +185,7 @@ class Writer(LanguageModel):
     by_stages = True
 
     def __init__(self, config: CharGPTConfig, model: Transformer) -> None:
-        self.context = config.context
+        self.context, self.vocabulary = config.context, len(VOCABULARY)
         self._config, self._model = config, model
         self._places = {character: place for place, character in enumerate(VOCABULARY)}
 

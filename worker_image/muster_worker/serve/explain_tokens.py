@@ -6,6 +6,7 @@ summed over each vector (Sundararajan et al. 2017, https://arxiv.org/abs/1703.01
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,7 +39,8 @@ class TokenQuestion(Question):
             return "the model takes or gives a fixed number of samples, or several inputs, wanted ids of shape [-1, T]"
         if explaining.method != "integratedGradients":
             return f"the method is {explaining.method}, wanted integratedGradients for a model that takes token ids"
-        if explaining.baseline < 0 or not explaining.baseline.is_integer():
+        vocabulary = signature.inputs[0].vocabulary or math.inf
+        if not 0 <= explaining.baseline < vocabulary or not explaining.baseline.is_integer():
             return f"the baseline is {explaining.baseline:g}, wanted the id of a token"
         output = signature.outputs[0]
         if output.datatype not in FLOATING or len(output.shape) != 3 or output.shape[2] == ANY:

@@ -55,6 +55,12 @@ class Signature:
         """Whether samples of several requests can be computed together."""
         return all(spec.shape[:1] == (ANY,) for spec in (*self.inputs, *self.outputs))
 
+    def of_text(self, language_model: LanguageModel | None) -> Signature:
+        """The same, of a model whose only input is of that one's tokens."""
+        if language_model is None or len(self.inputs) != 1:
+            return self
+        return replace(self, inputs=(replace(self.inputs[0], vocabulary=language_model.vocabulary),))
+
 
 class Model(Protocol):
     """What is served, wherever it is computed."""
@@ -150,7 +156,8 @@ class ServedModel(Model):
         # Not through its hooks: they compare the inputs with what was exported, as the signature has been by then.
         if recipe is None:
             return cls(signature, module.forward, device, found)
-        return cls(signature, module.forward, device, found, recipe.language_model(module), Embedded.of(recipe, module))
+        language_model, embedded = recipe.language_model(module), Embedded.of(recipe, module)
+        return cls(signature.of_text(language_model), module.forward, device, found, language_model, embedded)
 
     def warm_up(self) -> float:
         """Computes with zeros; gives the seconds that one sample takes from now on.

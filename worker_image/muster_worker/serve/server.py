@@ -242,7 +242,7 @@ class _Server:
         limit = config.limits.request_seconds
         writes = language_model_without_weights(loaded)
         embedded = config.explain is not None and embeds(loaded)
-        model = GroupModel(signature, sha256, front, limit, writes, embeds=embedded)
+        model = GroupModel(signature.of_text(writes), sha256, front, limit, writes, embeds=embedded)
         return model, seconds, front.layout.at_once
 
     def _explainer(self, model: Model) -> Explains | None:

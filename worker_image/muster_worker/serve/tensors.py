@@ -52,12 +52,16 @@ _WORDS = {"b": "true or false", "iu": "whole numbers", "iuf": "numbers"}
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output of a model. `shape`: the batch first; -1 is any length, at most `longest` tokens."""
+    """One input or output of a model. `shape`: the batch first; -1 is any length, at most `longest` tokens.
+
+    `vocabulary`: its numbers are tokens below that.
+    """
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     longest: int | None = None
+    vocabulary: int | None = None
 
     @property
     def itemsize(self) -> int:
@@ -109,7 +113,7 @@ class TensorSpec:
             if found.min() < limits.min or found.max() > limits.max:
                 raise RequestError(f"input {self.name}: a number is outside of {limits.min} to {limits.max}")
         with np.errstate(over="ignore"):  # to infinity, as in every computation with such a type
-            return torch.from_numpy(found.astype(_NUMPY[self.datatype]).reshape(tuple(shape)))
+            return self._known(torch.from_numpy(found.astype(_NUMPY[self.datatype]).reshape(tuple(shape))))
 
     def from_bytes(self, shape: Sequence[int], content: bytes | memoryview) -> Tensor:
         """The tensor of these bytes, which are copied; raises RequestError when they are not as many as it has."""
@@ -118,7 +122,18 @@ class TensorSpec:
             raise RequestError(
                 f"input {self.name}: {len(content)} bytes, wanted {wanted} for {list(shape)} of {self.datatype}"
             )
-        return torch.frombuffer(bytearray(content), dtype=_TORCH[self.datatype]).reshape(tuple(shape))
+        return self._known(torch.frombuffer(bytearray(content), dtype=_TORCH[self.datatype]).reshape(tuple(shape)))
+
+    def _known(self, tensor: Tensor) -> Tensor:
+        """The same; raises RequestError for tokens that there are not."""
+        if self.vocabulary is not None:
+            numbers = tensor.numpy()
+            for found in (numbers.min(), numbers.max()):
+                if not 0 <= found < self.vocabulary:
+                    raise RequestError(
+                        f"input {self.name}: found the token {found}, wanted tokens from 0 to {self.vocabulary - 1}"
+                    )
+        return tensor
 
 
 def _array(data: Any, kinds: str) -> np.ndarray[Any, Any]:

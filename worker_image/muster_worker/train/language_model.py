@@ -25,6 +25,12 @@ class LanguageModel(ABC):
     end_token: int | None = None
     """After this one comes nothing. None: there is no such token."""
 
+    vocabulary: int | None = None
+    """How many tokens there are: requests with others are refused. None: nobody knows.
+
+    A device that looks up a token that is not there computes nothing any more until its process is another.
+    """
+
     by_stages: bool = False
     """Whether it goes on with a model that a pipeline divides. There `cache` is for the layers of this rank.
 
