@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import struct
+import zlib
 
 import pytest
 import torch
@@ -210,6 +212,34 @@ def test_bytes_that_belong_to_no_input_are_refused(asked):
     headers = [(b"inference-header-content-length", str(len(head)).encode())]
     status, _, answer = asked("POST", "/v2/models/affine/infer", head + b"more", headers)
     assert (status, answer["error"]) == (400, "the body: 4 bytes at its end belong to no input")
+
+
+INFER = json.dumps({"inputs": [POINT]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"), [(b"gzip", gzip.compress), (b"Deflate", zlib.compress), (b"identity", bytes)]
+)
+def test_a_body_may_come_compressed(asked, encoding, compress):
+    headers = [(b"content-encoding", encoding)]
+    status, _, answer = asked("POST", "/v2/models/affine/infer", compress(INFER), headers)
+    assert (status, answer["outputs"][0]["data"]) == (200, [10.0, 11.0])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status", "wanted"),
+    [
+        (b"br", INFER, 415, "Content-Encoding: found br, wanted gzip or deflate, or none"),
+        (b"gzip", INFER, 400, "the body is not what Content-Encoding says, which is gzip: "),
+        (b"gzip", gzip.compress(INFER)[:-1], 400, "the body: its gzip breaks off, or something follows it"),
+        (b"gzip", gzip.compress(INFER) + b"a", 400, "the body: its gzip breaks off, or something follows it"),
+        (b"gzip", gzip.compress(bytes(65 << 20)), 413, "the body: more than 67108864 bytes"),
+    ],
+)
+def test_a_body_that_is_not_compressed_as_it_says_is_refused(asked, encoding, body, status, wanted):
+    found, _, answer = asked("POST", "/v2/models/affine/infer", body, [(b"content-encoding", encoding)])
+    assert found == status
+    assert answer["error"].startswith(wanted)
 
 
 def test_a_body_that_is_too_large_is_refused_before_all_of_it_is_read(affine):

@@ -162,6 +162,16 @@ def test_tritons_client_gets_what_it_asks_for(sums, binary_in, binary_out):
             client.infer("other", points(array, binary=True))
 
 
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_tritons_client_may_compress_what_it_asks(sums, algorithm):
+    with contextlib.closing(sums.client()) as client:
+        given = points(np.ones((2, 4), dtype=np.float32), binary=True)
+        answer = client.infer(
+            "sums", given, request_compression_algorithm=algorithm, response_compression_algorithm=algorithm
+        )
+        assert answer.as_numpy("output").tolist() == [[4.0, 5.0]] * 2
+
+
 def test_requests_at_once_are_computed_together_and_each_gets_its_own(serve, affine):
     served = serve(affine, "--max-batch-size", "16", "--max-delay-milliseconds", "20")
     wrong = []

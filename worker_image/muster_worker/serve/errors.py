@@ -38,6 +38,10 @@ class TooLargeError(RequestError):
     status = 413
 
 
+class WrongEncodingError(RequestError):
+    status = 415
+
+
 class OverloadedError(RequestError):
     """So many requests wait that this one would wait too long."""
 

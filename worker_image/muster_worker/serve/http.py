@@ -11,6 +11,7 @@ import orjson
 
 import muster_worker
 from muster_worker.serve import json_codec
+from muster_worker.serve.encodings import decoded
 from muster_worker.serve.errors import (
     INTERNAL,
     NotFoundError,
@@ -228,7 +229,9 @@ class Application:
             if size > limit:
                 raise TooLargeError(f"the body: more than {limit} bytes")
             more = message.get("more_body", False)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        encoding = _header(scope, b"content-encoding")
+        return body if encoding is None else decoded(body, encoding.decode(errors="replace"), limit)
 
 
 async def _written(generations: Generations, request: GenerateRequest) -> list[Piece]:
@@ -281,12 +284,19 @@ def _version(words: Sequence[str], path: str) -> str:
 
 
 def _number(scope: dict[str, Any], header: bytes) -> int | None:
+    value = _header(scope, header)
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > _DIGITS:
+        found = value[: _DIGITS + 1].decode(errors="replace")
+        raise RequestError(f"{header.decode()}: found {found!r}, wanted a number of bytes")
+    return int(value)
+
+
+def _header(scope: dict[str, Any], header: bytes) -> bytes | None:
     for name, value in scope["headers"]:
         if name == header:
-            if not value.isdigit() or len(value) > _DIGITS:
-                found = value[: _DIGITS + 1].decode(errors="replace")
-                raise RequestError(f"{header.decode()}: found {found!r}, wanted a number of bytes")
-            return int(value)
+            return value
     return None
 
 
