@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import s3fs
@@ -9,7 +11,7 @@ import tritonclient.http
 from moto.server import ThreadedMotoServer
 
 from muster_worker.serve import fetch as module
-from muster_worker.serve.fetch import fetch
+from muster_worker.serve.fetch import TRIES, fetch
 from muster_worker.train.durable import read_json, write_json
 from muster_worker.train.errors import ConfigurationError, StorageError
 from muster_worker.train.model_directory import load_model, summary
@@ -97,6 +99,20 @@ def test_another_model_than_the_one_that_was_meant_is_refused(web, tmp_path):
 def test_what_is_no_model_is_refused_in_one_try(web, uri, said, tmp_path):
     with pytest.raises(ConfigurationError, match=said):
         fetch(uri.format(port=web.server_port), tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "tries"),
+    [(401, ConfigurationError, 1), (403, ConfigurationError, 1), (503, StorageError, TRIES)],
+)
+def test_what_a_server_refuses_is_told_without_the_credentials(web, tmp_path, caplog, status, error, tries):
+    web.refuses = status
+    with pytest.raises(
+        error, match=rf"affine/model\.json cannot be .*: ClientResponseError: {status}, message="
+    ) as told:
+        fetch(web.uri.replace("://", "://somebody:secret@"), tmp_path / "model")
+    assert len(web.asked) == tries
+    assert not re.search("authorization|c29tZWJvZHk6", str(told.value) + caplog.text, re.IGNORECASE)
 
 
 def test_a_server_that_is_not_there_is_tried_again_and_then_told(tmp_path):

@@ -12,11 +12,15 @@ from pathlib import Path
 
 class Handler(SimpleHTTPRequestHandler):
     """Breaks off `breaks` times beyond the byte `breaks_after` of a file, with `breaks_each` the first time that it is
-    asked for a part of it. Without `ranges` it sends all of it.
+    asked for a part of it. Without `ranges` it sends all of it. `refuses`: the status by which it sends nothing.
     """
 
     def do_GET(self):
         server = self.server
+        if server.refuses is not None:
+            server.asked.append(self.path)
+            self.send_error(server.refuses)
+            return
         path = self.translate_path(self.path)
         try:
             content = Path(path).read_bytes()
@@ -59,6 +63,7 @@ def web_server(model, root):
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.root, server.asked, server.ranges = root, [], True
     server.breaks, server.breaks_after, server.breaks_each = 0, 0, False
+    server.refuses = None
     server.uri = f"http://127.0.0.1:{server.server_port}/affine"
     thread = threading.Thread(target=server.serve_forever)
     thread.start()

@@ -14,6 +14,7 @@ import shutil
 import socket
 import sys
 import time
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,18 +186,30 @@ class _Remote:
         while True:
             try:
                 return work()
-            except (FileNotFoundError, PermissionError) as error:
-                raise ConfigurationError(f"{_FIELD}: {self._uri}/{name} cannot be read: {error!r}") from error
             except Exception as error:
                 # File systems raise what their libraries do.
+                if _is_refusal(error):
+                    raise ConfigurationError(f"{_FIELD}: {self._uri}/{name} cannot be read: {_told(error)}") from error
                 if done() > most:
                     left, pause, most = TRIES, _FIRST_PAUSE, done()
                 left -= 1
                 if left == 0:
-                    raise StorageError(f"{_FIELD}: {self._uri}/{name} cannot be fetched: {error!r}") from error
-                log.warning("%s/%s: %r; another try in %.1f s", self._uri, name, error, pause)
+                    raise StorageError(f"{_FIELD}: {self._uri}/{name} cannot be fetched: {_told(error)}") from error
+                log.warning("%s/%s: %s; another try in %.1f s", self._uri, name, _told(error), pause)
             time.sleep(pause)
             pause *= 2
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether another try would change nothing."""
+    if isinstance(error, (FileNotFoundError, PermissionError)):
+        return True
+    return getattr(error, "status", None) in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+
+
+def _told(error: Exception) -> str:
+    """Not as it is written by `repr`, which has a request's credentials."""
+    return f"{type(error).__name__}: {error}"
 
 
 def _size(part: Path) -> int:
