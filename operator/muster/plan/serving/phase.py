@@ -43,7 +43,8 @@ def phase(view: View, slots: Sequence[Slot], lost: Sequence[Loss]) -> Phase:
     if view.current is not None and view.is_rolling:
         return _rolling(view, slots)
     if done == len(slots) and not _anything_else(view):
-        return Phase("Ready", "Ready", f"{_groups(done)} answer{'s' if done == 1 else ''}", progressing=False)
+        message = f"{_groups(done)} answer{'s' if done == 1 else ''}{_difference(view, slots)}"
+        return Phase("Ready", "Ready", message, progressing=False)
     if open_losses:
         return _replacing(view, slots, open_losses)
     if view.current is None:
@@ -114,6 +115,15 @@ def _scaled_to_zero(view: View) -> Phase:
 def _anything_else(view: View) -> bool:
     """Whether there is something that is to leave and was not told yet."""
     return any(one.group >= view.replicas and not view.is_over(one) for one in view.servers)
+
+
+def _difference(view: View, slots: Sequence[Slot]) -> str:
+    """Return which models groups have, where something else has come to the same place since the first loaded it."""
+    models = [(view.state(one) or {}).get("model") or {} for slot in slots for one in slot.good]
+    found = sorted({model["sha256"] for model in models if "sha256" in model})
+    if len(found) < 2:
+        return ""
+    return f", but not with the same model: write the one that is meant into spec.model.sha256: {' or '.join(found)}"
 
 
 def _why(view: View, slots: Sequence[Slot]) -> str:

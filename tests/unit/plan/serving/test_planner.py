@@ -10,7 +10,7 @@ from tests.unit.plan.serving.fixtures import answered, decide, deployment, known
 from tests.unit.plan.serving.simulated import Simulated
 
 ONE = revision()
-SHA = "a" * 64
+SHA, OTHER = "a" * 64, "b" * 64
 
 
 def trained(**status):
@@ -136,6 +136,22 @@ def test_what_clients_see_is_put_together_from_all_groups():
         "requestsPerSecond": "40", "errorRate": "0.015", "latencyP50Milliseconds": "2", "latencyP99Milliseconds": "50",
     }  # fmt: skip
     assert [(target.pod_uid, target.port) for target in answer.scrape] == [(uid, 8080) for uid in reports]
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (SHA, ""),
+        (OTHER, f", but not with the same model: write the one that is meant into spec.model.sha256: {SHA} or {OTHER}"),
+    ],
+)
+def test_groups_that_have_different_models_are_told_of(other, told):
+    reports = {
+        uid: answered(model={"version": sha256[:12], "sha256": sha256})
+        for uid, sha256 in {"uid-digits-serve-0-1": SHA, "uid-digits-serve-1-2": other}.items()
+    }
+    answer = decide(deployment(known(ONE)), pod(0, 1, ONE), pod(1, 2, ONE), revisions=(ONE,), reports=reports)
+    assert (answer.status["phase"], answer.status["message"]) == ("Ready", f"2 groups answer{told}")
 
 
 def test_a_spec_that_this_version_does_not_know_is_told_and_nothing_is_touched():
