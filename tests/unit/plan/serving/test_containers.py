@@ -42,6 +42,13 @@ def test_it_is_told_how_to_explain(explain, words):
     assert [word for word in made["spec"]["containers"][0]["args"] if word.startswith("--explain")] == words
 
 
+@pytest.mark.parametrize(("deadline", "seconds"), [(600, 900), (7200, 7200)])
+def test_it_may_fetch_a_model_for_as_long_as_a_rollout_waits(deadline, seconds):
+    (made, _) = decide(deployment(rollout={"progressDeadlineSeconds": deadline})).creates
+    probe = made["spec"]["containers"][0]["startupProbe"]
+    assert (probe["periodSeconds"], probe["failureThreshold"]) == (1, seconds)
+
+
 def test_to_explain_is_another_revision_whose_groups_replace_those_of_the_one_before():
     plain = revision()
     there = (pod(0, 1, plain), pod(1, 2, plain))

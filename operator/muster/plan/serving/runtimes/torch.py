@@ -26,6 +26,7 @@ def single(
     deployment: ModelDeployment, spec: ModelDeploymentSpec, revision: Revision, command: str = "serve"
 ) -> dict[str, Any]:
     """Return that of the only pod of a group; `command`: which of `muster-worker`."""
+    deadline = deployment.spec.rollout.progress_deadline_seconds
     return common(spec, revision) | {
         "image": revision.image,
         "imagePullPolicy": revision.pull_policy,
@@ -34,7 +35,8 @@ def single(
             {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
             {"name": "grpc", "containerPort": GRPC_PORT, "protocol": "TCP"},
         ],
-        "startupProbe": _probe("live", periodSeconds=1, failureThreshold=900),  # torch from a slow disk takes minutes
+        # Torch from a slow disk takes minutes, and nobody listens before a model is fetched.
+        "startupProbe": _probe("live", periodSeconds=1, failureThreshold=max(900, deadline)),
         "readinessProbe": _probe("ready", periodSeconds=1, failureThreshold=3, timeoutSeconds=2),
         "livenessProbe": _probe("live", periodSeconds=5, failureThreshold=3, timeoutSeconds=5),
     }
