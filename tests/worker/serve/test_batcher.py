@@ -301,7 +301,11 @@ def test_samples_of_different_shapes_are_not_mixed():
     assert model.sizes == [1, 1]
 
 
-def test_when_too_many_wait_the_next_is_told_at_once_and_the_others_are_answered():
+THREE = pytest.mark.parametrize("most", [{"max_waiting": 3}, {"max_waiting_bytes": 9}], ids=str)
+
+
+@THREE
+def test_when_too_many_wait_the_next_is_told_at_once_and_the_others_are_answered(most):
     async def work(batcher, model):
         model.go.clear()
         waiting = [asyncio.create_task(doubles(batcher, n)) for n in range(4)]
@@ -310,11 +314,13 @@ def test_when_too_many_wait_the_next_is_told_at_once_and_the_others_are_answered
             await batcher.submit(samples(9))
         model.go.set()
         await asyncio.gather(*waiting)
+        await doubles(batcher, 9)
 
-    in_loop(work, Batching(max_waiting=3), seconds=SLOW)
+    in_loop(work, Batching(**most), seconds=SLOW)
 
 
-def test_those_whose_clients_have_gone_keep_nobody_from_waiting():
+@THREE
+def test_those_whose_clients_have_gone_keep_nobody_from_waiting(most):
     async def work(batcher, model):
         model.go.clear()
         first, patient, *gone = (asyncio.create_task(doubles(batcher, n)) for n in range(4))
@@ -327,7 +333,7 @@ def test_those_whose_clients_have_gone_keep_nobody_from_waiting():
         model.go.set()
         await asyncio.gather(first, patient, last)
 
-    in_loop(work, Batching(max_waiting=3), seconds=SLOW)
+    in_loop(work, Batching(**most), seconds=SLOW)
 
 
 def test_one_whose_client_has_gone_is_not_computed():

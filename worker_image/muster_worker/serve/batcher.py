@@ -57,11 +57,12 @@ class Watch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """`spec.batching`, and how many requests may wait before more are refused."""
+    """`spec.batching`, and how many requests may wait, and bytes of them, before more are refused."""
 
     max_size: int = 1
     max_delay: float = 0.0
     max_waiting: int = 1000
+    max_waiting_bytes: int = 1 << 30
 
 
 @dataclass(slots=True, eq=False)  # not frozen: that takes three times as long to make
@@ -72,6 +73,9 @@ class _Request:
     answer: asyncio.Future[Outputs]
     shapes: list[torch.Size]
     """Of one sample of each input."""
+
+    bytes: int
+    """Of all inputs."""
 
     pieces: _Pieces | None = None
     """Once some are computed of one that has more samples than a batch."""
@@ -120,7 +124,7 @@ class Batcher:
         self._batched = batched
         self._max_size = batching.max_size if batched else 1
         self._waiting: deque[_Request] = deque()
-        self._samples = 0
+        self._samples = self._bytes = 0
         self._at_once = at_once
         self._computing: list[float] = []  # when each began that is going on, the oldest first
         self._timer: asyncio.TimerHandle | None = None
@@ -140,17 +144,17 @@ class Batcher:
 
         Raises OverloadedError when too many wait.
         """
-        if len(self._waiting) >= self._batching.max_waiting and self._here:
+        if self._is_full and self._here:
             self._look()  # most waited for nothing but the turn's end
-        if len(self._waiting) >= self._batching.max_waiting:
+        if self._is_full:
             self._leave_out_gone()
-        if len(self._waiting) >= self._batching.max_waiting:
+        if self._is_full:
             raise OverloadedError(f"{len(self._waiting)} requests wait already: try again in a second")
         samples = inputs[0].shape[0] if self._batched else 1
         shapes = [tensor.shape[1:] for tensor in inputs]
-        request = _Request(inputs, samples, self._loop.time(), self._loop.create_future(), shapes)
-        self._waiting.append(request)
-        self._samples += samples
+        size = sum(tensor.nbytes for tensor in inputs)
+        request = _Request(inputs, samples, self._loop.time(), self._loop.create_future(), shapes, size)
+        self._append(request)
         if self._samples >= self._max_size and not self._here:
             self._look()
         elif not self._turn_ends:
@@ -166,6 +170,15 @@ class Batcher:
     def close(self) -> None:
         self._at_once = 0  # nothing begins any more
         self._thread.shutdown(wait=False)
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._waiting) >= self._batching.max_waiting or self._bytes >= self._batching.max_waiting_bytes
+
+    def _append(self, request: _Request) -> None:
+        self._waiting.append(request)
+        self._samples += request.samples
+        self._bytes += request.bytes
 
     def _end_turn(self) -> None:
         self._turn_ends = False
@@ -198,6 +211,7 @@ class Batcher:
         while self._waiting and (not taken or self._fits(self._waiting[0], taken[0], size)):
             request = self._waiting.popleft()
             self._samples -= request.samples
+            self._bytes -= request.bytes
             if not request.answer.done():
                 taken.append(request)
                 size += request.samples
@@ -207,6 +221,7 @@ class Batcher:
         """While a computation takes long, many may wait whom nobody waits for any more."""
         self._waiting = deque(request for request in self._waiting if not request.answer.done())
         self._samples = sum(request.samples for request in self._waiting)
+        self._bytes = sum(request.bytes for request in self._waiting)
 
     def _fits(self, request: _Request, first: _Request, size: int) -> bool:
         return size + request.samples <= self._max_size and request.shapes == first.shapes
@@ -239,8 +254,7 @@ class Batcher:
     def _put_back(self, first: _Request, answer: Answer) -> None:
         """Behind whoever waits, where samples are left to compute: then it was alone."""
         if answer is None:
-            self._waiting.append(first)
-            self._samples += first.samples
+            self._append(first)
 
     def _answers(self, requests: list[_Request]) -> list[Answer]:
         """To each of them. Where a batch fails each is tried alone: only those fail that cannot be computed."""
