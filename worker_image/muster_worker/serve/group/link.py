@@ -114,13 +114,12 @@ class Link:
             self._connection.close()
 
     def _bytes(self, count: int) -> bytearray:
-        """Raises OSError when they do not come."""
-        content = bytearray(count)
-        left = memoryview(content)
-        while left:
-            received = self._connection.recv_into(left[:_CHUNK])
+        """Raises OSError when they do not come. Whoever announces them has no memory taken for what does not."""
+        content = bytearray()
+        while len(content) < count:
+            received = self._connection.recv(min(count - len(content), _CHUNK))
             if not received:
                 raise ConnectionError("the other side has closed it")
-            left = left[received:]
+            content += received
             self._heard = time.monotonic()
         return content
