@@ -162,6 +162,7 @@ def test_a_token_that_there_is_not_is_refused(served, token):
         (request("a", temperature=-1), "parameters.temperature: found -1, wanted a number, at least 0"),
         (request("a", top_p=1.5), "parameters.top_p: found 1.5, wanted a number from 0 to 1"),
         (request("a", stop=["b", ""]), "parameters.stop: found ['b', ''], wanted a text that is not empty, or a list"),
+        (request("a", stop=["b"] * 257), "parameters.stop: found ['b', 'b', 'b', 'b'"),
         (request("a", beams=2), "parameters.beams: it is not known, wanted one of max_tokens, temperature, top_k"),
         ('{"text_input": "a", "best_of": 2}', "parameters.best_of: it is not known, wanted one of max_tokens"),
     ],

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _SEEDS = 1 << 63
 """From 0 to below this: what all of JSON, protobuf and torch's generators can say."""
 
+_STOPS = 256
+"""Texts that may end one: each token is looked through for all of them, while those of others wait."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
@@ -55,7 +58,7 @@ def parse_parameters(given: Mapping[str, Any]) -> Parameters:
         "top_k": (_whole(0), "a whole number, at least 0"),
         "top_p": (_number(0.0, 1.0), "a number from 0 to 1"),
         "seed": (_whole(0), f"a whole number from 0 to {_SEEDS - 1}"),
-        "stop": (_texts, "a text that is not empty, or a list of such"),
+        "stop": (_texts, f"a text that is not empty, or a list of at most {_STOPS} such"),
         "details": (_flag, "true or false"),
     }
     read = {}
@@ -87,5 +90,5 @@ def _flag(value: Any) -> bool | None:
 
 def _texts(value: Any) -> tuple[str, ...] | None:
     texts = [value] if isinstance(value, str) else value
-    fits = isinstance(texts, list) and all(isinstance(text, str) and text for text in texts)
+    fits = isinstance(texts, list) and len(texts) <= _STOPS and all(isinstance(text, str) and text for text in texts)
     return tuple(texts) if fits else None
