@@ -183,6 +183,7 @@ def test_what_is_not_there_is_named(asked, method, path, status, wanted):
             {"inputs": [POINT], "outputs": [{"name": "classes"}]},
             "output classes: the model has none of that name, it has output",
         ),
+        ({"inputs": [POINT], "outputs": [{"name": "output"}] * 2}, "output output: asked for twice"),
     ],
 )
 def test_a_request_that_does_not_fit_is_told_what_does(asked, body, wanted):

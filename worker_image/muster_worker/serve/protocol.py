@@ -69,9 +69,13 @@ def input_named(signature: Signature, name: object, given: Mapping[str, Tensor])
 
 
 def wanted_outputs(signature: Signature, asked: tuple[Wanted, ...], *, binary: bool) -> tuple[Wanted, ...]:
-    """What is asked for, or all; raises RequestError for one that the model does not have."""
+    """What is asked for, or all; raises RequestError for one that the model does not have, or was asked for before."""
     names = [spec.name for spec in signature.outputs]
+    found: set[str] = set()
     for one in asked:
         if one.name not in names:
             raise RequestError(f"output {one.name}: the model has none of that name, it has {', '.join(names)}")
+        if one.name in found:
+            raise RequestError(f"output {one.name}: asked for twice")
+        found.add(one.name)
     return asked or tuple(Wanted(name, binary) for name in names)
