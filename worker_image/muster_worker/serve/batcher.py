@@ -144,12 +144,8 @@ class Batcher:
 
         Raises OverloadedError when too many wait.
         """
-        if self._is_full and self._here:
-            self._look()  # most waited for nothing but the turn's end
         if self._is_full:
-            self._leave_out_gone()
-        if self._is_full:
-            raise OverloadedError(f"{len(self._waiting)} requests wait already: try again in a second")
+            self._make_room()
         samples = inputs[0].shape[0] if self._batched else 1
         shapes = [tensor.shape[1:] for tensor in inputs]
         size = sum(tensor.nbytes for tensor in inputs)
@@ -174,6 +170,15 @@ class Batcher:
     @property
     def _is_full(self) -> bool:
         return len(self._waiting) >= self._batching.max_waiting or self._bytes >= self._batching.max_waiting_bytes
+
+    def _make_room(self) -> None:
+        """Raises OverloadedError where there is none."""
+        if self._here:
+            self._look()  # most waited for nothing but the turn's end
+        if self._is_full:
+            self._leave_out_gone()
+        if self._is_full:
+            raise OverloadedError(f"{len(self._waiting)} requests wait already: try again in a second")
 
     def _append(self, request: _Request) -> None:
         self._waiting.append(request)

@@ -32,6 +32,8 @@ def of_one_number(model: nn.Module) -> Iterator[dict[str, nn.Module]]:
             found[layers[layer]] = layer
 
     looks = [layer.register_forward_pre_hook(look) for layer in layers]
-    yield found
-    for one in looks:
-        one.remove()
+    try:
+        yield found
+    finally:
+        for one in looks:
+            one.remove()

@@ -115,11 +115,14 @@ class Link:
 
     def _bytes(self, count: int) -> bytearray:
         """Raises OSError when they do not come. Whoever announces them has no memory taken for what does not."""
-        content = bytearray()
-        while len(content) < count:
-            received = self._connection.recv(min(count - len(content), _CHUNK))
+        content, filled = bytearray(min(count, _CHUNK)), 0
+        while filled < count:
+            if filled == len(content):
+                content.extend(bytes(min(count - filled, filled)))  # as much again as has come
+            with memoryview(content) as view:
+                received = self._connection.recv_into(view[filled:])
             if not received:
                 raise ConnectionError("the other side has closed it")
-            content += received
+            filled += received
             self._heard = time.monotonic()
         return content
