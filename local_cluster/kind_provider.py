@@ -4,11 +4,12 @@ import base64
 import json
 import signal
 import sys
+import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from local_cluster import commands, go_builds, interrupts, manifests, simulated, stand_ins
+from local_cluster import cache, commands, go_builds, interrupts, manifests, simulated, stand_ins
 from local_cluster.checkout import Checkout, write_atomically, write_json
 from local_cluster.errors import ClusterError
 from local_cluster.images.engines import ContainerEngine
@@ -117,7 +118,16 @@ class KindProvider:
 
     def load(self, names: list[str]) -> None:
         for name in names:
-            self._kind("load", "docker-image", name)
+            if self._engine.name == "docker":
+                self._kind("load", "docker-image", name)
+            else:
+                self._load_archive(name)  # kind's `load docker-image` asks Docker, whatever the nodes run in
+
+    def _load_archive(self, name: str) -> None:
+        with tempfile.TemporaryDirectory(prefix="muster-load-", dir=cache.root()) as scratch:
+            archive = Path(scratch) / "image.tar"
+            commands.run(self._engine.name, "save", "--output", archive, name)
+            self._kind("load", "image-archive", archive)
 
     def add_node(self, name: str) -> None:
         raise ClusterError(f"kind cannot join {name} to a running cluster: run `down`, then `up --nodes N`")

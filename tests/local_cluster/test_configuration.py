@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
-from local_cluster import manifests
+from local_cluster import commands, go_builds, manifests
 from local_cluster.checkout import Checkout
-from local_cluster.kind_provider import cluster_config
+from local_cluster.images.engines import ContainerEngine
+from local_cluster.kind_provider import KindProvider, cluster_config
 from local_cluster.kubernetes_api import path_of
 from local_cluster.native import cgroups, network, node, pki
 from local_cluster.native.control_plane import ControlPlane, etcd, flags, proxy_config
@@ -136,3 +137,16 @@ def test_kind_gets_a_zone_and_the_shared_storage_on_every_worker():
     assert {found["extraMounts"][0]["hostPath"] for found in workers} == {"/checkout/.cluster/storage"}
     kubeadm = json.loads(config["kubeadmConfigPatches"][0])
     assert kubeadm["controllerManager"]["extraArgs"]["node-monitor-grace-period"] == "12s"
+
+
+def test_kind_is_given_an_archive_of_what_podman_has(monkeypatch, tmp_path):
+    """Its `load docker-image` asks Docker for the image, whatever the nodes run in."""
+    ran = []
+    (tmp_path / "muster").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(go_builds, "build", lambda _: Path("/programs"))
+    monkeypatch.setattr(commands, "run", lambda *words, env=None: ran.append(words))
+    KindProvider(Checkout(Path("/checkout")), ContainerEngine("podman")).load(["localhost/muster:dev"])
+    (*save, archive, image), (kind, *load, loaded, _, _) = ran
+    assert (*save, image) == ("podman", "save", "--output", "localhost/muster:dev")
+    assert (kind, *load, loaded) == (Path("/programs/kind"), "load", "image-archive", archive)
