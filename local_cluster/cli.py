@@ -32,7 +32,6 @@ exit status: 0 done (status: usable), 1 not done (status: not usable), 2 wrong u
 
 def main(words: list[str]) -> int:
     given = _parser().parse_args(words)
-    interrupts.install()
     try:
         return int(given.run(this_checkout(), given) or 0)
     except ClusterError as error:

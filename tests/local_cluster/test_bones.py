@@ -94,6 +94,14 @@ def test_an_interrupted_command_ends_with_all_its_children(tmp_path, no_interrup
     assert commands.run("echo", "on") == "on\n"  # an interrupt is delivered once: tidying up goes on
 
 
+def test_signals_are_heard_before_anything_else_is_imported():
+    """Else Ctrl-C in the first tenths of a second shows a traceback."""
+    program = "import runpy, signal, sys; sys.argv[1:] = ['status']; sys.modules['local_cluster.cli'] = None\n"
+    program += "try: runpy.run_module('local_cluster', run_name='__main__')\n"
+    program += "except ImportError: signal.raise_signal(signal.SIGINT); print('heard')"
+    assert subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout == b"heard\n"
+
+
 def test_a_condition_that_never_holds_is_named():
     with pytest.raises(ClusterError, match="the moon is full: not so after 0 s"):
         interrupts.wait_for("the moon is full", lambda: False, 0.05, every=0.01)
