@@ -23,7 +23,11 @@ POLL_SECONDS = 0.5
 
 def main() -> int:
     started = time.monotonic()
-    name = apply(MANIFEST)
+    try:
+        name = apply(MANIFEST)
+    except KeyboardInterrupt:
+        print("\nStopped: make demo begins anew.")
+        return 130
     print(f"TrainingJob {name} of {MANIFEST.name} is applied in the namespace {NAMESPACE}.\n")
     try:
         job = follow(name, started)
