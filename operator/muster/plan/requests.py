@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 NOTHING = Decimal(0)
+_OF_CONTAINERS = ("name", "image", "resources", "restartPolicy")
 
 
 def of_pod(spec: Mapping[str, Any]) -> dict[str, Decimal]:
@@ -41,9 +42,9 @@ def of_pod(spec: Mapping[str, Any]) -> dict[str, Decimal]:
 
 
 def wanted(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a pod's spec says what it takes and, until it has a node, which nodes it may take it from."""
+    """Return what of a pod's spec says what runs, what it takes and, until it has a node, which nodes may give it."""
     kept: dict[str, Any] = {
-        kind: [{name: one[name] for name in ("resources", "restartPolicy") if name in one} for one in spec[kind]]
+        kind: [{name: one[name] for name in _OF_CONTAINERS if name in one} for one in spec[kind]]
         for kind in ("initContainers", "containers")
         if kind in spec
     }

@@ -120,6 +120,13 @@ def test_who_set_which_field_is_not_kept_and_what_was_given_is_left_alone():
     assert "managedFields" in given_pod["metadata"]
 
 
+def test_which_image_a_container_has_is_kept():
+    store, worker = a_store(), {"name": "worker", "image": "muster-worker:1"}
+    store.put(TRAINING_JOBS, resource())
+    store.put(PODS, pod(spec={"containers": [worker | {"args": ["agent"]}]}))
+    assert store.observe(DIGITS).pods[0]["spec"]["containers"] == [worker]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "concerned"),
     [

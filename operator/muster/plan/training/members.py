@@ -20,11 +20,12 @@ DOMAIN = "muster.dev/topology-domain"
 class Member(Pod):
     """One pod of a job.
 
-    `domain` is the value of the topology key that it was made for. `last_words` is the JSON that its agent left as
-    termination message.
+    `domain` is the value of the topology key that it was made for. `image` is that of its container `worker`.
+    `last_words` is the JSON that its agent left as termination message.
     """
 
     domain: str | None
+    image: str | None
     last_words: Mapping[str, Any]
 
     # A container that something else has put into the pod, such as a proxy, may run on beside a worker that has ended.
@@ -59,6 +60,7 @@ def _member(pod: Manifest, nodes: Mapping[str, Manifest]) -> Member:
     return Member(
         **read(pod, nodes),
         domain=pod["metadata"]["labels"].get(DOMAIN),
+        image=next((one.get("image") for one in pod["spec"]["containers"] if one["name"] == "worker"), None),
         last_words=_parse(ended.get("message", "")),
     )
 

@@ -31,6 +31,7 @@ from muster.plan.training import (
     deadline,
     elastic,
     failures,
+    images,
     initial_model,
     kueue,
     leadership,
@@ -114,7 +115,8 @@ def _start(seen: View, observed: Observed) -> Plan:
     there = [member for member in seen.members if member.attempt == attempt]
     begun = admission.begun(there) if attempts.gang_was_begun(seen) else None
     answer = kueue.granted(seen) or begun or observed.admission
-    chosen = pods.Chosen(answer.domain if answer else None, initial_model.used(seen), preflight.avoided(seen))
+    domain, image = answer.domain if answer else None, images.in_use(there)
+    chosen = pods.Chosen(domain, initial_model.used(seen), preflight.avoided(seen), image)
     gang = {rank: _pod(seen, rank, attempt, chosen) for rank in range(seen.replicas)}
     demand = admission.demand(seen, gang.values())
     if answer is None:
@@ -156,8 +158,8 @@ def _keep_going(seen: View, observed: Observed) -> Plan:
         attempt = attempts.after(seen, lost) if lost else attempts.of_added(seen) if added else seen.attempt
         vacant = sorted({*_vacant(seen, lost), *added})
         wanted = status.active(seen, attempt, lost, grows=bool(added) and not lost)
-    avoided = preflight.avoided(seen, lost)
-    chosen = pods.Chosen(seen.recorded.get("topologyDomain"), seen.recorded.get("initialModel"), avoided)
+    avoided, image = preflight.avoided(seen, lost), images.in_use(seen.members, lost)
+    chosen = pods.Chosen(seen.recorded.get("topologyDomain"), seen.recorded.get("initialModel"), avoided, image)
     actions = Plan(
         deletes=removal.of_superseded(seen) + of_living(elastic.surplus(seen)),
         applies=_service(seen, observed),

@@ -51,12 +51,13 @@ class Chosen:
     """What was decided when the job was admitted, the same for all of its pods.
 
     `domain`: the value of the topology key. `initial_model`: as the status has it. `avoided`: nodes that they are kept
-    off, which may become more.
+    off, which may become more. `image`: that of the workers that go on; None for the one of now.
     """
 
     domain: str | None = None
     initial_model: Manifest | None = None
     avoided: tuple[str, ...] = ()
+    image: str | None = None
 
 
 def build_pod(
@@ -71,6 +72,8 @@ def build_pod(
     }
     spec = _pod_spec(job, settings, rank)
     environment = _environment(job, rank, attempt)
+    if chosen.image is not None:
+        spec["containers"][0]["image"] = chosen.image
     if chosen.domain is not None:
         labels[DOMAIN] = chosen.domain
         spec["nodeSelector"] = {job.spec.scheduling.topology_key: chosen.domain}
