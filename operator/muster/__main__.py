@@ -135,7 +135,7 @@ def plan(file: TextIO, settings: Settings) -> None:
                 f"{file.name} has no resource of {_GROUP}: wanted a TrainingJob or a ModelDeployment"
             )
         click.echo(offline.render(ours, settings), nl=False)
-    except yaml.YAMLError as error:
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise click.ClickException(f"{file.name} is not YAML: {error}") from None
     except pydantic.ValidationError as error:
         raise click.ClickException(f"{file.name}: {explain(error)}") from None

@@ -91,6 +91,7 @@ def test_plan_takes_what_kubectl_prints():
         (SERVED.replace("ModelDeployment", "Model"), "kind: found Model, wanted TrainingJob or ModelDeployment"),
         (SERVED.replace("fromTrainingJob", "fromTraining"), "did you mean fromTrainingJob?"),
         ("kind: [", "is not YAML"),
+        (b"kind: \xff", "is not YAML"),
         ("kind: Pod", "no resource of muster.dev"),
         (JOB.replace("replicas: 2", "replicas: none"), "spec.replicas"),
         ("{apiVersion: muster.dev/v1alpha1, kind: TrainingJob, metadata: }", "metadata.name is missing"),
