@@ -115,6 +115,9 @@ def _present(checkout: Checkout) -> Provider:
 def _build_image(checkout: Checkout, given: argparse.Namespace) -> None:
     arguments = dict(argument.split("=", 1) for argument in given.build_arg)
     dockerfile = given.file or given.context / "Dockerfile"
+    for path in (given.context, dockerfile):
+        if not path.exists():
+            raise ClusterError(f"{path} is not there: wanted CONTEXT with a Dockerfile in it, or --file DOCKERFILE")
     recipe = Recipe(given.context.resolve(), dockerfile.resolve(), arguments)
     built = build.build(checkout, given.tag, recipe, given.base)
     print(f"{given.tag}: {'built' if built else 'unchanged'}")
@@ -190,10 +193,9 @@ def _add_image_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text}: wanted 0 or more")
-    return number
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: wanted a whole number, 0 or more")
+    return int(text)
 
 
 def _assignment(text: str) -> str:

@@ -212,6 +212,19 @@ def test_help_is_there(words, capsys):
     assert "usage: python3 -m local_cluster" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("nodes", ["-1", "three"])
+def test_a_number_of_nodes_that_is_none_is_told_with_what_is_wanted(nodes, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["up", "--nodes", nodes])
+    assert f"{nodes}: wanted a whole number, 0 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("context", ["/nowhere", "/proc/self"])
+def test_a_build_of_what_is_not_there_is_told_so(context, capsys):
+    assert cli.main(["build-image", "localhost/a:1", context]) == 1
+    assert "is not there: wanted CONTEXT with a Dockerfile" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [[], ["fly"], ["up", "--nodes", "-1"], ["node", "paint", "node-1"]])
 def test_wrong_usage_ends_with_2(words, capsys):
     with pytest.raises(SystemExit) as ended:
