@@ -15,7 +15,7 @@ from muster_worker.train.model_directory import load_model
 from muster_worker.train.parameter_server import client
 from muster_worker.train.parameter_server.leases import Leases, Opened
 from muster_worker.train.parameter_server.measured import Measured
-from muster_worker.train.parameter_server.quantized import ErrorFeedback, decoded
+from muster_worker.train.parameter_server.quantized import ErrorFeedback, check_real, decoded
 from muster_worker.train.parameter_server.shard import Shard
 from muster_worker.train.parameter_server.shards import parts_of
 from muster_worker.train.parameter_server.wire import messages, packed, received, unpacked
@@ -382,6 +382,13 @@ def test_what_rounding_leaves_is_sent_later():
     assert len(packed([gradient])) / len(packed(ErrorFeedback().encoded(["weight"], [gradient]))) > 3.9
     assert 0 < (sent[0] - gradient).abs().max() < 0.02
     assert (sum(sent) - 50 * gradient).abs().max() < 0.02, "the error of fifty is that of one"
+
+
+def test_complex_numbers_are_not_rounded_to_real_ones():
+    model = nn.ParameterDict({"real": torch.ones(2), "phase": torch.ones(2, dtype=torch.complex64)})
+    with pytest.raises(ConfigurationError, match="found int8, which has no complex numbers, as phase has, wanted none"):
+        check_real(model)
+    check_real(nn.Linear(2, 2))
 
 
 def test_a_share_counts_once_and_in_its_place():

@@ -11,15 +11,26 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from muster_worker.train.errors import ConfigurationError
 from muster_worker.train.parameter_server.wire import unpacked
+from muster_worker.train.strategy.layout import FIELD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
 BLOCK = 256
 """Values that share a scale: its four bytes are a sixty-fourth of theirs."""
+
+
+def check_real(model: nn.Module) -> None:
+    """Raises ConfigurationError where a parameter has complex numbers, of which one half would be lost."""
+    for name, parameter in model.named_parameters():
+        if parameter.is_complex():
+            raise ConfigurationError(
+                f"{FIELD}.gradientCompression: found int8, which has no complex numbers, as {name} has, wanted none"
+            )
 
 
 class ErrorFeedback:

@@ -10,7 +10,7 @@ import torch
 from muster_worker.train.batches import batches
 from muster_worker.train.evaluation import sums_over
 from muster_worker.train.parameter_server.client import Client
-from muster_worker.train.parameter_server.quantized import ErrorFeedback
+from muster_worker.train.parameter_server.quantized import ErrorFeedback, check_real
 from muster_worker.train.parameter_server.shards import fingerprint, parts_of, tensors_of
 from muster_worker.train.parameter_server.wire import packed, unpacked
 from muster_worker.train.preflight import figures, flops_of
@@ -34,6 +34,8 @@ class WorkerTrainer(Trainer):
         self._strategy = Strategy(self.model)
         self._parts = parts_of(self.model, len(environment.parameter_servers))
         self._feedback = ErrorFeedback() if environment.strategy.gradient_compression == "int8" else None
+        if self._feedback is not None:
+            check_real(self.model)
         self._run, self._known = "", [-1] * len(self._parts)
         self._counted = 0, 0
         self._step = -1
