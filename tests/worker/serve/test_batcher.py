@@ -122,7 +122,7 @@ def test_of_a_small_model_too_many_that_wait_for_a_batch_are_told_at_once():
             await batcher.submit(samples(9))
         await asyncio.gather(*waiting)
 
-    model, _, _ = in_loop(work, Batching(max_size=32, max_delay=0.1, max_waiting=3), seconds=QUICK)
+    model, _, _ = in_loop(work, Batching(max_size=32, max_delay=1.0, max_waiting=3), seconds=QUICK)
     assert model.sizes == [3]
 
 
