@@ -124,6 +124,26 @@ class LostApart(Line):
         return functional.mse_loss(output, target, reduction="none")
 
 
+class LostAsANumber(Line):
+    def loss(self, output, target):
+        return super().loss(output, target).item()
+
+
+class MeasuredAsText(Line):
+    def metrics(self, output, target):
+        return {"error": "small"}
+
+
+class MeasuredByNothing(Line):
+    def metrics(self, output, target):
+        self.seen = output
+
+
+class Untrained(Line):
+    def model(self):
+        return super().model().requires_grad_(False)
+
+
 class SecondOrder(Line):
     def optimizer(self, parameters, learning_rate):
         return torch.optim.LBFGS(parameters, lr=learning_rate)

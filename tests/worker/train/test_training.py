@@ -433,6 +433,26 @@ def test_progress_is_reported(start_ranks):
             "recipes:LostApart: its validationLoss has the shape [1, 1], wanted one number",
         ),
         (
+            {"recipe": "tests.worker.train.recipes:LostAsANumber"},
+            2,
+            "recipes:LostAsANumber: its loss() gives a float, wanted the tensor",
+        ),
+        (
+            {"recipe": "tests.worker.train.recipes:MeasuredAsText"},
+            2,
+            "recipes:MeasuredAsText: its validationError is a str, wanted one number",
+        ),
+        (
+            {"recipe": "tests.worker.train.recipes:MeasuredByNothing"},
+            2,
+            "recipes:MeasuredByNothing: its metrics() gives a NoneType, wanted a dict of numbers by name",
+        ),
+        (
+            {"recipe": "tests.worker.train.recipes:Untrained"},
+            2,
+            "recipes:Untrained: no parameter of its model is trained, wanted some with requires_grad",
+        ),
+        (
             {"recipe": "tests.worker.train.recipes:SecondOrder"},
             2,
             "recipes:SecondOrder: found the optimizer LBFGS, which computes the loss again and again in a step",

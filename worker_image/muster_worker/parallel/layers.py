@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from muster_worker.train.errors import ConfigurationError
+from muster_worker.train.recipe import reference_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,7 @@ def layers_of(recipe: Recipe, model: nn.Module, ways: int, number: int, field: s
         raise ConfigurationError(_unplanned(f"{field}.pipeline", ways, recipe, "pipeline_layers"))
     if len(layers) < ways:
         raise ConfigurationError(
-            f"{field}.pipeline: found {ways}, wanted at most {len(layers)}: so many layers has {_named(recipe)}"
+            f"{field}.pipeline: found {ways}, wanted at most {len(layers)}: so many layers has {reference_of(recipe)}"
         )
     return [layers[index] for index in divided([_bytes(layer) for layer in layers], ways)[number]]
 
@@ -43,7 +44,7 @@ def plan_of(recipe: Recipe, model: nn.Module, part: nn.Module, ways: int, field:
         matching = {name: module for name, module in model.named_modules() if _matches(name, pattern)}
         if not matching:
             raise ConfigurationError(
-                f"{field}.tensor: the tensor_plan of {_named(recipe)} names {pattern}, which is not there"
+                f"{field}.tensor: the tensor_plan of {reference_of(recipe)} names {pattern}, which is not there"
             )
         found |= {name: style for name, module in matching.items() if module in mine}
     return found
@@ -66,11 +67,7 @@ def divided(weights: Sequence[int], count: int) -> list[range]:
 
 
 def _unplanned(field: str, found: int, recipe: Recipe, method: str) -> str:
-    return f"{field}: found {found}, wanted 1, or a recipe that says how: {_named(recipe)} has no {method}"
-
-
-def _named(recipe: Recipe) -> str:
-    return f"{type(recipe).__module__}:{type(recipe).__qualname__}"
+    return f"{field}: found {found}, wanted 1, or a recipe that says how: {reference_of(recipe)} has no {method}"
 
 
 def _bytes(layer: nn.Module) -> int:

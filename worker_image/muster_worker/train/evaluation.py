@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,6 +11,8 @@ import torch.distributed as dist
 from muster_worker.train.batches import batches, to_device
 from muster_worker.train.config import camel_case
 from muster_worker.train.device import carry_out
+from muster_worker.train.errors import ConfigurationError
+from muster_worker.train.recipe import reference_of
 from muster_worker.train.sharding import share
 
 if TYPE_CHECKING:
@@ -90,12 +93,31 @@ def sums_over(
 def measured(
     recipe: Recipe, model: nn.Module, input_: Any, target: Any, precision: Precision
 ) -> dict[str, torch.Tensor]:
-    """The means over one batch, by the names they are reported under."""
+    """The means over one batch, by the names they are reported under; raises ConfigurationError for what is none."""
     inputs = input_ if isinstance(input_, tuple) else (input_,)
     with precision.forward():
         output = model(*inputs)
-        values = {"loss": recipe.loss(output, target), **recipe.metrics(output, target)}
-    return {validation_name(name): torch.as_tensor(value) for name, value in values.items()}
+        loss, metrics = recipe.loss(output, target), recipe.metrics(output, target)
+    if not isinstance(loss, torch.Tensor):
+        raise ConfigurationError(
+            f"{reference_of(recipe)}: its loss() gives a {type(loss).__name__}, wanted the tensor, of which"
+            " gradients are computed"
+        )
+    if not isinstance(metrics, Mapping):
+        raise ConfigurationError(
+            f"{reference_of(recipe)}: its metrics() gives a {type(metrics).__name__}, wanted a dict of numbers by name"
+        )
+    return {validation_name(name): _number(recipe, name, value) for name, value in {"loss": loss, **metrics}.items()}
+
+
+def _number(recipe: Recipe, name: str, value: Any) -> torch.Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ConfigurationError(
+            f"{reference_of(recipe)}: its {validation_name(name)} is a {type(value).__name__}, wanted one number: the"
+            " mean over the samples of a batch"
+        ) from None
 
 
 def validation_name(name: str) -> str:

@@ -107,3 +107,8 @@ class Recipe(ABC):
         """
         del model
         return None
+
+
+def reference_of(recipe: Recipe) -> str:
+    """As a manifest names it: `module:Class`."""
+    return f"{type(recipe).__module__}:{type(recipe).__qualname__}"

@@ -31,6 +31,7 @@ from muster_worker.train.norms import of_one_number
 from muster_worker.train.own_time import Awake, UpToTheFirstWait
 from muster_worker.train.precision import Precision
 from muster_worker.train.process_group import StepAgreement, everywhere, leave_together
+from muster_worker.train.recipe import reference_of
 from muster_worker.train.schedule import Schedule
 from muster_worker.train.sharding import EpochPlan, share
 from muster_worker.train.strategy import distributed
@@ -98,12 +99,13 @@ class Trainer:
         self._initial, self._distillation = environment.initial_model, environment.distillation
         self._teacher: Teacher | None = None
         self._device = device
-        self._reference = f"{type(recipe).__module__}:{type(recipe).__qualname__}"
+        self._reference = reference_of(recipe)
 
         # A model that is divided need not fit the device: its parts are moved there. And XLA would compile a program
         # for every look at a few samples.
         self._built_on = CPU if self.layout.divides or device.type == XLA else device
         self.model, self._training, self._validation = built(recipe, self._built_on)
+        self._check_trained()
         self._bytes = sum(one.nbytes for one in self.model.parameters())
         self._plan = EpochPlan(
             self._count("training", self._training), recipe.config.batch_size, environment.gradient_accumulation
@@ -139,6 +141,12 @@ class Trainer:
         if any(one.requires_grad for one in parameters):
             return self.recipe.optimizer(parameters, rate)
         return SGD(parameters, lr=rate)
+
+    def _check_trained(self) -> None:
+        if not any(one.requires_grad for one in self.model.parameters()):
+            raise ConfigurationError(
+                f"{self._reference}: no parameter of its model is trained, wanted some with requires_grad"
+            )
 
     def _check_optimizer(self) -> None:
         closure = inspect.signature(self._optimizer.step).parameters.get("closure")
@@ -527,7 +535,7 @@ def built(recipe: Recipe, device: torch.device) -> tuple[nn.Module, Dataset[Any]
     model, datasets = recipe.model().to(device), recipe.datasets()
     if not isinstance(datasets, (tuple, list)) or len(datasets) != 2:
         raise ConfigurationError(
-            f"{type(recipe).__module__}:{type(recipe).__qualname__}: its datasets() gives a {type(datasets).__name__},"
+            f"{reference_of(recipe)}: its datasets() gives a {type(datasets).__name__},"
             " wanted a pair: samples for training, and for validation, which may be None"
         )
     training, validation = datasets
