@@ -18,6 +18,7 @@ import structlog
 from muster.client import (
     CONFIG_MAPS,
     DEFINITIONS,
+    DEVICE_CLASSES,
     LOCAL_QUEUES,
     PODS,
     PRIORITY_CLASSES,
@@ -28,6 +29,7 @@ from muster.client import (
     ApiError,
     Client,
     Invalid,
+    NotFound,
     Object,
 )
 from muster.control.kinds import OTHERS
@@ -87,6 +89,7 @@ class Admissions:
         self._counted: tuple[Capacity, float, int] | None = None
         self._not_before = 0.0
         self._known: dict[tuple[str, str, str], tuple[bool, float]] = {}
+        self._classes: tuple[list[Object], float] = [], float("-inf")
         self._asked = asyncio.Event()
 
     def wait(self, key: Key, demand: Demand) -> None:
@@ -169,7 +172,8 @@ class Admissions:
         before = {} if self._everywhere else self._held()
         pods = (await self._client.list(PODS, label_selector=others, field_selector=_ALIVE, each=_taken)).items
         ours = self._store.pods if self._everywhere else ()
-        capacity = Capacity.count(self._store.nodes.values(), chain(pods, ours), self._now())
+        classes = await self._device_classes()
+        capacity = Capacity.count(self._store.nodes.values(), chain(pods, ours), self._now(), classes)
         for demand, domain in (before | self._held()).values():
             capacity = queue.taken(demand, capacity, domain)
         ended = time.monotonic()
@@ -180,6 +184,17 @@ class Admissions:
         """What was granted and is not made yet, and in which domain."""
         counted = ((key, demand) for key, demand in self._granted.items() if demand.uncounted is None)
         return {key: (demand, self._answers[key].domain) for key, demand in counted}
+
+    async def _device_classes(self) -> list[Object]:
+        """None where the API server has no such kind, or does not tell."""
+        classes, at = self._classes
+        if time.monotonic() - at > FOUND_AGE:
+            try:
+                classes = (await self._client.list(DEVICE_CLASSES)).items
+            except (NotFound, Invalid):
+                classes = []
+            self._classes = classes, time.monotonic()
+        return classes
 
     async def _priorities(self) -> queue.Priorities:
         if all(demand.priority_class is None for demand in self._waiting.values()):

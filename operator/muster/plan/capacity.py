@@ -8,14 +8,14 @@ topology, devices that are claimed) is left to the scheduler.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from muster.plan import claims, requests
 from muster.plan.nodes import is_named_by, takes_new_pods
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from decimal import Decimal
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from muster.plan.model import Manifest
 
@@ -32,14 +32,22 @@ class Capacity:
     nodes: Mapping[str, Manifest]
     whole: Mapping[str, dict[str, Decimal]]
     free: Mapping[str, dict[str, Decimal]]
+    claimable: frozenset[str] = frozenset()
+    """Resources that nodes need not offer: they stand for devices that are claimed."""
     unsettled: bool = False
     """Whether the scheduler looks for devices that some pods claim."""
 
     @classmethod
-    def count(cls, nodes: Iterable[Manifest], pods: Iterable[Manifest], now: float) -> Capacity:
-        """Return what everybody's pods leave; those without a node yet take the first that has room for them."""
+    def count(
+        cls, nodes: Iterable[Manifest], pods: Iterable[Manifest], now: float, classes: Collection[Manifest] = ()
+    ) -> Capacity:
+        """Return what everybody's pods leave; those without a node yet take the first that has room for them.
+
+        `classes`: the DeviceClasses.
+        """
         by_name = {node["metadata"]["name"]: node for node in nodes}
-        whole = {name: _allocatable(node) for name, node in by_name.items()}
+        claimable = claims.resources_of(classes)
+        whole = {name: _offered(node, claimable) for name, node in by_name.items()}
         free = dict(whole)
         unplaced: list[Mapping[str, Any]] = []
         unsettled = False
@@ -51,8 +59,8 @@ class Capacity:
                 free[node] = requests.subtract(free[node], requests.of_pod(pod["spec"]))
             elif not node and not pod["spec"].get("schedulingGates"):  # else the scheduler does not look at it yet
                 unplaced.append(pod["spec"])
-                unsettled = unsettled or claims.settles(pod, now)
-        return cls(by_name, whole, free, unsettled).place(unplaced)[1]
+                unsettled = unsettled or claims.settles(pod, claimable, now)
+        return cls(by_name, whole, free, claimable, unsettled).place(unplaced)[1]
 
     def place(self, gang: Gang, among: Iterable[str] | None = None) -> tuple[int, Capacity]:
         """Put each pod on the first node (of these) with room for it; return how many found one, and what is left.
@@ -115,9 +123,13 @@ def _are_devices(resources: Mapping[str, Decimal]) -> bool:
     return any("/" in name and amount for name, amount in resources.items())
 
 
-def _allocatable(node: Manifest) -> dict[str, Decimal]:
-    """A node that has just joined has no status yet."""
-    return requests.parse_all(node.get("status", {}).get("allocatable", {}))
+def _offered(node: Manifest, claimable: Iterable[str]) -> dict[str, Decimal]:
+    """What the node offers itself, and without end what can be claimed instead: that is not counted here.
+
+    A node that has just joined has no status yet. One that has lost its device plugin offers 0 of its devices.
+    """
+    found = requests.parse_all(node.get("status", {}).get("allocatable", {}))
+    return found | {name: Decimal("Infinity") for name in claimable if not found.get(name)}
 
 
 def _tolerates(tolerations: Iterable[Manifest], taints: Iterable[Manifest]) -> bool:

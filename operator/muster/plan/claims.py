@@ -1,6 +1,7 @@
 """Devices that pods claim, by Dynamic Resource Allocation: the scheduler finds them, and nothing here counts them.
 
-A container says which claims it uses, and its pod which those are.
+A container says which claims it uses, and its pod which those are. Or it asks for a resource as ever, of which a
+DeviceClass says that it stands for its devices: on nodes that do not offer the resource, the scheduler makes the claim.
 https://kubernetes.io/docs/concepts/scheduling-eviction/dynamic-resource-allocation/
 """
 
@@ -8,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from muster.plan import requests
 from muster.plan.model import Reference
 from muster.plan.timestamps import to_epoch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection
 
     from muster.api.resources import Resources
     from muster.plan.model import Manifest
@@ -51,11 +53,20 @@ def references(resources: Resources) -> tuple[Reference, ...]:
     return tuple(found)
 
 
-def claims_devices(spec: Mapping[str, Any]) -> bool:
-    """Whether a pod of this spec does."""
-    return bool(spec.get("resourceClaims"))
+def resources_of(classes: Collection[Manifest]) -> frozenset[str]:
+    """Return the names of the resources that these DeviceClasses stand for: their own, and those that they say."""
+    said = {one.get("spec", {}).get("extendedResourceName") for one in classes}
+    own = {f"deviceclass.resource.kubernetes.io/{one['metadata']['name']}" for one in classes}
+    return frozenset(name for name in said | own if name)
 
 
-def settles(pod: Manifest, now: float) -> bool:
+def claims_devices(spec: Manifest, claimable: frozenset[str]) -> bool:
+    """Whether a pod of this spec does. `claimable`: resources that stand for such."""
+    return bool(spec.get("resourceClaims")) or (bool(claimable) and not claimable.isdisjoint(requests.of_pod(spec)))
+
+
+def settles(pod: Manifest, claimable: frozenset[str], now: float) -> bool:
     """Whether the scheduler looks for devices for this pod, which has no node yet; later it waits like any other."""
-    return claims_devices(pod["spec"]) and now - to_epoch(pod["metadata"]["creationTimestamp"]) < SETTLES
+    if not claims_devices(pod["spec"], claimable):
+        return False
+    return now - to_epoch(pod["metadata"]["creationTimestamp"]) < SETTLES

@@ -78,10 +78,10 @@ def admit(
         if demand.uncounted is not None:
             answers[key] = replace(demand.uncounted, priority=priorities.of(demand))
             continue
-        if _claims(demand) and capacity.unsettled:
-            answers[key] = _waits_for_others(demand)
-            continue
         try:
+            if capacity.unsettled and _claims(demand, capacity):
+                answers[key] = _waits_for_others(demand)
+                continue
             answers[key], rest = _counted(demand, offered, capacity, holder)
         except MALFORMED:
             answers[key] = _uncountable(demand)
@@ -116,13 +116,13 @@ def taken(demand: Demand, capacity: Capacity, domain: str | None) -> Capacity:
     """Return what is left once the demand has its places."""
     try:
         left = place(demand, capacity, domain)[1]
+        return replace(left, unsettled=left.unsettled or _claims(demand, capacity))
     except MALFORMED:
         return capacity
-    return replace(left, unsettled=left.unsettled or _claims(demand))
 
 
-def _claims(demand: Demand) -> bool:
-    return any(map(claims.claims_devices, demand.pods))
+def _claims(demand: Demand, capacity: Capacity) -> bool:
+    return any(claims.claims_devices(spec, capacity.claimable) for spec in demand.pods)
 
 
 def _waits_for_others(demand: Demand) -> Admission:

@@ -75,6 +75,7 @@ CLUSTER_RIGHTS = {
     ("", "nodes", "watch"),
     ("scheduling.k8s.io", "priorityclasses", "get"),
     ("storage.k8s.io", "storageclasses", "get"),  # whether the one that a job names is there
+    ("resource.k8s.io", "deviceclasses", "list"),
     ("scheduling.k8s.io", "priorityclasses", "list"),  # the order of those that wait
     ("apiextensions.k8s.io", "customresourcedefinitions", "get"),  # of Kueue, schedulers, HTTPRoute
     ("kueue.x-k8s.io", "resourceflavors", "list"),  # the store, where the cluster has Kueue

@@ -36,6 +36,7 @@ RESOURCES = {
         Resource("", "v1", "configmaps", "ConfigMap", status=False),
         Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim"),
         Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False, status=False),
+        Resource("resource.k8s.io", "v1", "deviceclasses", "DeviceClass", namespaced=False, status=False),
         Resource("events.k8s.io", "v1", "events", "Event", status=False),
         Resource("coordination.k8s.io", "v1", "leases", "Lease", status=False),
         Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", status=False),

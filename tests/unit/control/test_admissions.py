@@ -165,6 +165,22 @@ async def test_priority_classes_decide_the_order(api):
         assert not desk.answer(key("old")).granted
 
 
+GPU = {"containers": [{"name": "worker", "resources": {"limits": {"nvidia.com/gpu": "1"}}}]}
+CLASS = {"metadata": {"name": "gpus"}, "spec": {"extendedResourceName": "nvidia.com/gpu"}}
+
+
+@pytest.mark.parametrize(
+    ("status", "granted"), [(200, True), (404, False), (403, False)], ids=["there", "an older cluster", "not told"]
+)
+async def test_what_a_device_class_stands_for_need_not_be_offered_by_a_node(api, status, granted):
+    create(api, "deviceclasses", CLASS)
+    api.fault = lambda seen: Answer(status) if seen.resource == "deviceclasses" and status != 200 else None
+    async with admissions(api, room=1) as (desk, _, told):
+        desk.wait(key("one"), Demand("research/job", (GPU,), 1, 0.0))
+        await until(lambda: told)
+        assert desk.answer(key("one")).granted == granted
+
+
 @pytest.mark.parametrize(
     "fault", [Answer(500), Answer(429), Hang(), None], ids=["500", "429", "no answer", "unforeseen"]
 )

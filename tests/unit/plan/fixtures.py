@@ -141,8 +141,8 @@ def observed(resource: dict[str, Any], *pods: dict[str, Any], **more: Any) -> Ob
     return Observed(resource=resource, pods=pods, **more)
 
 
-def room(*pods: dict[str, Any], of: tuple[dict[str, Any], ...] | None = None) -> Capacity:
-    return Capacity.count(of if of is not None else (node("node-1"), node("node-2"), node("node-3")), pods, NOW)
+def room(*pods: dict[str, Any], of: tuple[dict[str, Any], ...] | None = None, **more: Any) -> Capacity:
+    return Capacity.count(of if of is not None else (node("node-1"), node("node-2"), node("node-3")), pods, NOW, **more)
 
 
 def admitted(demand: Demand, capacity: Capacity, now: float = NOW) -> Admission:

@@ -8,7 +8,7 @@ from muster.plan import claims, queue
 from muster.plan.conditions import find
 from muster.plan.model import Demand, Reference
 from muster.plan.timestamps import to_timestamp
-from tests.unit.plan.fixtures import NOW, decide, job, names, pod, room, started
+from tests.unit.plan.fixtures import NOW, decide, job, names, node, pod, room, started
 from tests.unit.plan.serving import fixtures as serving
 from tests.unit.plan.test_placement import unplaced
 
@@ -104,6 +104,31 @@ def test_what_was_granted_and_is_not_made_yet_counts_too():
 )
 def test_until_the_scheduler_has_found_the_devices_of_the_one_before(other, reason):
     assert admit(room(other), demand("next"))[0] == {"next": reason}
+
+
+TPUS = {"metadata": {"name": "tpus"}, "spec": {"extendedResourceName": "google.com/tpu"}}
+OTHERS = {"metadata": {"name": "others"}, "spec": {}}
+
+
+def asking(name, resource, age=10.0):
+    spec = {"containers": [{"name": "worker", "resources": {"limits": {resource: "4"}}}]}
+    return Demand(name=name, pods=(spec,) * 2, least=2, since=NOW - age)
+
+
+@pytest.mark.parametrize("resource", ["google.com/tpu", "deviceclass.resource.kubernetes.io/others"])
+def test_a_resource_that_a_class_stands_for_is_claimed_where_no_node_offers_it(resource):
+    two = asking("first", resource, age=20), asking("second", resource)
+    assert admit(room(), *two)[0] == {"first": "NeverFits", "second": "NeverFits"}
+    assert admit(room(classes=[TPUS, OTHERS]), *two)[0] == {"first": "Admitted", "second": "Queued"}
+    pending = claiming(5) | {"spec": two[0].pods[0]}
+    assert admit(room(pending, classes=[TPUS, OTHERS]), two[1])[0] == {"second": "Queued"}
+
+
+def test_what_a_node_offers_is_counted_whatever_a_class_stands_for():
+    gpus = {"metadata": {"name": "gpus"}, "spec": {"extendedResourceName": "nvidia.com/gpu"}}
+    lost = node() | {"status": node()["status"] | {"allocatable": {"pods": "9", "nvidia.com/gpu": "0"}}}
+    assert admit(room(of=(node(),), classes=[gpus]), asking("two", "nvidia.com/gpu"))[0] == {"two": "NeverFits"}
+    assert admit(room(of=(lost,), classes=[gpus]), asking("two", "nvidia.com/gpu"))[0] == {"two": "Admitted"}
 
 
 def test_they_have_their_places_before_who_comes_next():
