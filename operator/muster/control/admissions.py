@@ -188,7 +188,7 @@ class Admissions:
     async def _device_classes(self) -> list[Object]:
         """None where the API server has no such kind, or does not tell."""
         classes, at = self._classes
-        if time.monotonic() - at > FOUND_AGE:
+        if time.monotonic() - at > MISSING_AGE:
             try:
                 classes = (await self._client.list(DEVICE_CLASSES)).items
             except (NotFound, Invalid):
