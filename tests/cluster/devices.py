@@ -40,6 +40,8 @@ def on_every_node(each: int) -> Iterator[int]:
         "spec": {"selectors": [{"cel": {"expression": selector}}]},
     }
     with contextlib.ExitStack() as drivers:
+        # Once they have ended: a driver that runs would publish them again.
+        drivers.callback(kubectl, "delete", "resourceslices", f"--field-selector=spec.driver={_DRIVER}")
         for node in nodes:
             words = ("env", f"KUBECONFIG={kubeconfig()}", program, "kubelet-plugin", f"--node-name={node}")
             here = beside.program(f"devices-{node}", *words, f"--num-devices={each}", within=_inside(node))
@@ -51,7 +53,6 @@ def on_every_node(each: int) -> Iterator[int]:
             yield each * len(nodes)
         finally:
             kubectl("delete", f"--filename={definition}")
-    kubectl("delete", "resourceslices", f"--field-selector=spec.driver={_DRIVER}")
 
 
 def template(name: str, count: int) -> dict[str, Any]:

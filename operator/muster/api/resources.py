@@ -1,5 +1,6 @@
 """What a container gets of its node, and which of that are GPUs and TPUs."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import Field
@@ -122,6 +123,12 @@ class Resources(Model):
     That is Dynamic Resource Allocation, of Kubernetes 1.34 and later. Muster does not count these devices: jobs that
     claim some start one at a time, and one that lacks some after a minute is taken back and tries again later.
     """
+
+    def amounts(self, keep: Callable[[str], bool] = lambda _: True) -> dict[str, dict[str, str]]:
+        """Return the limits and requests of the resources to keep, by their names, as a container writes them."""
+        given = {"limits": self.limits, "requests": self.requests}
+        kept = {kind: {name: one for name, one in said.items() if keep(name)} for kind, said in given.items()}
+        return {kind: said for kind, said in kept.items() if said}
 
     @property
     def gpus(self) -> int:

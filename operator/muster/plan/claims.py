@@ -25,10 +25,8 @@ SETTLES = 75.0
 
 def of_container(resources: Resources) -> dict[str, Any]:
     """Return the container's `resources`."""
-    amounts = {"limits": resources.limits, "requests": resources.requests}
     claims = [{"name": one.name, **({"request": one.request} if one.request else {})} for one in resources.claims or ()]
-    said = {kind: dict(one) for kind, one in amounts.items() if one}
-    return said | ({"claims": claims} if claims else {})
+    return resources.amounts() | ({"claims": claims} if claims else {})
 
 
 def of_pod(resources: Resources) -> dict[str, Any]:

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from muster.api import ModelDeployment
-    from muster.api.resources import Resources
     from muster.plan.model import Delete, Manifest, Observed, Settings
 
 STORAGE = "/muster/storage"
@@ -132,7 +131,8 @@ def _container(deployment: ModelDeployment, model: Mapping[str, str], settings: 
         ],
         "env": [{"name": "HOME", "value": SCRATCH}, {"name": "TMPDIR", "value": SCRATCH}],
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": _of_cpus(deployment.spec.resources),
+        # Without devices: those that are claimed, and those whose names have a domain.
+        "resources": deployment.spec.resources.amounts(lambda name: "/" not in name),
         "securityContext": hardened_container(),
         "volumeMounts": [
             {"name": "run", "mountPath": SCRATCH},
@@ -140,13 +140,6 @@ def _container(deployment: ModelDeployment, model: Mapping[str, str], settings: 
             {"name": "storage", "mountPath": STORAGE},
         ],
     }
-
-
-def _of_cpus(resources: Resources) -> dict[str, Any]:
-    """Return them without devices: those that are claimed, and those whose names have a domain."""
-    given = {"limits": resources.limits, "requests": resources.requests}
-    kept = {kind: {one: amounts[one] for one in amounts if "/" not in one} for kind, amounts in given.items()}
-    return {kind: amounts for kind, amounts in kept.items() if amounts}
 
 
 def _steps(deployment: ModelDeployment) -> str:

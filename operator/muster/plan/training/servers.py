@@ -56,9 +56,7 @@ def addresses(job: TrainingJob) -> str:
 
 def without_devices(resources: Resources) -> dict[str, dict[str, str]]:
     """Return what a server gets of what a worker does: it only adds up gradients, and makes updates."""
-    given = {"limits": resources.limits, "requests": resources.requests}
-    kept = {kind: {name: one for name, one in amounts.items() if not is_gpu(name)} for kind, amounts in given.items()}
-    return {kind: amounts for kind, amounts in kept.items() if amounts}
+    return resources.amounts(lambda name: not is_gpu(name))
 
 
 def go_on(view: View) -> bool:
